@@ -1,0 +1,235 @@
+//! The local data source: what a user implements to have it spread over a cluster.
+//!
+//! A node owns one [`Provider`]. The node decides *which* keys are held *where* and *when* they are fetched; the
+//! provider alone knows *what* a key is. The contract that everything else rests on:
+//!
+//! - When `update` returns `Ok`, the key is durable on this machine, and `has` says so, also after a crash.
+//! - `update` never runs twice at once for the same key. It may run while `serve` serves that key, so replace data
+//!   atomically and let readers finish on the old version.
+//! - A future that is dropped is cancelled: no key may be left half written.
+
+use std::{fmt, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use http::{Request, Response};
+use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
+
+use crate::key::{Key, KeyError, NodeName};
+
+/// Any error, boxed; what bodies fail with.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A streamed body. Make one with [`body`], [`empty`] or [`full`].
+pub type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+/// Boxes any body of bytes.
+pub fn body<B>(inner: B) -> Body
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    inner.map_err(Into::into).boxed_unsync()
+}
+
+/// The body of no bytes.
+#[must_use]
+pub fn empty() -> Body {
+    body(http_body_util::Empty::new())
+}
+
+/// A body that is all there already.
+pub fn full(bytes: impl Into<Bytes>) -> Body {
+    body(http_body_util::Full::new(bytes.into()))
+}
+
+/// The local data source of one node. All methods take `&self` and may run concurrently; see the module for the rules.
+#[async_trait]
+pub trait Provider: Send + Sync + 'static {
+    /// The key that a request path belongs to. `path` is the raw path of the URI, with its leading slash and its
+    /// percent escapes. The default makes every path a key of its own.
+    ///
+    /// # Errors
+    /// The path names no key that this provider could have; the client gets 400 with the reason.
+    fn key_of(&self, path: &str) -> Result<Key, KeyError> {
+        Key::from_path(path)
+    }
+
+    /// Whether the key is on this machine, complete.
+    ///
+    /// # Errors
+    /// The source cannot say.
+    async fn has(&self, key: &Key) -> Result<bool, ProviderError>;
+
+    /// All keys on this machine, as they are found. Registered one by one while the stream goes on, so it need not be
+    /// quick, and it must not collect first. An item that is an error is logged and passed over.
+    fn keys(&self) -> BoxStream<'_, Result<Key, ProviderError>>;
+
+    /// Fetches the key, or brings it up to date, and makes it durable. Where [`UpdateContext::peers`] is not empty, copy
+    /// from one of those nodes; contact the origin only when it is empty.
+    ///
+    /// Dropping the future cancels the update and must leave the previous state, or none.
+    ///
+    /// # Errors
+    /// Nothing became visible; the variant says what the cluster does next.
+    async fn update(&self, key: &Key, context: UpdateContext) -> Result<(), UpdateError>;
+
+    /// Deletes the key from this machine. Removing a key that is not there is no error.
+    ///
+    /// # Errors
+    /// The key may still be there; the node asks [`Provider::has`] what to claim.
+    async fn remove(&self, key: &Key) -> Result<(), ProviderError>;
+
+    /// Answers a request for something in `key`. A 404 or 500 *response* is an answer and is passed on as it is. An
+    /// `Err` means that this node cannot answer for the key at all; another holder is tried, and this node corrects
+    /// its claim.
+    ///
+    /// # Errors
+    /// See [`ServeError`].
+    async fn serve(&self, key: &Key, request: Request<Body>) -> Result<Response<Body>, ServeError>;
+
+    /// Answers another node that copies the key in its own [`Provider::update`], through [`UpdateContext::fetch`].
+    /// Unlike [`Provider::serve`] it is never reached by clients, so paths may be of the provider's own making.
+    ///
+    /// # Errors
+    /// As [`Provider::serve`].
+    async fn export(&self, key: &Key, request: Request<Body>) -> Result<Response<Body>, ServeError> {
+        self.serve(key, request).await
+    }
+
+    /// Whether a request may be sent a second time to another node without harm. By default, what its method says
+    /// (RFC 9110, section 9.2.2).
+    fn is_idempotent(&self, request: &http::request::Parts) -> bool {
+        request.method.is_idempotent()
+    }
+}
+
+/// The local data source failed. A retry may help.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ProviderError(pub BoxError);
+
+impl ProviderError {
+    /// An error that says `reason`.
+    pub fn new(reason: impl Into<BoxError>) -> Self {
+        Self(reason.into())
+    }
+}
+
+impl From<std::io::Error> for ProviderError {
+    fn from(error: std::io::Error) -> Self {
+        Self(error.into())
+    }
+}
+
+/// Why a node cannot answer for a key.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The key is not on this machine. The node withdraws its claim.
+    #[error("the key is not held here")]
+    NotHeld,
+    /// The data cannot be read. The node marks its claim as failed and repairs it later.
+    #[error("the data source failed: {0}")]
+    Failed(BoxError),
+}
+
+impl From<std::io::Error> for ServeError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// Why an update did not happen. Whatever the variant, the previous state of the key still stands.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum UpdateError {
+    /// The origin says that there is no such key: 404 for everyone, and remembered for a while.
+    #[error("the origin has no such key")]
+    NotFound,
+    /// The operator's rules do not let this key be fetched: 403. Asking again does not help.
+    #[error("this key may not be fetched: {0}")]
+    Forbidden(String),
+    /// The origin or peer could not be reached or broke off: 502, retried with back-off.
+    #[error("{0}")]
+    Unavailable(String),
+    /// Anything else, such as a full disk: 502, retried with back-off.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<std::io::Error> for UpdateError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
+/// Why an update runs; also its place in the queue, most urgent first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+#[non_exhaustive]
+pub enum UpdateReason {
+    /// Somebody waits for the key.
+    Request,
+    /// The key has fewer replicas than it should.
+    Repair,
+    /// The key is held and may be out of date.
+    Refresh,
+    /// The ring gave the key to this node.
+    Rebalance,
+}
+
+/// Sends requests to other nodes on behalf of an update.
+#[async_trait]
+pub trait PeerFetch: Send + Sync + 'static {
+    /// Asks `peer`'s [`Provider::export`] about `key`.
+    ///
+    /// # Errors
+    /// The peer cannot be reached, or refuses.
+    async fn fetch(&self, peer: &NodeName, key: &Key, request: Request<Body>) -> Result<Response<Body>, BoxError>;
+}
+
+/// What an update is told.
+#[derive(Clone)]
+pub struct UpdateContext {
+    reason: UpdateReason,
+    peers: Vec<NodeName>,
+    fetch: Arc<dyn PeerFetch>,
+}
+
+impl UpdateContext {
+    /// Nodes make these; public for those who test a provider on its own.
+    #[must_use]
+    pub fn new(reason: UpdateReason, peers: Vec<NodeName>, fetch: Arc<dyn PeerFetch>) -> Self {
+        Self { reason, peers, fetch }
+    }
+
+    /// Why the update runs.
+    #[must_use]
+    pub fn reason(&self) -> UpdateReason {
+        self.reason
+    }
+
+    /// The nodes to copy the key from, best first. Empty: fetch it from the origin.
+    #[must_use]
+    pub fn peers(&self) -> &[NodeName] {
+        &self.peers
+    }
+
+    /// Sends a request to `peer`'s [`Provider::export`]. The body of the response streams and fails if the peer dies.
+    ///
+    /// # Errors
+    /// The peer cannot be reached, or refuses; try the next one.
+    pub async fn fetch(&self, peer: &NodeName, key: &Key, request: Request<Body>) -> Result<Response<Body>, BoxError> {
+        self.fetch.fetch(peer, key, request).await
+    }
+}
+
+impl fmt::Debug for UpdateContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UpdateContext")
+            .field("reason", &self.reason)
+            .field("peers", &self.peers)
+            .finish_non_exhaustive()
+    }
+}
