@@ -1,6 +1,6 @@
 //! Spreads an existing data source over a cluster.
+pub mod config;
 pub mod key;
-pub mod placement;
+mod net;
 pub mod provider;
-pub mod providers;
-pub mod registry;
+pub mod world;

@@ -1,0 +1,258 @@
+//! Everything about a node that can be set, with its meaning, unit, range, default and how to choose.
+//!
+//! [`NodeConfig`] is a plain struct: start from its `Default`, change what you need, and hand it to the builder, which
+//! checks it once. Code behind that check relies on it.
+
+use std::{net::SocketAddr, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+/// Most replicas a key may have; preference lists are precomputed to about this depth.
+pub const REPLICAS_MAX: usize = 8;
+
+/// Settings of one node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct NodeConfig {
+    /// UDP address of the endpoint. Default `0.0.0.0:0`, a port chosen by the system: fine for tests, while members
+    /// that others use as seeds want a fixed one.
+    pub listen: SocketAddr,
+    /// The address that other nodes use, where it differs from `listen` (behind a port mapping, or when `listen` is
+    /// `0.0.0.0`). Default: the bound address; a node bound to `0.0.0.0` must set it unless all run on this machine.
+    pub advertise: Option<SocketAddr>,
+    /// Addresses of other members, `host:port`; names are resolved again every minute. One that is up is enough; naming
+    /// three or all of them is safer. Empty: the first node of a cluster.
+    pub seeds: Vec<String>,
+    /// How many nodes keep each key: 1 to 8, default 2. The same on all nodes. With fewer members, all of them keep it.
+    pub replicas: usize,
+    /// Share of the keys this node takes, relative to the others: 0 to 10,000, default 100. A machine with twice the
+    /// disk wants 200. 0 keeps no keys of its own accord.
+    pub weight: u32,
+    /// Updates that run at once: 1 to 1,024, default 4. More help when the origin is slow, not when the disk is.
+    pub updaters: usize,
+    /// Updates that wait: 1 to 1,000,000, default 10,000. Requests beyond get 503.
+    pub update_queue: usize,
+    /// Longest run of one update. Default 10 minutes; the largest repository has to fit.
+    #[serde(with = "humantime_serde")]
+    pub update_timeout: Duration,
+    /// How long a request waits for a key that is being fetched. Default 60 s; beyond it gets 504 and the fetch goes on.
+    #[serde(with = "humantime_serde")]
+    pub request_patience: Duration,
+    /// How long "the origin has no such key" is remembered. Default 30 s; 0 asks the origin every time.
+    #[serde(with = "humantime_serde")]
+    pub not_found_ttl: Duration,
+    /// How long a member has to be dead before its keys are copied to others. Default 60 s: longer than a restart, so
+    /// that a restart moves nothing.
+    #[serde(with = "humantime_serde")]
+    pub repair_delay: Duration,
+    /// How often a node goes through all keys to see what it should hold. Default 5 min; changes act at once, so this
+    /// only catches what they missed.
+    #[serde(with = "humantime_serde")]
+    pub balance_interval: Duration,
+    /// How long a surplus replica is kept after it became surplus. Default 60 s: members that come and go quickly then
+    /// cost no copies.
+    #[serde(with = "humantime_serde")]
+    pub trim_delay: Duration,
+    /// Attempts of one request at different holders: 1 to 8, default 3.
+    pub attempts: usize,
+    /// Pace of gossip and failure detection.
+    pub profile: Profile,
+}
+
+impl Default for NodeConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([0, 0, 0, 0], 0)),
+            advertise: None,
+            seeds: Vec::new(),
+            replicas: 2,
+            weight: 100,
+            updaters: 4,
+            update_queue: 10_000,
+            update_timeout: Duration::from_secs(600),
+            request_patience: Duration::from_secs(60),
+            not_found_ttl: Duration::from_secs(30),
+            repair_delay: Duration::from_secs(60),
+            balance_interval: Duration::from_secs(300),
+            trim_delay: Duration::from_secs(60),
+            attempts: 3,
+            profile: Profile::lan(),
+        }
+    }
+}
+
+/// Pace of gossip and failure detection: a trade of quick detection against traffic and false alarms.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(from = "ProfileName", into = "ProfileName")]
+#[non_exhaustive]
+pub struct Profile {
+    name: ProfileName,
+    /// Between two rounds of gossip with three others.
+    pub gossip_interval: Duration,
+    /// Silence, in multiples of the usual interval between signs of life, after which a member is taken for dead (the
+    /// phi of Hayashibara et al., "The phi accrual failure detector", 2004, in chitchat's linear form).
+    pub phi_threshold: f64,
+    /// The usual interval that is assumed before any was measured.
+    pub first_interval: Duration,
+    /// A connection without a sign of life for this long is dead.
+    pub idle_timeout: Duration,
+    /// Between signs of life on a connection without other traffic.
+    pub keep_alive: Duration,
+    /// Round trip that is assumed before any was measured.
+    pub initial_rtt: Duration,
+    /// An attempt at one holder that has no answer by then gets company from another holder.
+    pub hedge_after: Duration,
+    /// Largest UDP payload that is probed for, in bytes.
+    pub mtu_max: u16,
+}
+
+/// The profiles by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum ProfileName {
+    /// One machine: tests, `dev`.
+    Local,
+    /// One data centre: a killed node is noticed in about a second.
+    Lan,
+    /// Several regions: some seconds.
+    Wan,
+}
+
+impl Profile {
+    /// For nodes on one machine.
+    #[must_use]
+    pub fn local() -> Self {
+        Self {
+            name: ProfileName::Local,
+            gossip_interval: Duration::from_millis(100),
+            initial_rtt: Duration::from_millis(20),
+            ..Self::lan()
+        }
+    }
+
+    /// For nodes in one data centre.
+    #[must_use]
+    pub fn lan() -> Self {
+        Self {
+            name: ProfileName::Lan,
+            gossip_interval: Duration::from_millis(200),
+            phi_threshold: 8.0,
+            first_interval: Duration::from_millis(300),
+            idle_timeout: Duration::from_secs(3),
+            keep_alive: Duration::from_millis(750),
+            initial_rtt: Duration::from_millis(50),
+            hedge_after: Duration::from_millis(300),
+            mtu_max: 8_952,
+        }
+    }
+
+    /// For nodes in several regions.
+    #[must_use]
+    pub fn wan() -> Self {
+        Self {
+            name: ProfileName::Wan,
+            gossip_interval: Duration::from_secs(1),
+            phi_threshold: 8.0,
+            first_interval: Duration::from_secs(2),
+            idle_timeout: Duration::from_secs(15),
+            keep_alive: Duration::from_secs(4),
+            initial_rtt: Duration::from_millis(300),
+            hedge_after: Duration::from_millis(1_500),
+            mtu_max: 1_452,
+        }
+    }
+
+    /// The name it goes by.
+    #[must_use]
+    pub fn name(&self) -> ProfileName {
+        self.name
+    }
+}
+
+impl From<ProfileName> for Profile {
+    fn from(name: ProfileName) -> Self {
+        match name {
+            ProfileName::Local => Self::local(),
+            ProfileName::Lan => Self::lan(),
+            ProfileName::Wan => Self::wan(),
+        }
+    }
+}
+
+impl From<Profile> for ProfileName {
+    fn from(profile: Profile) -> Self {
+        profile.name
+    }
+}
+
+/// A setting out of its range.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{field}` is {value}, but has to be {range}")]
+pub struct ConfigError {
+    /// Its name.
+    pub field: &'static str,
+    /// What was asked for.
+    pub value: String,
+    /// What is allowed.
+    pub range: &'static str,
+}
+
+impl NodeConfig {
+    /// Checks every field against its range.
+    ///
+    /// # Errors
+    /// The first field that is out of range.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let within = |ok: bool, field, value: String, range| {
+            if ok { Ok(()) } else { Err(ConfigError { field, value, range }) }
+        };
+        let positive = |field, value: Duration| within(!value.is_zero(), field, format!("{value:?}"), "more than 0");
+        within((1..=REPLICAS_MAX).contains(&self.replicas), "replicas", self.replicas.to_string(), "1 to 8")?;
+        within(self.weight <= 10_000, "weight", self.weight.to_string(), "0 to 10,000")?;
+        within((1..=1024).contains(&self.updaters), "updaters", self.updaters.to_string(), "1 to 1,024")?;
+        within(
+            (1..=1_000_000).contains(&self.update_queue),
+            "update_queue",
+            self.update_queue.to_string(),
+            "1 to 1,000,000",
+        )?;
+        within((1..=8).contains(&self.attempts), "attempts", self.attempts.to_string(), "1 to 8")?;
+        positive("update_timeout", self.update_timeout)?;
+        positive("request_patience", self.request_patience)?;
+        positive("balance_interval", self.balance_interval)?;
+        for seed in &self.seeds {
+            let valid =
+                seed.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+            within(valid, "seeds", seed.clone(), "host:port")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        NodeConfig::default().check().unwrap();
+    }
+
+    #[test]
+    fn a_value_out_of_range_is_named_with_its_range() {
+        let config = NodeConfig { replicas: 0, ..NodeConfig::default() };
+        assert_eq!(config.check().unwrap_err().to_string(), "`replicas` is 0, but has to be 1 to 8");
+        let config = NodeConfig { seeds: vec!["nowhere".into()], ..NodeConfig::default() };
+        assert_eq!(config.check().unwrap_err().field, "seeds");
+    }
+
+    #[test]
+    fn a_file_may_name_only_settings_that_exist() {
+        let config: NodeConfig = toml::from_str("replicas = 3\nrepair_delay = \"2s\"\nprofile = \"local\"").unwrap();
+        assert_eq!((config.replicas, config.repair_delay), (3, Duration::from_secs(2)));
+        assert_eq!(config.profile.name(), ProfileName::Local);
+        assert!(toml::from_str::<NodeConfig>("replica = 3").is_err());
+    }
+}

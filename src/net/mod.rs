@@ -1,0 +1,498 @@
+//! One QUIC endpoint: everything a node says to another node, and hears from it.
+//!
+//! ```text
+//!  gossip   calls   feeds   data          what the actors and the router see: `Net`, `Peer`
+//!     \       |       |      /
+//!   peers: one connection to each address, dialled when needed, shared by all
+//!     |
+//!   accept (serve.rs): handshake, hello, then one task a stream, answered by `Inbound`
+//!     |
+//!   quinn endpoint on the socket and runtime that the `World` provides
+//! ```
+//!
+//! Invariants: a [`Peer`] exists only after its certificate was verified and found to carry its name; whatever arrives
+//! on a connection is attributed to that name and no other. At most one dial to an address runs at a time, and a failed
+//! one is not repeated before its back-off. Every wait on a peer has a deadline.
+
+pub(crate) mod codec;
+mod exchange;
+pub(crate) mod identity;
+mod serve;
+#[cfg(test)]
+mod tests;
+pub(crate) mod wire;
+
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, OnceLock, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{
+    FutureExt, Stream,
+    future::{BoxFuture, Shared},
+    stream::BoxStream,
+};
+use http::{Request, Response};
+use quinn::{ConnectionError, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use tokio::{sync::watch, time::Instant};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, warn};
+
+pub(crate) use self::exchange::{ExchangeError, ReceivedBody};
+use self::{
+    codec::CodecError,
+    identity::Identity,
+    wire::{Call, Delta, Hello, HelloRefusal, HelloReply, Opening, Position, REVISION, Refusal, Reply, RequestHead},
+};
+use crate::{config::Profile, key::NodeName, provider::Body, world::World};
+
+/// Waits and limits of the network below the actors.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
+/// A peer that opens a stream has this long to say what for.
+const OPENING_TIMEOUT: Duration = Duration::from_secs(5);
+/// A gossip message that is not through by then is worth nothing.
+const GOSSIP_TIMEOUT: Duration = Duration::from_secs(1);
+/// First and longest pause after a failed dial of one address.
+const REDIAL_MIN: Duration = Duration::from_millis(100);
+const REDIAL_MAX: Duration = Duration::from_secs(2);
+/// Gossip messages under way at once; more are dropped, as a datagram would be.
+const GOSSIP_IN_FLIGHT_MAX: usize = 512;
+/// Addresses that are remembered; gossip about more than this many members would be needed to fill it.
+const ADDRESSES_MAX: usize = 4096;
+/// Streams that one peer may have open towards us: requests, and gossip messages.
+const PEER_STREAMS_MAX: u32 = 4096;
+const PEER_GOSSIP_STREAMS_MAX: u32 = 128;
+/// Bytes in flight of one stream and of one connection. One stream alone must be able to fill a 10 Gbit/s link at 2 ms.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
+/// Handshakes in progress before further ones are turned away.
+const HANDSHAKES_MAX: usize = 256;
+
+/// Application codes of closed connections and reset streams.
+pub(crate) mod code {
+    use quinn::VarInt;
+
+    pub(crate) const SHUTDOWN: VarInt = VarInt::from_u32(0);
+    pub(crate) const REFUSED: VarInt = VarInt::from_u32(1);
+    pub(crate) const RESTARTED: VarInt = VarInt::from_u32(2);
+    pub(crate) const SUPERSEDED: VarInt = VarInt::from_u32(3);
+    pub(crate) const BROKEN: VarInt = VarInt::from_u32(4);
+    pub(crate) const OVERLOADED: VarInt = VarInt::from_u32(5);
+}
+
+/// What the rest of the node answers to its peers.
+#[async_trait]
+pub(crate) trait Inbound: Send + Sync + 'static {
+    /// Whether a peer that proved its name is let in.
+    fn admit(&self, hello: &Hello) -> Result<(), HelloRefusal>;
+
+    /// A gossip message came in. Must not block.
+    fn gossip(&self, from: SocketAddr, message: Bytes);
+
+    /// Answers a call. Dropped when the caller gives up.
+    async fn call(&self, from: &NodeName, call: Call) -> Reply;
+
+    /// This node's own ledger from `position` on, live.
+    fn feed(&self, from: &NodeName, position: Position) -> BoxStream<'static, Delta>;
+
+    /// Answers a request for data. Dropped when the peer gives up.
+    async fn exchange(
+        &self,
+        from: &NodeName,
+        head: RequestHead,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Refusal>;
+}
+
+/// A connected, verified peer.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) name: NodeName,
+    pub(crate) incarnation: u64,
+    pub(crate) advertise: SocketAddr,
+    connection: quinn::Connection,
+}
+
+/// Why there is no connection to a peer. All may pass with time, except `WrongName`.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum DialError {
+    #[error("no connection to {address}: {reason}")]
+    Unreachable { address: SocketAddr, reason: String },
+    #[error("{address} refuses this node: {refusal}")]
+    Refused { address: SocketAddr, refusal: HelloRefusal },
+    #[error("{address} should be {expected} but proves to be {found:?}")]
+    WrongName { address: SocketAddr, expected: NodeName, found: Vec<String> },
+    #[error("the node is stopping")]
+    Stopping,
+}
+
+/// Why a call has no answer.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum CallError {
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    #[error("the connection broke: {0}")]
+    Broken(String),
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+}
+
+impl From<CodecError> for CallError {
+    fn from(error: CodecError) -> Self {
+        Self::Broken(error.to_string())
+    }
+}
+
+type Dial = Shared<BoxFuture<'static, Result<Arc<Peer>, DialError>>>;
+
+/// What is known of one address.
+enum Slot {
+    Dialling(Dial),
+    Up(Arc<Peer>),
+    Down { error: DialError, failures: u32, retry: Instant },
+}
+
+/// The endpoint of one node and its connections. Cheap to share; everything it spawned ends with [`Net::close`].
+pub(crate) struct Net {
+    name: NodeName,
+    incarnation: AtomicU64,
+    advertise: SocketAddr,
+    endpoint: Endpoint,
+    slots: Mutex<BTreeMap<SocketAddr, Slot>>,
+    inbound: OnceLock<Weak<dyn Inbound>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+    gossip_in_flight: Arc<tokio::sync::Semaphore>,
+    handshakes: Arc<tokio::sync::Semaphore>,
+    refused: watch::Sender<Option<HelloRefusal>>,
+}
+
+impl Net {
+    /// Binds the endpoint. Nothing is accepted before [`Net::serve`].
+    pub(crate) fn bind(
+        world: &dyn World,
+        name: NodeName,
+        identity: &Identity,
+        listen: SocketAddr,
+        advertise: Option<SocketAddr>,
+        profile: &Profile,
+    ) -> std::io::Result<Arc<Self>> {
+        let (socket, runtime) = world.bind(listen)?;
+        let bound = socket.local_addr()?;
+        let transport = Arc::new(transport(profile));
+        let mut server = quinn::ServerConfig::with_crypto(identity.server.clone());
+        server.transport_config(transport.clone()).migration(false).max_incoming(HANDSHAKES_MAX);
+        let mut client = quinn::ClientConfig::new(identity.client.clone());
+        client.transport_config(transport);
+        let mut config =
+            EndpointConfig::new(Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &identity.reset_key)));
+        let mut seed = [0; 32];
+        rand::Rng::fill_bytes(&mut crate::world::rng(world), &mut seed);
+        config.rng_seed(Some(seed));
+        let mut endpoint = Endpoint::new_with_abstract_socket(config, Some(server), socket, runtime)?;
+        endpoint.set_default_client_config(client);
+        Ok(Arc::new(Self {
+            name,
+            incarnation: AtomicU64::new(0),
+            advertise: advertise.unwrap_or(bound),
+            endpoint,
+            slots: Mutex::default(),
+            inbound: OnceLock::new(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            gossip_in_flight: Arc::new(tokio::sync::Semaphore::new(GOSSIP_IN_FLIGHT_MAX)),
+            handshakes: Arc::new(tokio::sync::Semaphore::new(HANDSHAKES_MAX)),
+            refused: watch::Sender::new(None),
+        }))
+    }
+
+    /// Where the endpoint is bound.
+    pub(crate) fn local_address(&self) -> std::io::Result<SocketAddr> {
+        self.endpoint.local_addr()
+    }
+
+    /// Where other nodes reach this one.
+    pub(crate) fn advertise(&self) -> SocketAddr {
+        self.advertise
+    }
+
+    /// The last refusal that a dialled node gave, if no later one welcomed us.
+    pub(crate) fn refusals(&self) -> watch::Receiver<Option<HelloRefusal>> {
+        self.refused.subscribe()
+    }
+
+    /// Connections that are up.
+    pub(crate) fn connections(&self) -> usize {
+        let slots = self.slots.lock().expect("no panic under this lock");
+        slots.values().filter(|slot| matches!(slot, Slot::Up(peer) if peer.is_open())).count()
+    }
+
+    /// Takes on a new incarnation. Peers have to hear of it, so all connections are closed.
+    pub(crate) fn reincarnate(&self, incarnation: u64) {
+        self.incarnation.store(incarnation, Ordering::Release);
+        let slots = std::mem::take(&mut *self.slots.lock().expect("no panic under this lock"));
+        for slot in slots.into_values() {
+            if let Slot::Up(peer) = slot {
+                peer.connection.close(code::RESTARTED, b"restarted");
+            }
+        }
+    }
+
+    /// Stops everything and waits until peers were told, at most `patience`.
+    pub(crate) async fn close(&self, patience: Duration) {
+        self.abort();
+        self.tasks.close();
+        let told = async {
+            self.tasks.wait().await;
+            self.endpoint.wait_idle().await;
+        };
+        if tokio::time::timeout(patience, told).await.is_err() {
+            debug!("peers did not acknowledge the end of their connections");
+        }
+    }
+
+    /// Stops everything at once; tasks end as they are next polled.
+    pub(crate) fn abort(&self) {
+        self.stop.cancel();
+        self.endpoint.close(code::SHUTDOWN, b"stopped");
+        self.slots.lock().expect("no panic under this lock").clear();
+    }
+
+    /// The peer at `address`, dialled if need be. With `expected`, only a peer of that name will do.
+    ///
+    /// Cancel safe: the dial goes on for others who wait for it.
+    pub(crate) async fn peer(
+        self: &Arc<Self>,
+        address: SocketAddr,
+        expected: Option<&NodeName>,
+    ) -> Result<Arc<Peer>, DialError> {
+        let peer = match self.slot(address)? {
+            Ok(peer) => peer,
+            Err(dial) => dial.await?,
+        };
+        match expected {
+            Some(name) if *name != peer.name => {
+                Err(DialError::WrongName { address, expected: name.clone(), found: vec![peer.name.to_string()] })
+            }
+            _ => Ok(peer),
+        }
+    }
+
+    /// An open connection, or the dial to wait for.
+    fn slot(self: &Arc<Self>, address: SocketAddr) -> Result<Result<Arc<Peer>, Dial>, DialError> {
+        if self.stop.is_cancelled() {
+            return Err(DialError::Stopping);
+        }
+        let mut slots = self.slots.lock().expect("no panic under this lock");
+        let failures = match slots.get(&address) {
+            Some(Slot::Up(peer)) if peer.is_open() => return Ok(Ok(peer.clone())),
+            Some(Slot::Dialling(dial)) => return Ok(Err(dial.clone())),
+            Some(Slot::Down { error, retry, .. }) if Instant::now() < *retry => return Err(error.clone()),
+            Some(Slot::Down { failures, .. }) => *failures,
+            Some(Slot::Up(_)) | None => 0,
+        };
+        if slots.len() >= ADDRESSES_MAX && !slots.contains_key(&address) {
+            slots.retain(|_, slot| !matches!(slot, Slot::Down { .. }));
+        }
+        let net = self.clone();
+        // Spawned, so that a caller who gives up does not take the dial with it.
+        let task = self.tasks.spawn(async move { net.dial(address, failures).await });
+        let dial = task.map(|ended| ended.unwrap_or(Err(DialError::Stopping))).boxed().shared();
+        slots.insert(address, Slot::Dialling(dial.clone()));
+        Ok(Err(dial))
+    }
+
+    async fn dial(self: Arc<Self>, address: SocketAddr, failures: u32) -> Result<Arc<Peer>, DialError> {
+        let attempt = tokio::time::timeout(DIAL_TIMEOUT, self.handshake(address));
+        let outcome = tokio::select! {
+            outcome = attempt => outcome.unwrap_or_else(|_| {
+                Err(DialError::Unreachable { address, reason: format!("no answer within {DIAL_TIMEOUT:?}") })
+            }),
+            () = self.stop.cancelled() => Err(DialError::Stopping),
+        };
+        match &outcome {
+            Ok(peer) => {
+                let _ = self.refused.send_replace(None);
+                self.keep(address, peer.clone());
+                self.spawn_streams(peer.clone());
+            }
+            Err(error) => self.record_failure(address, error, failures + 1),
+        }
+        outcome
+    }
+
+    fn record_failure(&self, address: SocketAddr, error: &DialError, failures: u32) {
+        if let DialError::Refused { refusal, .. } = error {
+            self.refused.send_replace(Some(refusal.clone()));
+        }
+        if failures <= 1 {
+            warn!(%error, "cannot connect")
+        } else {
+            debug!(%error, failures, "cannot connect")
+        }
+        let pause = REDIAL_MIN.saturating_mul(1 << failures.min(6)).min(REDIAL_MAX);
+        let mut slots = self.slots.lock().expect("no panic under this lock");
+        // While we dialled, the other side may have come to us.
+        if !matches!(slots.get(&address), Some(Slot::Up(peer)) if peer.is_open()) {
+            slots.insert(address, Slot::Down { error: error.clone(), failures, retry: Instant::now() + pause });
+        }
+    }
+
+    async fn handshake(&self, address: SocketAddr) -> Result<Arc<Peer>, DialError> {
+        let unreachable = |reason: String| DialError::Unreachable { address, reason };
+        // The name in the TLS hello is not what is verified: see identity.rs.
+        let connecting = self.endpoint.connect(address, "datad").map_err(|error| unreachable(error.to_string()))?;
+        let connection = connecting.await.map_err(|error| unreachable(error.to_string()))?;
+        let hello = self.hello();
+        let greeting = async {
+            let (mut send, mut recv) = connection.open_bi().await.map_err(|error| error.to_string())?;
+            codec::write_frame(&mut send, &Opening::Hello(hello)).await.map_err(|error| error.to_string())?;
+            let _ = send.finish();
+            let reply = codec::read_frame::<HelloReply>(&mut recv, codec::OPENING_BYTES_MAX).await;
+            reply.map_err(|error| error.to_string())?.ok_or_else(|| "no reply to the hello".to_owned())
+        };
+        let reply = greeting.await.map_err(|reason| unreachable(refusal_of(&connection).unwrap_or(reason)))?;
+        let theirs = match reply {
+            HelloReply::Welcome(hello) => hello,
+            HelloReply::Refused(refusal) => return Err(DialError::Refused { address, refusal }),
+        };
+        let names = identity::names_of(&connection);
+        if !names.iter().any(|name| name == theirs.name.as_str()) {
+            connection.close(code::REFUSED, b"the certificate does not carry the name");
+            return Err(DialError::WrongName { address, expected: theirs.name, found: names });
+        }
+        Ok(Arc::new(Peer {
+            name: theirs.name,
+            incarnation: theirs.incarnation,
+            advertise: theirs.advertise,
+            connection,
+        }))
+    }
+
+    fn hello(&self) -> Hello {
+        Hello {
+            revision: REVISION,
+            name: self.name.clone(),
+            incarnation: self.incarnation.load(Ordering::Acquire),
+            advertise: self.advertise,
+        }
+    }
+
+    /// Makes `peer` the connection for `address`, unless an open one of the same or a newer incarnation is there.
+    fn keep(&self, address: SocketAddr, peer: Arc<Peer>) {
+        let mut slots = self.slots.lock().expect("no panic under this lock");
+        match slots.entry(address) {
+            Entry::Occupied(mut slot) => match slot.get() {
+                Slot::Up(old) if old.is_open() && old.name == peer.name && old.incarnation >= peer.incarnation => {}
+                Slot::Up(old) => {
+                    old.connection.close(code::SUPERSEDED, b"superseded");
+                    slot.insert(Slot::Up(peer));
+                }
+                _ => {
+                    slot.insert(Slot::Up(peer));
+                }
+            },
+            Entry::Vacant(slot) => {
+                slot.insert(Slot::Up(peer));
+            }
+        }
+    }
+
+    /// Sends a gossip message to `address`, or drops it. Never blocks.
+    pub(crate) fn gossip(self: &Arc<Self>, address: SocketAddr, message: Bytes) {
+        let Ok(permit) = self.gossip_in_flight.clone().try_acquire_owned() else {
+            return;
+        };
+        let net = self.clone();
+        self.tasks.spawn(async move {
+            let _permit = permit;
+            let sent = async {
+                let peer = net.peer(address, None).await.ok()?;
+                let mut stream = peer.connection.open_uni().await.ok()?;
+                stream.write_chunk(message).await.ok()?;
+                stream.finish().ok()
+            };
+            tokio::select! {
+                _ = tokio::time::timeout(GOSSIP_TIMEOUT, sent) => {}
+                () = net.stop.cancelled() => {}
+            }
+        });
+    }
+}
+
+impl Peer {
+    /// Whether the connection is still good.
+    pub(crate) fn is_open(&self) -> bool {
+        self.connection.close_reason().is_none()
+    }
+
+    /// Asks, and waits `patience` for the answer. Dropping the future withdraws the question.
+    pub(crate) async fn call(&self, call: Call, patience: Duration) -> Result<Reply, CallError> {
+        let exchange = async {
+            let (mut send, mut recv) = self.open().await?;
+            codec::write_frame(&mut send, &Opening::Call(call)).await?;
+            let _ = send.finish();
+            codec::read_frame(&mut recv, codec::FRAME_BYTES_MAX)
+                .await?
+                .ok_or_else(|| CallError::Broken("the peer closed the stream without an answer".into()))
+        };
+        tokio::time::timeout(patience, exchange).await.unwrap_or(Err(CallError::Timeout(patience)))
+    }
+
+    /// Follows the peer's own ledger. The stream ends with an error when the connection does.
+    pub(crate) async fn follow(
+        &self,
+        position: Position,
+    ) -> Result<impl Stream<Item = Result<Delta, CallError>> + Send + use<>, CallError> {
+        let (mut send, recv) = self.open().await?;
+        codec::write_frame(&mut send, &Opening::Feed(position)).await?;
+        let _ = send.finish();
+        Ok(futures::stream::unfold(Some(recv), |state| async move {
+            let mut recv = state?;
+            match codec::read_frame::<Delta>(&mut recv, codec::FRAME_BYTES_MAX).await {
+                Ok(Some(delta)) => Some((Ok(delta), Some(recv))),
+                Ok(None) => None,
+                Err(error) => Some((Err(error.into()), None)),
+            }
+        }))
+    }
+
+    async fn open(&self) -> Result<(quinn::SendStream, quinn::RecvStream), CallError> {
+        self.connection.open_bi().await.map_err(|error| CallError::Broken(error.to_string()))
+    }
+}
+
+fn transport(profile: &Profile) -> TransportConfig {
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.upper_bound(profile.mtu_max);
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_bidi_streams(VarInt::from_u32(PEER_STREAMS_MAX))
+        .max_concurrent_uni_streams(VarInt::from_u32(PEER_GOSSIP_STREAMS_MAX))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
+        .send_window(u64::from(CONNECTION_WINDOW_BYTES))
+        .max_idle_timeout(Some(IdleTimeout::try_from(profile.idle_timeout).unwrap_or(VarInt::from_u32(30_000).into())))
+        .keep_alive_interval(Some(profile.keep_alive))
+        .initial_rtt(profile.initial_rtt)
+        .datagram_receive_buffer_size(None)
+        .mtu_discovery_config(Some(mtu));
+    transport
+}
+
+/// The reason that a peer gave for closing a connection, if it gave one.
+fn refusal_of(connection: &quinn::Connection) -> Option<String> {
+    match connection.close_reason()? {
+        ConnectionError::ApplicationClosed(close) => Some(String::from_utf8_lossy(&close.reason).into_owned()),
+        error => Some(error.to_string()),
+    }
+}

@@ -1,0 +1,211 @@
+//! The listening half: handshakes, hellos, and one task for each stream that a peer opens.
+//!
+//! What must hold against a peer that is broken, slow or not one of ours: a handshake and a hello have a deadline and
+//! a bounded number run at once; a stream that says nothing is reset after a deadline; the number of streams is
+//! limited by QUIC itself; no frame is read beyond its limit; nothing that arrives can end the accept loop.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use tracing::{Instrument, debug, debug_span, info, warn};
+
+use super::{
+    DIAL_TIMEOUT, Inbound, Net, OPENING_TIMEOUT, Peer, code,
+    codec::{self, CodecError, FRAME_BYTES_MAX, OPENING_BYTES_MAX},
+    exchange, identity,
+    wire::{GOSSIP_BYTES_MAX, Hello, HelloRefusal, HelloReply, Opening, Position, Refusal, Reply},
+};
+
+impl Net {
+    /// Starts to accept, answering through `inbound`. Connections that this side dials are answered too.
+    pub(crate) fn serve(self: &Arc<Self>, inbound: &Arc<dyn Inbound>) {
+        if self.inbound.set(Arc::downgrade(inbound)).is_err() {
+            return;
+        }
+        let net = self.clone();
+        self.tasks.spawn(async move {
+            loop {
+                let incoming = tokio::select! {
+                    incoming = net.endpoint.accept() => incoming,
+                    () = net.stop.cancelled() => None,
+                };
+                let Some(incoming) = incoming else { break };
+                let Ok(permit) = net.handshakes.clone().try_acquire_owned() else {
+                    incoming.refuse();
+                    continue;
+                };
+                let accepting = net.clone();
+                net.tasks.spawn(async move {
+                    let remote = incoming.remote_address();
+                    let welcome = tokio::time::timeout(DIAL_TIMEOUT + OPENING_TIMEOUT, accepting.welcome(incoming));
+                    tokio::select! {
+                        outcome = welcome => match outcome {
+                            Ok(Ok(peer)) => {
+                                accepting.keep(peer.advertise, peer.clone());
+                                accepting.spawn_streams(peer);
+                            }
+                            Ok(Err(reason)) => warn!(%remote, %reason, "refused a connection"),
+                            Err(_) => warn!(%remote, "refused a connection: no hello in time"),
+                        },
+                        () = accepting.stop.cancelled() => {}
+                    }
+                    drop(permit);
+                });
+            }
+        });
+    }
+
+    /// The accepting side of a handshake: certificate, then hello.
+    async fn welcome(&self, incoming: quinn::Incoming) -> Result<Arc<Peer>, String> {
+        let connection = incoming.await.map_err(|error| format!("it is not of this cluster: {error}"))?;
+        let refuse = |reason: String| {
+            connection.close(code::REFUSED, reason.as_bytes());
+            reason
+        };
+        let (mut send, mut recv) = connection.accept_bi().await.map_err(|error| error.to_string())?;
+        let hello = match codec::read_frame::<Opening>(&mut recv, OPENING_BYTES_MAX).await {
+            Ok(Some(Opening::Hello(hello))) => hello,
+            Ok(_) => return Err(refuse("a connection begins with a hello".into())),
+            Err(error) => return Err(refuse(error.to_string())),
+        };
+        if let Err(refusal) = self.check(&hello, &connection) {
+            let reason = format!("{} at {}: {refusal}", hello.name, hello.advertise);
+            // The reply has to arrive before the close does.
+            let _ = codec::write_frame(&mut send, &HelloReply::Refused(refusal)).await;
+            let _ = send.finish();
+            let _ = send.stopped().await;
+            return Err(refuse(reason));
+        }
+        let reply = HelloReply::Welcome(self.hello());
+        codec::write_frame(&mut send, &reply).await.map_err(|error| error.to_string())?;
+        let _ = send.finish();
+        Ok(Arc::new(Peer { name: hello.name, incarnation: hello.incarnation, advertise: hello.advertise, connection }))
+    }
+
+    fn check(&self, hello: &Hello, connection: &quinn::Connection) -> Result<(), HelloRefusal> {
+        if !identity::names_of(connection).iter().any(|name| name == hello.name.as_str()) {
+            return Err(HelloRefusal::WrongName { claimed: hello.name.clone() });
+        }
+        if hello.name == self.name {
+            return Err(HelloRefusal::NameInUse { name: hello.name.clone(), at: self.advertise });
+        }
+        self.inbound.get().and_then(std::sync::Weak::upgrade).map_or(Ok(()), |inbound| inbound.admit(hello))
+    }
+
+    /// Answers the streams that `peer` opens, until the connection ends.
+    pub(super) fn spawn_streams(self: &Arc<Self>, peer: Arc<Peer>) {
+        let net = self.clone();
+        let span = debug_span!("peer", name = %peer.name);
+        let serving = async move {
+            info!(address = %peer.advertise, incarnation = peer.incarnation, "connected");
+            loop {
+                tokio::select! {
+                    stream = peer.connection.accept_bi() => match stream {
+                        Ok((send, recv)) => net.spawn_stream(&peer, move |inbound, peer| answer(inbound, peer, send, recv)),
+                        Err(_) => break,
+                    },
+                    stream = peer.connection.accept_uni() => match stream {
+                        Ok(recv) => net.spawn_stream(&peer, move |inbound, peer| hear(inbound, peer, recv)),
+                        Err(_) => break,
+                    },
+                    () = net.stop.cancelled() => break,
+                }
+            }
+            let reason = super::refusal_of(&peer.connection).unwrap_or_else(|| "this node stops".into());
+            info!(%reason, "disconnected");
+        };
+        self.tasks.spawn(serving.instrument(span));
+    }
+
+    fn spawn_stream<F, T>(self: &Arc<Self>, peer: &Arc<Peer>, task: F)
+    where
+        F: FnOnce(Arc<dyn Inbound>, Arc<Peer>) -> T,
+        T: Future<Output = Result<(), CodecError>> + Send + 'static,
+    {
+        let Some(inbound) = self.inbound.get().and_then(std::sync::Weak::upgrade) else { return };
+        let work = task(inbound, peer.clone());
+        let stop = self.stop.clone();
+        self.tasks.spawn(
+            async move {
+                tokio::select! {
+                    ended = work => if let Err(error) = ended { debug!(%error, "stream given up") },
+                    () = stop.cancelled() => {}
+                }
+            }
+            .in_current_span(),
+        );
+    }
+}
+
+/// A unidirectional stream: one gossip message.
+async fn hear(inbound: Arc<dyn Inbound>, peer: Arc<Peer>, mut recv: quinn::RecvStream) -> Result<(), CodecError> {
+    let read = tokio::time::timeout(OPENING_TIMEOUT, recv.read_to_end(GOSSIP_BYTES_MAX)).await;
+    let message = read
+        .map_err(|_| CodecError::Broken("nothing was said in time".into()))?
+        .map_err(|error| CodecError::Broken(error.to_string()))?;
+    inbound.gossip(peer.advertise, message.into());
+    Ok(())
+}
+
+/// A bidirectional stream: whatever its opening says.
+async fn answer(
+    inbound: Arc<dyn Inbound>,
+    peer: Arc<Peer>,
+    mut send: quinn::SendStream,
+    mut recv: quinn::RecvStream,
+) -> Result<(), CodecError> {
+    let opening = tokio::time::timeout(OPENING_TIMEOUT, codec::read_frame::<Opening>(&mut recv, OPENING_BYTES_MAX));
+    let opening = match opening.await {
+        Ok(Ok(Some(opening))) => opening,
+        Ok(Ok(None)) => return Ok(()),
+        Ok(Err(error)) => {
+            let refusal = Refusal::Malformed(error.to_string());
+            let _ = codec::write_frame(&mut send, &Reply::Refused(refusal)).await;
+            let _ = send.finish();
+            let _ = recv.stop(code::BROKEN);
+            return Err(error);
+        }
+        Err(_) => {
+            let _ = send.reset(code::OVERLOADED);
+            return Err(CodecError::Broken("nothing was said in time".into()));
+        }
+    };
+    match opening {
+        Opening::Hello(_) => Err(CodecError::Malformed("a second hello".into())),
+        Opening::Call(call) => {
+            let reply = tokio::select! {
+                reply = inbound.call(&peer.name, call) => reply,
+                _ = send.stopped() => return Ok(()),
+            };
+            codec::write_frame(&mut send, &reply).await?;
+            let _ = send.finish();
+            Ok(())
+        }
+        Opening::Feed(position) => feed(inbound, &peer, position, send).await,
+        Opening::Exchange(head) => exchange::answer(inbound, &peer.name, head, send, recv).await,
+    }
+}
+
+async fn feed(
+    inbound: Arc<dyn Inbound>,
+    peer: &Peer,
+    position: Position,
+    mut send: quinn::SendStream,
+) -> Result<(), CodecError> {
+    let mut deltas = inbound.feed(&peer.name, position);
+    drop(inbound);
+    loop {
+        let delta = tokio::select! {
+            delta = deltas.next() => delta,
+            _ = send.stopped() => return Ok(()),
+        };
+        let Some(delta) = delta else { break };
+        let bytes = codec::frame(&delta)?;
+        if bytes.len() > FRAME_BYTES_MAX {
+            return Err(CodecError::TooLong { bytes: bytes.len(), limit: FRAME_BYTES_MAX });
+        }
+        send.write_chunk(bytes.into()).await.map_err(|error| CodecError::Broken(error.to_string()))?;
+    }
+    let _ = send.finish();
+    Ok(())
+}

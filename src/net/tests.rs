@@ -1,0 +1,225 @@
+//! Two endpoints on loopback: who is let in, and what a misbehaving peer costs.
+
+use std::sync::atomic::AtomicUsize;
+
+use futures::{StreamExt, stream};
+use http_body_util::BodyExt;
+
+use super::{
+    identity::{ClusterKey, Credentials},
+    wire::{Purpose, State},
+    *,
+};
+use crate::{
+    key::Key,
+    provider::{self, body, full},
+    world::Machine,
+};
+
+/// Answers every call with what it says, and every request with its own body.
+#[derive(Default)]
+struct Echo {
+    calls: AtomicUsize,
+    refuse: Option<HelloRefusal>,
+}
+
+#[async_trait]
+impl Inbound for Echo {
+    fn admit(&self, _hello: &Hello) -> Result<(), HelloRefusal> {
+        self.refuse.clone().map_or(Ok(()), Err)
+    }
+
+    fn gossip(&self, _from: SocketAddr, _message: Bytes) {}
+
+    async fn call(&self, _from: &NodeName, call: Call) -> Reply {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        match call {
+            Call::Vouch { keys, .. } => Reply::Vouched(vec![true; keys.len()]),
+            _ => std::future::pending().await,
+        }
+    }
+
+    fn feed(&self, _from: &NodeName, position: Position) -> BoxStream<'static, Delta> {
+        let delta = |version| Delta {
+            incarnation: 1,
+            reset: false,
+            base: 0,
+            from: version - 1,
+            to: version,
+            floor: 0,
+            scanned: None,
+            changes: vec![wire::Change { version, key: key("k"), state: State::Ready }],
+        };
+        stream::iter((position.version + 1..=3).map(delta)).boxed()
+    }
+
+    async fn exchange(
+        &self,
+        _from: &NodeName,
+        head: RequestHead,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Refusal> {
+        match head.key.as_str() {
+            "refused" => Err(Refusal::NotHeld),
+            "broken" => {
+                let parts = [Ok(Bytes::from_static(b"half")), Err(std::io::Error::other("gone"))];
+                let frames = stream::iter(parts.into_iter().map(|part| part.map(http_body::Frame::data)));
+                Ok(Response::new(body(http_body_util::StreamBody::new(frames))))
+            }
+            _ => Ok(Response::new(request.into_body())),
+        }
+    }
+}
+
+fn key(text: &str) -> Key {
+    Key::new(text).unwrap()
+}
+
+fn name(text: &str) -> NodeName {
+    NodeName::new(text).unwrap()
+}
+
+struct TestNode {
+    net: Arc<Net>,
+    inbound: Arc<Echo>,
+    _serving: Arc<dyn Inbound>,
+}
+
+fn node(text: &str, secret: &ClusterKey, inbound: Echo) -> TestNode {
+    let identity = Identity::new(&name(text), &Credentials::ClusterKey(secret.clone())).unwrap();
+    let listen = "127.0.0.1:0".parse().unwrap();
+    let net = Net::bind(&Machine::default(), name(text), &identity, listen, None, &Profile::local()).unwrap();
+    let inbound = Arc::new(inbound);
+    let serving: Arc<dyn Inbound> = inbound.clone();
+    net.serve(&serving);
+    TestNode { net, inbound, _serving: serving }
+}
+
+fn pair() -> (TestNode, TestNode) {
+    let secret = ClusterKey::generate();
+    (node("a", &secret, Echo::default()), node("b", &secret, Echo::default()))
+}
+
+#[tokio::test]
+async fn members_of_one_cluster_call_follow_and_exchange() {
+    let (a, b) = pair();
+    let peer = a.net.peer(b.net.advertise(), Some(&name("b"))).await.unwrap();
+    let reply = peer.call(Call::Vouch { keys: vec![key("x")], ring: 0 }, Duration::from_secs(5)).await.unwrap();
+    assert_eq!(reply, Reply::Vouched(vec![true]));
+
+    let position = Position { incarnation: 1, version: 1, base: 0 };
+    let deltas: Vec<_> = peer.follow(position).await.unwrap().map(|delta| delta.unwrap().to).collect().await;
+    assert_eq!(deltas, [2, 3]);
+
+    let sent = Bytes::from(vec![7; 5_000_000]);
+    let request = Request::post("/x").body(full(sent.clone())).unwrap();
+    let response = peer.exchange(&key("x"), Purpose::Serve, request).await.unwrap();
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), sent);
+}
+
+#[tokio::test]
+async fn one_connection_serves_both_directions() {
+    let (a, b) = pair();
+    a.net.peer(b.net.advertise(), None).await.unwrap();
+    let back = b.net.peer(a.net.advertise(), Some(&name("a"))).await.unwrap();
+    back.call(Call::Vouch { keys: vec![], ring: 0 }, Duration::from_secs(5)).await.unwrap();
+    assert_eq!((a.net.connections(), b.net.connections()), (1, 1));
+    assert_eq!(a.inbound.calls.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn a_node_with_another_cluster_key_is_refused() {
+    let a = node("a", &ClusterKey::generate(), Echo::default());
+    let b = node("b", &ClusterKey::generate(), Echo::default());
+    let error = a.net.peer(b.net.advertise(), None).await.unwrap_err();
+    assert!(matches!(error, DialError::Unreachable { .. }), "{error}");
+    assert_eq!(b.net.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_peer_that_is_not_who_was_expected_is_not_used() {
+    let (a, b) = pair();
+    let error = a.net.peer(b.net.advertise(), Some(&name("c"))).await.unwrap_err();
+    assert!(matches!(error, DialError::WrongName { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_name_that_the_certificate_does_not_carry_is_refused() {
+    let secret = ClusterKey::generate();
+    let identity = Identity::new(&name("honest"), &Credentials::ClusterKey(secret.clone())).unwrap();
+    let listen = "127.0.0.1:0".parse().unwrap();
+    let liar = Net::bind(&Machine::default(), name("b"), &identity, listen, None, &Profile::local()).unwrap();
+    let a = node("a", &secret, Echo::default());
+    let error = liar.peer(a.net.advertise(), None).await.unwrap_err();
+    assert!(matches!(&error, DialError::Refused { refusal: HelloRefusal::WrongName { .. }, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_second_node_of_a_name_is_refused_by_the_first_and_by_others() {
+    let secret = ClusterKey::generate();
+    let a = node("a", &secret, Echo::default());
+    let second = node("a", &secret, Echo::default());
+    let error = second.net.peer(a.net.advertise(), None).await.unwrap_err();
+    assert!(matches!(&error, DialError::Refused { refusal: HelloRefusal::NameInUse { .. }, .. }), "{error}");
+
+    let refusal = HelloRefusal::NameInUse { name: name("a"), at: a.net.advertise() };
+    let other = node("b", &secret, Echo { refuse: Some(refusal.clone()), ..Echo::default() });
+    second.net.peer(other.net.advertise(), None).await.unwrap_err();
+    assert_eq!(*second.net.refusals().borrow(), Some(refusal));
+}
+
+#[tokio::test]
+async fn a_refused_request_says_why_and_a_broken_body_is_never_a_short_success() {
+    let (a, b) = pair();
+    let peer = a.net.peer(b.net.advertise(), None).await.unwrap();
+    let get = || Request::get("/x").body(provider::empty()).unwrap();
+    let refused = peer.exchange(&key("refused"), Purpose::Serve, get()).await.unwrap_err();
+    assert!(matches!(refused, ExchangeError::Refused(Refusal::NotHeld)), "{refused}");
+    // The reset may overtake the head; either way there is an error.
+    if let Ok(response) = peer.exchange(&key("broken"), Purpose::Serve, get()).await {
+        assert!(response.into_body().collect().await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn an_oversized_or_malformed_frame_costs_only_its_stream() {
+    let (a, b) = pair();
+    let peer = a.net.peer(b.net.advertise(), None).await.unwrap();
+    for prefix in [u32::MAX, 3] {
+        let (mut send, mut recv) = peer.connection.open_bi().await.unwrap();
+        send.write_all(&prefix.to_le_bytes()).await.unwrap();
+        send.write_all(&[0xff; 3]).await.unwrap();
+        let reply = codec::read_frame::<Reply>(&mut recv, codec::FRAME_BYTES_MAX).await.unwrap();
+        assert!(matches!(reply, Some(Reply::Refused(Refusal::Malformed(_)))), "{reply:?}");
+    }
+    peer.call(Call::Vouch { keys: vec![], ring: 0 }, Duration::from_secs(5)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_says_nothing_is_shed() {
+    let (a, b) = pair();
+    let peer = a.net.peer(b.net.advertise(), None).await.unwrap();
+    let (mut send, mut recv) = peer.connection.open_bi().await.unwrap();
+    send.write_all(&[1]).await.unwrap();
+    let end = recv.read_to_end(1).await.unwrap_err();
+    let reset = quinn::ReadToEndError::Read(quinn::ReadError::Reset(code::OVERLOADED));
+    assert_eq!(format!("{end:?}"), format!("{reset:?}"));
+}
+
+#[tokio::test]
+async fn a_call_that_is_not_answered_ends_by_its_deadline() {
+    let (a, b) = pair();
+    let peer = a.net.peer(b.net.advertise(), None).await.unwrap();
+    let call = Call::Refresh { key: key("x"), from: vec![], patience_ms: 1 };
+    let error = peer.call(call, Duration::from_millis(50)).await.unwrap_err();
+    assert!(matches!(error, CallError::Timeout(_)), "{error}");
+}
+
+#[tokio::test]
+async fn closing_ends_every_task() {
+    let (a, b) = pair();
+    a.net.peer(b.net.advertise(), None).await.unwrap();
+    a.net.close(Duration::from_secs(5)).await;
+    assert!(a.net.tasks.is_empty());
+    assert!(matches!(a.net.peer(b.net.advertise(), None).await, Err(DialError::Stopping)));
+}

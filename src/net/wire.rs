@@ -1,0 +1,271 @@
+//! What travels between nodes, apart from the domain types it is made of.
+//!
+//! Compatibility: the ALPN name carries the major version; within it, variants and messages are only ever appended, and
+//! the golden bytes in the tests pin what exists. A node that gets a variant it does not know answers
+//! [`Refusal::Malformed`], so version N talks to N-1 by not using what N-1 lacks (told by [`Hello::revision`]).
+//!
+//! ```text
+//! bi   Opening::Hello    -> HelloReply                       first stream of a connection, once
+//! bi   Opening::Call     -> Reply
+//! bi   Opening::Feed     -> Delta, Delta, ...                until either side goes
+//! bi   Opening::Exchange body... -> ResponseHead body...
+//! uni  gossip message, raw
+//! ```
+
+use std::{net::SocketAddr, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use crate::key::{Key, NodeName};
+
+/// The application protocol of a connection (RFC 7301).
+pub(crate) const ALPN: &[u8] = b"datad/1";
+
+/// The revision of the messages below that this build speaks.
+pub(crate) const REVISION: u16 = 1;
+
+/// Largest gossip message, in bytes, before and after decompression is chitchat's own limit of a UDP datagram.
+pub(crate) const GOSSIP_BYTES_MAX: usize = 65_507;
+
+/// The first frame of every bidirectional stream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Opening {
+    Hello(Hello),
+    Call(Call),
+    Feed(Position),
+    Exchange(RequestHead),
+}
+
+/// Who dials. The name has to be one that the dialler's certificate carries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Hello {
+    pub(crate) revision: u16,
+    pub(crate) name: NodeName,
+    pub(crate) incarnation: u64,
+    pub(crate) advertise: SocketAddr,
+}
+
+/// Who was dialled, or why the dialler is not wanted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum HelloReply {
+    Welcome(Hello),
+    Refused(HelloRefusal),
+}
+
+/// Why a peer is not let in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub(crate) enum HelloRefusal {
+    /// The certificate does not carry the name.
+    #[error("the certificate is not for the name {claimed}")]
+    WrongName { claimed: NodeName },
+    /// A live node has that name already.
+    #[error("a live node at {at} is already called {name}")]
+    NameInUse { name: NodeName, at: SocketAddr },
+    /// An older start of a node that has started again since.
+    #[error("a newer incarnation of {name} is known")]
+    Stale { name: NodeName },
+    /// Too many connections from that name.
+    #[error("too many connections")]
+    TooMany,
+}
+
+/// A short question to one node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Call {
+    /// Have the key, fetching it if need be, and say when you do.
+    Ensure {
+        key: Key,
+        /// How long the caller waits, in milliseconds.
+        patience_ms: u32,
+        /// How often the call may still be passed on.
+        hops: u8,
+        /// Fingerprint of the ring the caller planned on.
+        ring: u64,
+    },
+    /// Bring a key you hold up to date; `from` empty means from the origin.
+    Refresh { key: Key, from: Vec<NodeName>, patience_ms: u32 },
+    /// What do you know of `node`'s ledger beyond `position`?
+    Pull { node: NodeName, position: Position },
+    /// Are you a ready owner of these keys, and will you stay so for a while?
+    Vouch { keys: Vec<Key>, ring: u64 },
+}
+
+/// The answer to a [`Call`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Reply {
+    Ensured(Ensured),
+    Delta(Option<Box<Delta>>),
+    Vouched(Vec<bool>),
+    Refused(Refusal),
+}
+
+/// How an [`Call::Ensure`] or [`Call::Refresh`] ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Ensured {
+    /// These nodes have it.
+    Ready(Vec<NodeName>),
+    /// The origin says there is no such key.
+    NotFound,
+    /// The operator does not let this key be fetched.
+    Forbidden(String),
+    /// The fetch failed on `node`.
+    Failed { node: NodeName, reason: String, retry_after_ms: u32 },
+    /// Not done within the caller's patience; it goes on.
+    Pending,
+}
+
+/// Why a node does not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("it does not hold the key")]
+    NotHeld,
+    #[error("its data source failed: {0}")]
+    Failed(String),
+    #[error("it is overloaded")]
+    Overloaded,
+    #[error("it is stopping")]
+    Stopping,
+    #[error("it cannot read the message: {0}")]
+    Malformed(String),
+}
+
+/// Where a follower stands in a ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub(crate) struct Position {
+    pub(crate) incarnation: u64,
+    pub(crate) version: u64,
+    pub(crate) base: u64,
+}
+
+/// One batch of a ledger.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Delta {
+    pub(crate) incarnation: u64,
+    pub(crate) reset: bool,
+    pub(crate) base: u64,
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    pub(crate) floor: u64,
+    pub(crate) scanned: Option<u64>,
+    pub(crate) changes: Vec<Change>,
+}
+
+/// One change of a ledger.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Change {
+    pub(crate) version: u64,
+    pub(crate) key: Key,
+    pub(crate) state: State,
+}
+
+/// What a change says of its key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum State {
+    Gone,
+    Fetching,
+    Ready,
+    Failed { reason: Arc<str>, retry_at_ms: u64 },
+}
+
+/// What for a request is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Purpose {
+    /// A client's: goes to the provider's `serve`.
+    Serve,
+    /// Another node's, copying the key: goes to the provider's `export`.
+    Export,
+}
+
+/// The head of an HTTP request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RequestHead {
+    pub(crate) key: Key,
+    pub(crate) purpose: Purpose,
+    pub(crate) method: String,
+    /// Path and query.
+    pub(crate) target: String,
+    pub(crate) headers: Vec<(String, Vec<u8>)>,
+}
+
+/// The head of an HTTP response, or why there is none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum ResponseHead {
+    Answer { status: u16, headers: Vec<(String, Vec<u8>)> },
+    Refused(Refusal),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    use serde::de::DeserializeOwned;
+
+    use super::*;
+    use crate::net::codec;
+
+    /// Encodes, compares with the pinned bytes, and decodes again.
+    fn pinned<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T, golden: &str) {
+        let bytes = codec::encode(value).unwrap();
+        assert_eq!(hex::encode(&bytes), golden, "the wire form of {value:?} changed: older nodes cannot read it");
+        assert_eq!(&codec::decode::<T>(&bytes).unwrap(), value);
+    }
+
+    #[test]
+    fn the_wire_form_of_every_message_is_pinned() {
+        let key = Key::new("a/b").unwrap();
+        let name = NodeName::new("n1").unwrap();
+        let advertise = "127.0.0.1:7".parse().unwrap();
+        let hello = Hello { revision: 1, name: name.clone(), incarnation: 5, advertise };
+        let position = Position { incarnation: 1, version: 2, base: 3 };
+        let change = |version, state| Change { version, key: key.clone(), state };
+        let delta = Delta {
+            incarnation: 1,
+            reset: true,
+            base: 2,
+            from: 0,
+            to: 300,
+            floor: 1,
+            scanned: Some(9),
+            changes: vec![
+                change(3, State::Gone),
+                change(4, State::Fetching),
+                change(5, State::Ready),
+                change(300, State::Failed { reason: "x".into(), retry_at_ms: 8 }),
+            ],
+        };
+        let call = |call| Opening::Call(call);
+        pinned(&Opening::Hello(hello.clone()), "0001026e3105007f00000107");
+        pinned(&call(Call::Ensure { key: key.clone(), patience_ms: 300, hops: 2, ring: 7 }), "010003612f62fb2c010207");
+        let from = vec![name.clone()];
+        pinned(&call(Call::Refresh { key: key.clone(), from, patience_ms: 1 }), "010103612f6201026e3101");
+        pinned(&call(Call::Pull { node: name.clone(), position }), "0102026e31010203");
+        pinned(&call(Call::Vouch { keys: vec![key.clone()], ring: 1 }), "01030103612f6201");
+        pinned(&Opening::Feed(position), "02010203");
+        let head = RequestHead {
+            key: key.clone(),
+            purpose: Purpose::Export,
+            method: "GET".into(),
+            target: "/a/b?c".into(),
+            headers: vec![("x".into(), vec![1])],
+        };
+        pinned(&Opening::Exchange(head), "0303612f620103474554062f612f623f630101780101");
+        pinned(&HelloReply::Welcome(hello), "0001026e3105007f00000107");
+        pinned(
+            &HelloReply::Refused(HelloRefusal::NameInUse { name: name.clone(), at: advertise }),
+            "0101026e31007f00000107",
+        );
+        pinned(&Reply::Ensured(Ensured::Ready(vec![name.clone()])), "000001026e31");
+        let failed = Ensured::Failed { node: name, reason: "r".into(), retry_after_ms: 2 };
+        pinned(&Reply::Ensured(failed), "0003026e31017202");
+        pinned(&Reply::Vouched(vec![true, false]), "02020100");
+        pinned(&Reply::Refused(Refusal::Malformed("m".into())), "0304016d");
+        pinned(
+            &Reply::Delta(Some(Box::new(delta))),
+            "0101010102 00fb2c0101010904 0303612f6200 0403612f6201 0503612f6202 fb2c0103612f6203017808"
+                .replace(' ', "")
+                .as_str(),
+        );
+        pinned(&ResponseHead::Answer { status: 200, headers: vec![] }, "00c800");
+        pinned(&ResponseHead::Refused(Refusal::NotHeld), "0100");
+    }
+}

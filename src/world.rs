@@ -1,0 +1,145 @@
+//! Everything a node takes from the machine below it: sockets, a little disk, the wall clock, randomness.
+//!
+//! This is the seam at which the deterministic simulator replaces the world. Nothing else in a node may open a socket,
+//! read the wall clock or draw from the operating system's generator. Monotonic time is not here: nodes use tokio's,
+//! which a paused runtime already controls.
+
+use std::{
+    fmt, io,
+    net::{SocketAddr, UdpSocket},
+    path::PathBuf,
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use quinn::{AsyncUdpSocket, Runtime, TokioRuntime};
+use rand::{SeedableRng, rngs::StdRng};
+use tokio::io::AsyncWriteExt;
+
+/// Socket buffers asked of the kernel, in bytes. Large enough for a burst of a full send window; the kernel may grant
+/// less (`net.core.rmem_max`).
+const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+
+/// A bound UDP socket and the runtime that drives it, as quinn wants them.
+pub type Socket = (Arc<dyn AsyncUdpSocket>, Arc<dyn Runtime>);
+
+/// The machine as a node sees it.
+pub trait World: Send + Sync + fmt::Debug + 'static {
+    /// Binds the one UDP socket of a node.
+    ///
+    /// # Errors
+    /// The address is taken or not of this machine.
+    fn bind(&self, listen: SocketAddr) -> io::Result<Socket>;
+
+    /// Where the node keeps its own small records; `None` for a node that remembers nothing.
+    fn disk(&self) -> Option<Arc<dyn Disk>>;
+
+    /// Milliseconds since 1970. May jump; used only for what has to be compared across machines or restarts.
+    fn unix_ms(&self) -> u64;
+
+    /// A fresh seed for a generator. Different at each call.
+    fn seed(&self) -> u64;
+}
+
+/// A generator for one purpose, seeded by the world.
+pub(crate) fn rng(world: &dyn World) -> StdRng {
+    StdRng::seed_from_u64(world.seed())
+}
+
+/// A few small named records, each replaced as a whole. `replace` is durable when it returns.
+#[async_trait]
+pub trait Disk: Send + Sync + fmt::Debug + 'static {
+    /// The record, if it was ever written.
+    ///
+    /// # Errors
+    /// The medium failed.
+    async fn read(&self, name: &str) -> io::Result<Option<Bytes>>;
+
+    /// Replaces the record; after a crash it is the old or the new one, never a mixture.
+    ///
+    /// # Errors
+    /// The old record still stands.
+    async fn replace(&self, name: &str, bytes: Bytes) -> io::Result<()>;
+}
+
+/// The real machine.
+#[derive(Debug, Default)]
+pub struct Machine {
+    folder: Option<PathBuf>,
+}
+
+impl Machine {
+    /// A machine whose node keeps its records in `folder`, which is created when first needed.
+    #[must_use]
+    pub fn with_folder(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: Some(folder.into()) }
+    }
+}
+
+impl World for Machine {
+    fn bind(&self, listen: SocketAddr) -> io::Result<Socket> {
+        let socket = UdpSocket::bind(listen)?;
+        let options = socket2::SockRef::from(&socket);
+        // Best effort: a small buffer costs throughput, not correctness.
+        let _ = options.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
+        let _ = options.set_send_buffer_size(SOCKET_BUFFER_BYTES);
+        let runtime: Arc<dyn Runtime> = Arc::new(TokioRuntime);
+        Ok((runtime.wrap_udp_socket(socket)?, runtime))
+    }
+
+    fn disk(&self) -> Option<Arc<dyn Disk>> {
+        let folder = self.folder.clone()?;
+        Some(Arc::new(Folder(folder)))
+    }
+
+    fn unix_ms(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn seed(&self) -> u64 {
+        rand::random()
+    }
+}
+
+/// Records as files: written aside, synced, renamed, and the folder synced.
+#[derive(Debug)]
+struct Folder(PathBuf);
+
+#[async_trait]
+impl Disk for Folder {
+    async fn read(&self, name: &str) -> io::Result<Option<Bytes>> {
+        match tokio::fs::read(self.0.join(name)).await {
+            Ok(bytes) => Ok(Some(bytes.into())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn replace(&self, name: &str, bytes: Bytes) -> io::Result<()> {
+        tokio::fs::create_dir_all(&self.0).await?;
+        let aside = self.0.join(format!("{name}.new"));
+        let mut file = tokio::fs::File::create(&aside).await?;
+        file.write_all(&bytes).await?;
+        file.sync_all().await?;
+        tokio::fs::rename(&aside, self.0.join(name)).await?;
+        tokio::fs::File::open(&self.0).await?.sync_all().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_record_is_what_was_last_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Machine::with_folder(folder.path().join("below")).disk().unwrap();
+        assert_eq!(disk.read("x").await.unwrap(), None);
+        disk.replace("x", Bytes::from_static(b"one")).await.unwrap();
+        disk.replace("x", Bytes::from_static(b"two")).await.unwrap();
+        assert_eq!(disk.read("x").await.unwrap().unwrap(), "two");
+    }
+}
