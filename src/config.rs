@@ -26,7 +26,7 @@ pub struct NodeConfig {
     pub seeds: Vec<String>,
     /// How many nodes keep each key: 1 to 8, default 2. The same on all nodes. With fewer members, all of them keep it.
     pub replicas: usize,
-    /// Share of the keys this node takes, relative to the others: 0 to 10,000, default 100. A machine with twice the
+    /// Share of the keys this node takes, relative to the others: 0 to 1,000, default 100. A machine with twice the
     /// disk wants 200. 0 keeps no keys of its own accord.
     pub weight: u32,
     /// Updates that run at once: 1 to 1,024, default 4. More help when the origin is slow, not when the disk is.
@@ -210,7 +210,7 @@ impl NodeConfig {
         };
         let positive = |field, value: Duration| within(!value.is_zero(), field, format!("{value:?}"), "more than 0");
         within((1..=REPLICAS_MAX).contains(&self.replicas), "replicas", self.replicas.to_string(), "1 to 8")?;
-        within(self.weight <= 10_000, "weight", self.weight.to_string(), "0 to 10,000")?;
+        within(self.weight <= 1_000, "weight", self.weight.to_string(), "0 to 1,000")?;
         within((1..=1024).contains(&self.updaters), "updaters", self.updaters.to_string(), "1 to 1,024")?;
         within(
             (1..=1_000_000).contains(&self.update_queue),

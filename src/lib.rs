@@ -1,6 +1,21 @@
 //! Spreads an existing data source over a cluster.
+mod balancer;
+mod client;
 pub mod config;
 pub mod key;
+mod membership;
 mod net;
+mod node;
+pub mod placement;
 pub mod provider;
+mod published;
+pub mod registry;
+mod router;
+mod updater;
 pub mod world;
+
+pub use client::{Client, Holding, HoldingState, Location, MemberStatus, Nodes, Status, UpdatedReplica};
+pub use membership::{Member, MemberState, View};
+pub use net::identity::{ClusterKey, Credentials, IdentityError};
+pub use node::{ActorKind, Node, NodeBuilder, StartError, StopReason};
+pub use router::{Attempt, AttemptError, KeyTransport, PathTransport, RouteError};

@@ -192,7 +192,7 @@ async fn send_body(send: quinn::SendStream, mut body: Body) -> Result<(), CodecE
 }
 
 /// The bytes of a stream as a body.
-pub(crate) struct ReceivedBody {
+struct ReceivedBody {
     recv: quinn::RecvStream,
     buffer: BytesMut,
     remaining: Option<u64>,

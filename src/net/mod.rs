@@ -45,7 +45,7 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
-pub(crate) use self::exchange::{ExchangeError, ReceivedBody};
+pub(crate) use self::exchange::ExchangeError;
 use self::{
     codec::CodecError,
     identity::Identity,
@@ -213,11 +213,6 @@ impl Net {
             handshakes: Arc::new(tokio::sync::Semaphore::new(HANDSHAKES_MAX)),
             refused: watch::Sender::new(None),
         }))
-    }
-
-    /// Where the endpoint is bound.
-    pub(crate) fn local_address(&self) -> std::io::Result<SocketAddr> {
-        self.endpoint.local_addr()
     }
 
     /// Where other nodes reach this one.

@@ -7,12 +7,13 @@ use http_body_util::BodyExt;
 
 use super::{
     identity::{ClusterKey, Credentials},
-    wire::{Purpose, State},
+    wire::Purpose,
     *,
 };
 use crate::{
     key::Key,
     provider::{self, body, full},
+    registry::{Change, ClaimState, Incarnation, Version},
     world::Machine,
 };
 
@@ -41,16 +42,16 @@ impl Inbound for Echo {
 
     fn feed(&self, _from: &NodeName, position: Position) -> BoxStream<'static, Delta> {
         let delta = |version| Delta {
-            incarnation: 1,
-            reset: false,
-            base: 0,
-            from: version - 1,
-            to: version,
-            floor: 0,
+            incarnation: Incarnation(1),
+            from: Version(version - 1),
+            to: Version(version),
+            reach: Version(version),
+            head: Version(3),
+            floor: Version(0),
             scanned: None,
-            changes: vec![wire::Change { version, key: key("k"), state: State::Ready }],
+            changes: vec![Change { version: Version(version), key: key("k"), state: Some(ClaimState::Ready) }],
         };
-        stream::iter((position.version + 1..=3).map(delta)).boxed()
+        stream::iter((position.version.0 + 1..=3).map(delta)).boxed()
     }
 
     async fn exchange(
@@ -107,8 +108,8 @@ async fn members_of_one_cluster_call_follow_and_exchange() {
     let reply = peer.call(Call::Vouch { keys: vec![key("x")], ring: 0 }, Duration::from_secs(5)).await.unwrap();
     assert_eq!(reply, Reply::Vouched(vec![true]));
 
-    let position = Position { incarnation: 1, version: 1, base: 0 };
-    let deltas: Vec<_> = peer.follow(position).await.unwrap().map(|delta| delta.unwrap().to).collect().await;
+    let position = Position { incarnation: Incarnation(1), version: Version(1), base: Version(0) };
+    let deltas: Vec<_> = peer.follow(position).await.unwrap().map(|delta| delta.unwrap().to.0).collect().await;
     assert_eq!(deltas, [2, 3]);
 
     let sent = Bytes::from(vec![7; 5_000_000]);

@@ -12,11 +12,13 @@
 //! uni  gossip message, raw
 //! ```
 
-use std::{net::SocketAddr, sync::Arc};
+use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::key::{Key, NodeName};
+/// A ledger's own positions and deltas are its wire form: they are plain data, made to travel.
+pub(crate) use crate::registry::{Delta, Position};
 
 /// The application protocol of a connection (RFC 7301).
 pub(crate) const ALPN: &[u8] = b"datad/1";
@@ -129,44 +131,6 @@ pub(crate) enum Refusal {
     Malformed(String),
 }
 
-/// Where a follower stands in a ledger.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub(crate) struct Position {
-    pub(crate) incarnation: u64,
-    pub(crate) version: u64,
-    pub(crate) base: u64,
-}
-
-/// One batch of a ledger.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Delta {
-    pub(crate) incarnation: u64,
-    pub(crate) reset: bool,
-    pub(crate) base: u64,
-    pub(crate) from: u64,
-    pub(crate) to: u64,
-    pub(crate) floor: u64,
-    pub(crate) scanned: Option<u64>,
-    pub(crate) changes: Vec<Change>,
-}
-
-/// One change of a ledger.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Change {
-    pub(crate) version: u64,
-    pub(crate) key: Key,
-    pub(crate) state: State,
-}
-
-/// What a change says of its key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum State {
-    Gone,
-    Fetching,
-    Ready,
-    Failed { reason: Arc<str>, retry_at_ms: u64 },
-}
-
 /// What for a request is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Purpose {
@@ -201,7 +165,10 @@ mod tests {
     use serde::de::DeserializeOwned;
 
     use super::*;
-    use crate::net::codec;
+    use crate::{
+        net::codec,
+        registry::{Change, ClaimState, Incarnation, Version},
+    };
 
     /// Encodes, compares with the pinned bytes, and decodes again.
     fn pinned<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T, golden: &str) {
@@ -216,21 +183,21 @@ mod tests {
         let name = NodeName::new("n1").unwrap();
         let advertise = "127.0.0.1:7".parse().unwrap();
         let hello = Hello { revision: 1, name: name.clone(), incarnation: 5, advertise };
-        let position = Position { incarnation: 1, version: 2, base: 3 };
-        let change = |version, state| Change { version, key: key.clone(), state };
+        let position = Position { incarnation: Incarnation(1), version: Version(2), base: Version(3) };
+        let change = |version, state| Change { version: Version(version), key: key.clone(), state };
         let delta = Delta {
-            incarnation: 1,
-            reset: true,
-            base: 2,
-            from: 0,
-            to: 300,
-            floor: 1,
-            scanned: Some(9),
+            incarnation: Incarnation(1),
+            from: Version(0),
+            to: Version(300),
+            reach: Version(2),
+            head: Version(301),
+            floor: Version(1),
+            scanned: Some(Version(9)),
             changes: vec![
-                change(3, State::Gone),
-                change(4, State::Fetching),
-                change(5, State::Ready),
-                change(300, State::Failed { reason: "x".into(), retry_at_ms: 8 }),
+                change(3, None),
+                change(4, Some(ClaimState::Fetching)),
+                change(5, Some(ClaimState::Ready)),
+                change(300, Some(ClaimState::failed("x", 8))),
             ],
         };
         let call = |call| Opening::Call(call);
@@ -259,12 +226,8 @@ mod tests {
         pinned(&Reply::Ensured(failed), "0003026e31017202");
         pinned(&Reply::Vouched(vec![true, false]), "02020100");
         pinned(&Reply::Refused(Refusal::Malformed("m".into())), "0304016d");
-        pinned(
-            &Reply::Delta(Some(Box::new(delta))),
-            "0101010102 00fb2c0101010904 0303612f6200 0403612f6201 0503612f6202 fb2c0103612f6203017808"
-                .replace(' ', "")
-                .as_str(),
-        );
+        let golden = "01010100fb2c0102fb2d01010109040303612f62000403612f6201000503612f620101fb2c0103612f620102017808";
+        pinned(&Reply::Delta(Some(Box::new(delta))), golden);
         pinned(&ResponseHead::Answer { status: 200, headers: vec![] }, "00c800");
         pinned(&ResponseHead::Refused(Refusal::NotHeld), "0100");
     }

@@ -1,0 +1,369 @@
+//! Asking the cluster: who is in it, who holds what, and requests for data.
+//!
+//! All reads are answered from this process's own memory, also when it is cut off from everybody else.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use serde::Serialize;
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
+use crate::{
+    balancer::actor as balancer,
+    config::NodeConfig,
+    key::{Key, NodeName},
+    membership::{Member, View},
+    net::{
+        identity::Credentials,
+        wire::{Call, Ensured, Refusal, Reply},
+    },
+    node::{Node, Shared, StartError, refresh},
+    registry::{HolderState, actor as registry},
+    router::{Attempt, AttemptError, KeyTransport, PathTransport, RouteError, ensure},
+};
+
+/// Keys that are asked for in one go when all are listed.
+const PAGE_KEYS: usize = 4096;
+const SYNC_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A few node names, inline.
+pub type Nodes = SmallVec<[NodeName; 4]>;
+
+/// A handle on the cluster. Cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    shared: Arc<Shared>,
+    /// The observer that this client is, if it joined on its own.
+    observer: Option<Arc<Node>>,
+}
+
+/// Where a key is and where it should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Location {
+    /// The key.
+    pub key: Key,
+    /// Members that should keep it, best first.
+    pub owners: Vec<NodeName>,
+    /// Live members that have to do with it, by name.
+    pub holders: Vec<Holding>,
+    /// Whether somebody asked for it to be kept always.
+    pub pinned: bool,
+}
+
+/// How a node stands to a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Holding {
+    /// The node.
+    pub node: NodeName,
+    /// Its state.
+    pub state: HoldingState,
+}
+
+/// The state of a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum HoldingState {
+    /// On its way.
+    Fetching,
+    /// There, and served; also of a restarted node that had it and has not said otherwise.
+    Ready,
+    /// Could not be had; will be tried again.
+    Failed,
+}
+
+/// The cluster in numbers, as one node sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Status {
+    /// Who says so.
+    pub node: NodeName,
+    /// Members that are alive.
+    pub members: usize,
+    /// Known keys.
+    pub keys: usize,
+    /// Known keys with fewer live replicas than there should be.
+    pub under_replicated: usize,
+    /// Fetches under way.
+    pub fetching: usize,
+    /// Whether this node knows all that the others have published, has read its own disk, and has nothing to do.
+    pub converged: bool,
+    /// Connections to other members.
+    pub connections: usize,
+}
+
+/// A member, and how many keys it has ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct MemberStatus {
+    /// The member.
+    #[serde(flatten)]
+    pub member: Member,
+    /// Its ready keys.
+    pub keys: usize,
+}
+
+/// How the update of one replica went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct UpdatedReplica {
+    /// The node.
+    pub node: NodeName,
+    /// Why it is not up to date, if it is not.
+    pub error: Option<String>,
+}
+
+impl Client {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, observer: None }
+    }
+
+    /// Joins the cluster as an observer: a member that only consumes, with the same local lookup, never an owner. It
+    /// leaves when the last clone of the client is dropped, or with [`Client::leave`].
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn join(name: NodeName, credentials: Credentials, config: NodeConfig) -> Result<Self, StartError> {
+        let node = Node::builder(name).credentials(credentials).config(config).start().await?;
+        Ok(Self { shared: node.client().shared, observer: Some(Arc::new(node)) })
+    }
+
+    /// Leaves the cluster, if this client joined on its own and is its last clone.
+    pub async fn leave(self) {
+        if let Some(node) = self.observer.and_then(Arc::into_inner) {
+            node.shutdown().await;
+        }
+    }
+
+    /// The members and the ring, as of now.
+    #[must_use]
+    pub fn view(&self) -> Arc<View> {
+        self.shared.view.snapshot()
+    }
+
+    /// Waits until the view satisfies `condition`, and returns it. Cancel safe.
+    pub async fn view_when(&self, condition: impl Fn(&View) -> bool) -> Arc<View> {
+        self.shared.view.wait_for(condition).await
+    }
+
+    /// All known members by name, the dead included.
+    #[must_use]
+    pub fn members(&self) -> Vec<Member> {
+        self.shared.view.load().members().cloned().collect()
+    }
+
+    /// Live members that hold `key` ready, in no particular order. Local, lock-free, and without allocation for up to
+    /// four of them.
+    #[must_use]
+    pub fn nodes_for_key(&self, key: &Key) -> Nodes {
+        nodes_for_key(&self.shared, key)
+    }
+
+    /// The keys that `node` holds ready, in order. Walks over all known keys.
+    pub async fn keys_for_node(&self, node: &NodeName) -> Vec<Key> {
+        let mut found = Vec::new();
+        let mut after = None;
+        loop {
+            let page = self.keys("", after, PAGE_KEYS).await;
+            let last = page.last().cloned();
+            let full = page.len() == PAGE_KEYS;
+            found.extend(page.into_iter().filter(|key| self.shared.index.state(key, node) == Some(HolderState::Ready)));
+            if !full {
+                return found;
+            }
+            after = last;
+        }
+    }
+
+    /// At most `limit` known keys that begin with `prefix`, in order, beginning after `after`.
+    pub async fn keys(&self, prefix: &str, after: Option<Key>, limit: usize) -> Vec<Key> {
+        let prefix = prefix.to_owned();
+        self.shared
+            .registry
+            .ask(|reply| registry::Message::Keys { after, prefix, limit, reply })
+            .await
+            .unwrap_or_default()
+    }
+
+    /// Where `key` is and should be.
+    #[must_use]
+    pub fn locate(&self, key: &Key) -> Location {
+        let owners = self.shared.view.load().owners(key, self.shared.config.replicas).cloned().collect();
+        let mut holders: Vec<Holding> = self
+            .shared
+            .live_holders(key)
+            .into_iter()
+            .map(|(node, state)| Holding { node, state: state.into() })
+            .collect();
+        holders.sort_by(|a, b| a.node.cmp(&b.node));
+        Location { key: key.clone(), owners, holders, pinned: false }
+    }
+
+    /// The cluster in numbers.
+    pub async fn status(&self) -> Status {
+        let summary = self.shared.registry.ask(registry::Message::Summarize).await.unwrap_or_default();
+        let balance = self.shared.balancer.ask(balancer::Message::Summarize).await.unwrap_or_default();
+        let scanned = self.shared.scanned.load(std::sync::atomic::Ordering::Acquire);
+        Status {
+            node: self.shared.name.clone(),
+            members: self.shared.view.load().alive().count(),
+            keys: self.shared.index.len(),
+            under_replicated: balance.under_replicated,
+            fetching: summary.fetching,
+            converged: summary.caught_up && scanned && balance.idle && summary.fetching == 0,
+            connections: self.shared.net.connections(),
+        }
+    }
+
+    /// All known members and the number of keys that each has ready.
+    pub async fn member_statuses(&self) -> Vec<MemberStatus> {
+        let summary = self.shared.registry.ask(registry::Message::Summarize).await.unwrap_or_default();
+        let count = |name: &NodeName| summary.ready.get(name).copied().unwrap_or(0);
+        self.members().into_iter().map(|member| MemberStatus { keys: count(&member.name), member }).collect()
+    }
+
+    /// Brings every replica of `key` up to date: one holder asks the origin, the others copy from it. If nobody holds
+    /// the key, the first owner fetches it. Returns what each node said.
+    ///
+    /// Cancelling stops the waiting, not the updates.
+    ///
+    /// # Errors
+    /// The key could not be fetched, or not by the node that asks the origin.
+    pub async fn update(&self, key: &Key) -> Result<Vec<UpdatedReplica>, RouteError> {
+        update(&self.shared, key).await
+    }
+
+    /// A transport for requests about `key`.
+    #[must_use]
+    pub fn transport_for_key(&self, key: Key) -> KeyTransport {
+        KeyTransport::new(self.shared.clone(), key)
+    }
+
+    /// A transport that takes the key from each request's path.
+    #[must_use]
+    pub fn transport(&self) -> PathTransport {
+        PathTransport::new(self.shared.clone())
+    }
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("node", &self.shared.name).finish_non_exhaustive()
+    }
+}
+
+impl From<HolderState> for HoldingState {
+    fn from(state: HolderState) -> Self {
+        match state {
+            HolderState::Fetching => Self::Fetching,
+            HolderState::Ready | HolderState::Presumed => Self::Ready,
+            HolderState::Failed => Self::Failed,
+        }
+    }
+}
+
+pub(crate) fn nodes_for_key(shared: &Shared, key: &Key) -> Nodes {
+    let view = shared.view.load();
+    shared.index.lookup(key, |holders| {
+        holders
+            .filter(|(name, state)| *state == HolderState::Ready && view.is_alive(name))
+            .map(|(name, _)| name.clone())
+            .collect()
+    })
+}
+
+/// Takes in what every live member has published up to now.
+pub(crate) async fn sync(shared: &Arc<Shared>) {
+    let view = shared.view.snapshot();
+    let others = view.alive().filter(|member| member.name != shared.name && !member.observer);
+    let syncs = others.map(|member| async {
+        let _ = tokio::time::timeout(SYNC_TIMEOUT, sync_with(shared, &member.name)).await;
+    });
+    futures::future::join_all(syncs).await;
+}
+
+async fn sync_with(shared: &Arc<Shared>, name: &NodeName) -> Option<()> {
+    let peer = shared.peer(name).await.ok()?;
+    loop {
+        let asked = shared.registry.ask(|reply| registry::Message::PositionOf { node: name.clone(), reply });
+        let call = Call::Pull { node: name.clone(), position: asked.await.ok()? };
+        let Ok(Reply::Delta(Some(delta))) = peer.call(call, SYNC_TIMEOUT).await else { return Some(()) };
+        let node = name.clone();
+        let taken = shared.registry.ask(|reply| registry::Message::Received { node, delta, reply: Some(reply) });
+        if !taken.await.ok()? {
+            return None;
+        }
+    }
+}
+
+async fn update(shared: &Arc<Shared>, key: &Key) -> Result<Vec<UpdatedReplica>, RouteError> {
+    let patience = shared.config.update_timeout;
+    let mut holders = nodes_for_key(shared, key);
+    if holders.is_empty() {
+        return create(shared, key).await;
+    }
+    // Everybody who updates the same key picks the same node, where the updates become one.
+    let preference: BTreeMap<NodeName, usize> =
+        shared.view.load().ring().preference(key).cloned().enumerate().map(|(rank, name)| (name, rank)).collect();
+    holders.sort_by_key(|name| (preference.get(name).copied().unwrap_or(usize::MAX), name.clone()));
+    let first = holders.remove(0);
+    if let Some(error) = refresh_at(shared, key, &first, Vec::new(), patience).await {
+        let attempts = vec![Attempt { node: first, error: AttemptError::FetchFailed(error) }];
+        return Err(RouteError::Failed { key: key.clone(), attempts, retry_after: Duration::from_secs(1) });
+    }
+    let copies = holders.into_iter().map(|node| {
+        let source = vec![first.clone()];
+        async move { UpdatedReplica { error: refresh_at(shared, key, &node, source, patience).await, node } }
+    });
+    let mut updated = vec![UpdatedReplica { node: first.clone(), error: None }];
+    updated.extend(futures::future::join_all(copies).await);
+    Ok(updated)
+}
+
+async fn create(shared: &Arc<Shared>, key: &Key) -> Result<Vec<UpdatedReplica>, RouteError> {
+    let started = Instant::now();
+    let deadline = started + shared.config.request_patience;
+    let failed = |attempts| RouteError::Failed { key: key.clone(), attempts, retry_after: Duration::from_secs(1) };
+    match ensure::ensure(shared, key, deadline, ensure::HOPS).await {
+        Ok(Ensured::Ready(nodes)) => Ok(nodes.into_iter().map(|node| UpdatedReplica { node, error: None }).collect()),
+        Ok(Ensured::NotFound) => Err(RouteError::NotFound { key: key.clone() }),
+        Ok(Ensured::Forbidden(reason)) => Err(RouteError::Forbidden { key: key.clone(), reason }),
+        Ok(Ensured::Failed { node, reason, .. }) => {
+            Err(failed(vec![Attempt { node, error: AttemptError::FetchFailed(reason) }]))
+        }
+        Ok(Ensured::Pending) => Err(RouteError::Pending { key: key.clone(), waited: started.elapsed() }),
+        Err(_) => Err(failed(Vec::new())),
+    }
+}
+
+/// Refreshes one replica; the error, if there was one.
+async fn refresh_at(
+    shared: &Arc<Shared>,
+    key: &Key,
+    node: &NodeName,
+    from: Vec<NodeName>,
+    patience: Duration,
+) -> Option<String> {
+    let reply = if *node == shared.name {
+        refresh(shared, key.clone(), from, patience).await
+    } else {
+        let patience_ms = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
+        let call = Call::Refresh { key: key.clone(), from, patience_ms };
+        let asked = async { Ok::<_, crate::net::CallError>(shared.peer(node).await?.call(call, patience).await?) };
+        match asked.await {
+            Ok(reply) => reply,
+            Err(error) => return Some(error.to_string()),
+        }
+    };
+    match reply {
+        Reply::Ensured(Ensured::Ready(_)) => None,
+        Reply::Ensured(Ensured::NotFound) => Some("the origin has no such key any more".into()),
+        Reply::Ensured(Ensured::Forbidden(reason) | Ensured::Failed { reason, .. }) => Some(reason),
+        Reply::Ensured(Ensured::Pending) => Some("not done in time; it goes on".into()),
+        Reply::Refused(Refusal::NotHeld) => Some("the node does not hold it any more".into()),
+        Reply::Refused(refusal) => Some(refusal.to_string()),
+        Reply::Delta(_) | Reply::Vouched(_) => Some("unexpected answer".into()),
+    }
+}

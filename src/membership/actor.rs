@@ -1,0 +1,321 @@
+//! The membership actor.
+//!
+//! Supervised by the node; a failure brings the whole set back under a new incarnation, because chitchat's identity
+//! contains it. *In*: ticks, announcements, resolved seeds. *Out*: the published [`View`], and to the registry the marks
+//! of the others' ledgers. Invariants: only this actor publishes views; what gossip says of other members is taken as
+//! it is (members are trusted), what it says of this node is never taken from others.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use chitchat::{ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, NodeState, spawn_chitchat};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use rand::{rngs::StdRng, seq::IndexedRandom};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{info, warn};
+
+use super::{
+    Announced, Facts, LedgerMark, MemberState, View,
+    gossip::QuicTransport,
+    roster::{Observation, Roster},
+};
+use crate::{key::NodeName, node::Shared, registry::actor as registry};
+
+/// How often seeds are contacted although others are known: it joins clusters that were apart.
+const SEED_INTERVAL: Duration = Duration::from_secs(5);
+/// How often a lonely node contacts its seeds, in gossip intervals.
+const LONELY_SEED_TICKS: u32 = 2;
+/// How long the dead stay in gossip, so that a late relative does not bring them back.
+const DEAD_GRACE: Duration = Duration::from_secs(24 * 3600);
+/// Rounds of gossip that a goodbye is given to spread.
+const GOODBYE_ROUNDS: u32 = 2;
+
+pub(crate) enum Message {
+    /// Look at gossip again.
+    Tick,
+    /// Change what this node says of itself.
+    Announce(Announced),
+    /// Seed names were resolved.
+    SeedsResolved(Vec<SocketAddr>),
+    /// Announce the end and reply when others had a chance to hear it.
+    Leave(oneshot::Sender<()>),
+    /// Fail, for tests of the supervisor.
+    Panic,
+}
+
+pub(crate) struct Arguments {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) incarnation: u64,
+    pub(crate) facts: Facts,
+    pub(crate) inbox: mpsc::Receiver<(SocketAddr, Bytes)>,
+    pub(crate) mark: Arc<SharedMark>,
+}
+
+/// The mark of this node's own ledger: written by the registry at every change, read at every tick.
+#[derive(Debug, Default)]
+pub(crate) struct SharedMark {
+    version: AtomicU64,
+    digest: AtomicU64,
+}
+
+impl SharedMark {
+    pub(crate) fn store(&self, mark: LedgerMark) {
+        self.digest.store(mark.digest, Ordering::Release);
+        self.version.store(mark.version, Ordering::Release);
+    }
+
+    fn load(&self) -> LedgerMark {
+        LedgerMark { version: self.version.load(Ordering::Acquire), digest: self.digest.load(Ordering::Acquire) }
+    }
+}
+
+pub(crate) struct Membership;
+
+pub(crate) struct State {
+    shared: Arc<Shared>,
+    chitchat: ChitchatHandle,
+    incarnation: u64,
+    facts: Facts,
+    mark: Arc<SharedMark>,
+    roster: Roster,
+    rng: StdRng,
+    ticks: u32,
+    usurper_reported: bool,
+}
+
+impl Actor for Membership {
+    type Msg = Message;
+    type State = State;
+    type Arguments = Arguments;
+
+    async fn pre_start(&self, myself: ActorRef<Message>, args: Arguments) -> Result<State, ActorProcessingErr> {
+        let Arguments { shared, incarnation, facts, inbox, mark } = args;
+        let transport = QuicTransport::new(shared.net.clone(), inbox);
+        let pairs = facts.to_pairs().into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        let chitchat = spawn_chitchat(chitchat_config(&shared, incarnation), pairs, &transport).await?;
+        let interval = shared.config.profile.gossip_interval;
+        myself.send_interval(interval, || Message::Tick);
+        let roster = Roster::new(shared.name.clone(), shared.config.repair_delay);
+        let rng = crate::world::rng(&*shared.world);
+        let mut state =
+            State { shared, chitchat, incarnation, facts, mark, roster, rng, ticks: 0, usurper_reported: false };
+        state.look().await;
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Message>,
+        message: Message,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            Message::Tick => state.tick(&myself).await,
+            Message::Announce(announced) => state.announce(announced).await,
+            Message::SeedsResolved(addresses) => state.contact(&addresses),
+            Message::Leave(reply) => state.leave(reply).await,
+            Message::Panic => panic!("membership was told to fail"),
+        }
+        Ok(())
+    }
+
+    async fn post_stop(&self, _myself: ActorRef<Message>, state: &mut State) -> Result<(), ActorProcessingErr> {
+        state.chitchat.abort();
+        Ok(())
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        // Also when the actor was killed or panicked, where `post_stop` does not run.
+        self.chitchat.abort();
+    }
+}
+
+fn chitchat_config(shared: &Shared, incarnation: u64) -> ChitchatConfig {
+    let profile = &shared.config.profile;
+    let address = shared.net.advertise();
+    ChitchatConfig {
+        chitchat_id: ChitchatId {
+            node_id: shared.name.as_str().into(),
+            generation_id: incarnation,
+            gossip_advertise_addr: address,
+        },
+        cluster_id: "datad".into(),
+        gossip_interval: profile.gossip_interval,
+        listen_addr: address,
+        // Seeds are contacted from here: chitchat's own loop would outlive the node.
+        seed_nodes: Vec::new(),
+        failure_detector_config: FailureDetectorConfig {
+            phi_threshold: profile.phi_threshold,
+            sampling_window_size: 1000,
+            max_interval: profile.gossip_interval * 50,
+            initial_interval: profile.first_interval,
+            dead_node_grace_period: DEAD_GRACE,
+        },
+        marked_for_deletion_grace_period: DEAD_GRACE,
+        catchup_callback: None,
+        extra_liveness_predicate: None,
+    }
+}
+
+impl State {
+    async fn tick(&mut self, myself: &ActorRef<Message>) {
+        self.ticks = self.ticks.wrapping_add(1);
+        let mark = self.mark.load();
+        if mark != self.facts.ledger {
+            self.facts.ledger = mark;
+            self.gossip_facts().await;
+        }
+        self.look().await;
+        self.seek_seeds(myself);
+    }
+
+    async fn announce(&mut self, announced: Announced) {
+        if self.facts.state != announced && self.facts.state != Announced::Left {
+            info!(state = ?announced, "announced");
+            self.facts.state = announced;
+            self.gossip_facts().await;
+            self.look().await;
+        }
+    }
+
+    async fn leave(&mut self, reply: oneshot::Sender<()>) {
+        self.announce(Announced::Left).await;
+        let view = self.shared.view.snapshot();
+        let me = &self.shared.name;
+        for member in view.alive().filter(|member| member.name != *me) {
+            let _ = self.chitchat.gossip(member.address);
+        }
+        let patience = self.shared.config.profile.gossip_interval * GOODBYE_ROUNDS;
+        tokio::spawn(async move {
+            tokio::time::sleep(patience).await;
+            let _ = reply.send(());
+        });
+    }
+
+    async fn gossip_facts(&self) {
+        let pairs = self.facts.to_pairs();
+        self.chitchat
+            .with_chitchat(|chitchat| {
+                let own = chitchat.self_node_state();
+                for (key, value) in &pairs {
+                    own.set(key, value);
+                }
+            })
+            .await;
+    }
+
+    /// Takes in what gossip shows now, and tells those who need to know.
+    async fn look(&mut self) {
+        let mut observations = self.observations().await;
+        self.check_for_usurper(&observations);
+        observations.retain(|seen| seen.name != self.shared.name);
+        observations.push(Observation {
+            name: self.shared.name.clone(),
+            incarnation: self.incarnation,
+            address: self.shared.net.advertise(),
+            alive: true,
+            facts: self.facts.clone(),
+        });
+        let now = self.shared.uptime();
+        let old = self.shared.view.snapshot();
+        if let Some(view) = self.roster.observe(now, observations) {
+            log_changes(&old, &view);
+            self.shared.view.publish(Arc::new(view));
+            let _ = self.shared.registry.send(registry::Message::MembersChanged);
+        }
+        let marks = self.roster.ledger_marks().map(|(name, incarnation, mark)| (name.clone(), incarnation, mark));
+        let _ = self.shared.registry.send(registry::Message::MarksSeen(marks.collect()));
+    }
+
+    async fn observations(&self) -> Vec<Observation> {
+        self.chitchat
+            .with_chitchat(|chitchat| {
+                let live: std::collections::BTreeSet<ChitchatId> = chitchat.live_nodes().cloned().collect();
+                let states = chitchat.node_states().iter();
+                states.filter_map(|(id, state)| observation(id, state, live.contains(id))).collect()
+            })
+            .await
+    }
+
+    /// Somebody else uses this node's name: it started when nobody who knew both of us could refuse it.
+    fn check_for_usurper(&mut self, observations: &[Observation]) {
+        let usurper = observations
+            .iter()
+            .find(|seen| seen.name == self.shared.name && seen.alive && seen.address != self.shared.net.advertise());
+        if let Some(other) = usurper
+            && !self.usurper_reported
+        {
+            self.usurper_reported = true;
+            warn!(other = %other.address, "another live node has this node's name; stop one of them");
+        }
+    }
+
+    fn seek_seeds(&mut self, myself: &ActorRef<Message>) {
+        let profile = &self.shared.config.profile;
+        let lonely = self.shared.view.load().alive().count() <= 1;
+        let every = if lonely {
+            LONELY_SEED_TICKS
+        } else {
+            u32::try_from(SEED_INTERVAL.as_millis() / profile.gossip_interval.as_millis().max(1)).unwrap_or(1).max(1)
+        };
+        let seeds = self.shared.config.seeds.clone();
+        if seeds.is_empty() || !(self.ticks == 1 || self.ticks.is_multiple_of(every)) {
+            return;
+        }
+        let myself = myself.clone();
+        self.shared.spawn(async move {
+            let mut addresses = Vec::new();
+            for seed in &seeds {
+                match tokio::net::lookup_host(seed).await {
+                    Ok(found) => addresses.extend(found),
+                    Err(error) => warn!(%seed, %error, "cannot resolve a seed"),
+                }
+            }
+            let _ = myself.send_message(Message::SeedsResolved(addresses));
+        });
+    }
+
+    /// All seeds when alone, else one: enough to join what was apart.
+    fn contact(&mut self, addresses: &[SocketAddr]) {
+        let own = self.shared.net.advertise();
+        let others: Vec<SocketAddr> = addresses.iter().copied().filter(|address| *address != own).collect();
+        let lonely = self.shared.view.load().alive().count() <= 1;
+        let chosen: Vec<SocketAddr> =
+            if lonely { others } else { others.choose(&mut self.rng).copied().into_iter().collect() };
+        for address in chosen {
+            let _ = self.chitchat.gossip(address);
+        }
+    }
+}
+
+fn observation(id: &ChitchatId, state: &NodeState, alive: bool) -> Option<Observation> {
+    Some(Observation {
+        name: NodeName::new(&*id.node_id).ok()?,
+        incarnation: id.generation_id,
+        address: id.gossip_advertise_addr,
+        alive,
+        facts: Facts::parse(|key| state.get(key))?,
+    })
+}
+
+fn log_changes(old: &View, new: &View) {
+    for member in new.members() {
+        let before = old.member(&member.name);
+        if before.map(|before| (before.state, before.incarnation)) != Some((member.state, member.incarnation)) {
+            let was = before.map(|before| before.state);
+            match member.state {
+                MemberState::Dead => warn!(member = %member.name, "member is dead"),
+                state => info!(member = %member.name, ?state, ?was, incarnation = member.incarnation, "member changed"),
+            }
+        }
+    }
+}

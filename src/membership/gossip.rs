@@ -1,0 +1,71 @@
+//! chitchat's messages on our QUIC streams.
+//!
+//! chitchat believes it has a datagram socket: sending never waits and may lose, receiving never fails. An error from
+//! `recv` would end its loop for good, so bad messages are dropped here. Their size was limited when they were read.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use chitchat::{
+    ChitchatMessage, Deserializable, Serializable,
+    transport::{Socket, Transport},
+};
+use tokio::sync::{Mutex, mpsc};
+use tracing::debug;
+
+use crate::net::Net;
+
+/// Messages that wait to be read; the oldest information is replaced by the next round anyway.
+const INBOX_MAX: usize = 256;
+
+/// Where received gossip goes in, and where chitchat takes it out.
+pub(crate) fn gossip_channel() -> (mpsc::Sender<(SocketAddr, Bytes)>, mpsc::Receiver<(SocketAddr, Bytes)>) {
+    mpsc::channel(INBOX_MAX)
+}
+
+/// Opens the one socket that chitchat asks for.
+pub(super) struct QuicTransport {
+    net: Arc<Net>,
+    inbox: Mutex<Option<mpsc::Receiver<(SocketAddr, Bytes)>>>,
+}
+
+impl QuicTransport {
+    pub(super) fn new(net: Arc<Net>, inbox: mpsc::Receiver<(SocketAddr, Bytes)>) -> Self {
+        Self { net, inbox: Mutex::new(Some(inbox)) }
+    }
+}
+
+#[async_trait]
+impl Transport for QuicTransport {
+    async fn open(&self, _listen_addr: SocketAddr) -> anyhow::Result<Box<dyn Socket>> {
+        let inbox = self.inbox.lock().await.take().ok_or_else(|| anyhow::anyhow!("the transport opens once"))?;
+        Ok(Box::new(QuicSocket { net: self.net.clone(), inbox }))
+    }
+}
+
+struct QuicSocket {
+    net: Arc<Net>,
+    inbox: mpsc::Receiver<(SocketAddr, Bytes)>,
+}
+
+#[async_trait]
+impl Socket for QuicSocket {
+    async fn send(&mut self, to: SocketAddr, message: ChitchatMessage) -> anyhow::Result<()> {
+        let mut bytes = Vec::with_capacity(message.serialized_len());
+        message.serialize(&mut bytes);
+        self.net.gossip(to, bytes.into());
+        Ok(())
+    }
+
+    async fn recv(&mut self) -> anyhow::Result<(SocketAddr, ChitchatMessage)> {
+        loop {
+            // The other end closes only when the node stops; there is nothing to report then.
+            let Some((from, bytes)) = self.inbox.recv().await else { return std::future::pending().await };
+            match ChitchatMessage::deserialize(&mut bytes.as_ref()) {
+                Ok(message) => return Ok((from, message)),
+                Err(error) => debug!(%from, %error, "malformed gossip dropped"),
+            }
+        }
+    }
+}

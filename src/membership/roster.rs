@@ -1,0 +1,365 @@
+//! The pure core of membership: what gossip shows, in; who the members are and who stands on the ring, out.
+//!
+//! Rules that everything else relies on:
+//!
+//! 1. Of several observations of one name, the live one with the highest incarnation counts, else the highest.
+//! 2. A member that died stays on the ring for `repair_delay`: until then its keys have the same owners, so that a
+//!    restart moves nothing. One that said goodbye leaves the ring at once.
+//! 3. A member that is joining is put on the ring when it serves, unless it was there when it went down.
+//! 4. The ring depends on the set of members on it alone, never on the order of events.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use super::view::{Member, MemberState, View};
+use crate::{
+    key::NodeName,
+    placement::{Ring, RingOptions},
+};
+
+/// Members that are remembered after they died or left; beyond, those gone longest are forgotten first.
+const GONE_MAX: usize = 1024;
+
+/// What a member says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Facts {
+    pub(crate) state: Announced,
+    pub(crate) role: Role,
+    pub(crate) weight: u32,
+    pub(crate) accepting: bool,
+    pub(crate) http: Option<String>,
+    pub(crate) ledger: LedgerMark,
+}
+
+/// The states that a member can announce; death it cannot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Announced {
+    Joining,
+    Serving,
+    Draining,
+    Left,
+}
+
+/// What a member is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Holder,
+    Observer,
+}
+
+/// How far a ledger has come, and a digest of what it says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct LedgerMark {
+    pub(crate) version: u64,
+    pub(crate) digest: u64,
+}
+
+impl Facts {
+    /// As gossip carries them.
+    pub(crate) fn to_pairs(&self) -> Vec<(&'static str, String)> {
+        let state = match self.state {
+            Announced::Joining => "joining",
+            Announced::Serving => "serving",
+            Announced::Draining => "draining",
+            Announced::Left => "left",
+        };
+        let role = match self.role {
+            Role::Holder => "holder",
+            Role::Observer => "observer",
+        };
+        vec![
+            ("state", state.into()),
+            ("role", role.into()),
+            ("weight", self.weight.to_string()),
+            ("accepting", self.accepting.to_string()),
+            ("http", self.http.clone().unwrap_or_default()),
+            ("ledger", format!("{}:{:016x}", self.ledger.version, self.ledger.digest)),
+        ]
+    }
+
+    /// Reads them back. `None` while some have not arrived yet, or if they make no sense.
+    pub(crate) fn parse<'a>(read: impl Fn(&str) -> Option<&'a str>) -> Option<Self> {
+        let (version, digest) = read("ledger")?.split_once(':')?;
+        Some(Self {
+            state: match read("state")? {
+                "joining" => Announced::Joining,
+                "serving" => Announced::Serving,
+                "draining" => Announced::Draining,
+                "left" => Announced::Left,
+                _ => return None,
+            },
+            role: if read("role")? == "observer" { Role::Observer } else { Role::Holder },
+            weight: read("weight")?.parse().ok()?,
+            accepting: read("accepting")?.parse().ok()?,
+            http: read("http").filter(|http| !http.is_empty()).map(str::to_owned),
+            ledger: LedgerMark { version: version.parse().ok()?, digest: u64::from_str_radix(digest, 16).ok()? },
+        })
+    }
+}
+
+/// What gossip shows of one start of one node.
+#[derive(Debug, Clone)]
+pub(crate) struct Observation {
+    pub(crate) name: NodeName,
+    pub(crate) incarnation: u64,
+    pub(crate) address: SocketAddr,
+    pub(crate) alive: bool,
+    pub(crate) facts: Facts,
+}
+
+impl Observation {
+    fn rank(&self) -> (bool, u64) {
+        (self.alive, self.incarnation)
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    member: Member,
+    ledger: LedgerMark,
+    /// Whether it stood on the ring when last seen alive.
+    settled: bool,
+    /// When it was found to be gone.
+    gone_at: Option<Duration>,
+}
+
+/// All members that one node knows of.
+#[derive(Debug)]
+pub(crate) struct Roster {
+    me: NodeName,
+    repair_delay: Duration,
+    entries: BTreeMap<NodeName, Entry>,
+    ring: Arc<Ring>,
+    on_ring: Vec<(NodeName, u32)>,
+}
+
+impl Roster {
+    pub(crate) fn new(me: NodeName, repair_delay: Duration) -> Self {
+        Self {
+            me,
+            repair_delay,
+            entries: BTreeMap::new(),
+            ring: Arc::new(Ring::build([], RingOptions::default())),
+            on_ring: Vec::new(),
+        }
+    }
+
+    /// Takes in what gossip shows at `now` (any monotonic origin). Returns a view if it differs from the last one.
+    pub(crate) fn observe(&mut self, now: Duration, observations: Vec<Observation>) -> Option<View> {
+        let mut best: BTreeMap<NodeName, Observation> = BTreeMap::new();
+        for seen in observations {
+            match best.get(&seen.name) {
+                Some(known) if known.rank() >= seen.rank() => {}
+                _ => {
+                    best.insert(seen.name.clone(), seen);
+                }
+            }
+        }
+        let before: Vec<Member> = self.entries.values().map(|entry| entry.member.clone()).collect();
+        for (name, entry) in &mut self.entries {
+            if !best.contains_key(name) {
+                // Gossip itself has forgotten it.
+                entry.bury(now, MemberState::Dead);
+            }
+        }
+        for seen in best.into_values() {
+            self.take_in(now, seen);
+        }
+        self.forget_oldest();
+        let ring_changed = self.rebuild_ring(now);
+        let changed = ring_changed || !self.entries.values().map(|entry| &entry.member).eq(before.iter());
+        changed.then(|| self.view())
+    }
+
+    /// The ledger marks of the other live members, as gossiped.
+    pub(crate) fn ledger_marks(&self) -> impl Iterator<Item = (&NodeName, u64, LedgerMark)> {
+        self.entries
+            .values()
+            .filter(|entry| entry.member.name != self.me && entry.member.state.is_alive())
+            .map(|entry| (&entry.member.name, entry.member.incarnation, entry.ledger))
+    }
+
+    fn view(&self) -> View {
+        let members = self.entries.iter().map(|(name, entry)| (name.clone(), entry.member.clone())).collect();
+        View::new(self.me.clone(), members, self.ring.clone())
+    }
+
+    fn take_in(&mut self, now: Duration, seen: Observation) {
+        let state = match (seen.facts.state, seen.alive) {
+            (Announced::Left, _) => MemberState::Left,
+            (_, false) => MemberState::Dead,
+            (Announced::Joining, true) => MemberState::Joining,
+            (Announced::Serving, true) => MemberState::Serving,
+            (Announced::Draining, true) => MemberState::Draining,
+        };
+        let known = self.entries.get(&seen.name);
+        if known.is_some_and(|known| known.member.incarnation > seen.incarnation) {
+            return;
+        }
+        let settled = match state {
+            MemberState::Serving => true,
+            MemberState::Draining | MemberState::Left => false,
+            MemberState::Joining | MemberState::Dead => known.is_some_and(|known| known.settled),
+        };
+        let member = Member {
+            name: seen.name.clone(),
+            incarnation: seen.incarnation,
+            address: seen.address,
+            http: seen.facts.http,
+            state,
+            weight: seen.facts.weight,
+            accepting: seen.facts.accepting,
+            observer: seen.facts.role == Role::Observer,
+        };
+        let gone_at = (!state.is_alive()).then(|| known.and_then(|known| known.gone_at).unwrap_or(now));
+        self.entries.insert(seen.name, Entry { member, ledger: seen.facts.ledger, settled, gone_at });
+    }
+
+    fn forget_oldest(&mut self) {
+        let mut gone: Vec<_> =
+            self.entries.values().filter_map(|entry| Some((entry.gone_at?, entry.member.name.clone()))).collect();
+        if gone.len() > GONE_MAX {
+            gone.sort();
+            for (_, name) in gone.drain(..gone.len() - GONE_MAX) {
+                self.entries.remove(&name);
+            }
+        }
+    }
+
+    fn rebuild_ring(&mut self, now: Duration) -> bool {
+        let on_ring: Vec<(NodeName, u32)> = self
+            .entries
+            .values()
+            .filter(|entry| entry.is_on_ring(now, self.repair_delay))
+            .map(|entry| (entry.member.name.clone(), entry.member.weight))
+            .collect();
+        let changed = on_ring != self.on_ring;
+        if changed {
+            self.ring = Arc::new(Ring::build(on_ring.iter().cloned(), RingOptions::default()));
+            self.on_ring = on_ring;
+        }
+        changed
+    }
+}
+
+impl Entry {
+    fn bury(&mut self, now: Duration, state: MemberState) {
+        if self.member.state.is_alive() {
+            self.member.state = state;
+            self.gone_at = Some(now);
+        }
+    }
+
+    fn is_on_ring(&self, now: Duration, repair_delay: Duration) -> bool {
+        let eligible = self.settled && self.member.accepting && self.member.weight > 0 && !self.member.observer;
+        let present = match self.member.state {
+            MemberState::Serving | MemberState::Joining => true,
+            MemberState::Dead => self.gone_at.is_some_and(|gone| now < gone + repair_delay),
+            MemberState::Draining | MemberState::Left => false,
+        };
+        eligible && present
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DELAY: Duration = Duration::from_secs(60);
+
+    fn name(text: &str) -> NodeName {
+        NodeName::new(text).unwrap()
+    }
+
+    fn facts(state: Announced) -> Facts {
+        let ledger = LedgerMark { version: 3, digest: 9 };
+        Facts { state, role: Role::Holder, weight: 100, accepting: true, http: Some("http://h:1".into()), ledger }
+    }
+
+    fn seen(who: &str, incarnation: u64, alive: bool, state: Announced) -> Observation {
+        Observation {
+            name: name(who),
+            incarnation,
+            address: "127.0.0.1:1".parse().unwrap(),
+            alive,
+            facts: facts(state),
+        }
+    }
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn ring_of(view: &View) -> Vec<&str> {
+        view.ring().nodes().iter().map(NodeName::as_str).collect()
+    }
+
+    #[test]
+    fn facts_survive_gossip() {
+        let facts = facts(Announced::Draining);
+        let pairs = facts.to_pairs();
+        let read = |key: &str| pairs.iter().find(|(name, _)| *name == key).map(|(_, value)| value.as_str());
+        assert_eq!(Facts::parse(read), Some(facts.clone()));
+        assert_eq!(Facts::parse(|key| read(key).filter(|_| key != "weight")), None);
+    }
+
+    #[test]
+    fn a_member_stands_on_the_ring_when_it_serves() {
+        let mut roster = Roster::new(name("a"), DELAY);
+        let view =
+            roster.observe(at(0), vec![seen("a", 1, true, Announced::Serving), seen("b", 1, true, Announced::Joining)]);
+        assert_eq!(ring_of(&view.unwrap()), ["a"]);
+        let both = vec![seen("a", 1, true, Announced::Serving), seen("b", 1, true, Announced::Serving)];
+        assert_eq!(ring_of(&roster.observe(at(1), both.clone()).unwrap()), ["a", "b"]);
+        assert!(roster.observe(at(2), both).is_none(), "nothing changed");
+    }
+
+    #[test]
+    fn the_dead_keep_their_place_until_the_repair_delay_is_over() {
+        let mut roster = Roster::new(name("a"), DELAY);
+        let b = |alive| vec![seen("a", 1, true, Announced::Serving), seen("b", 1, alive, Announced::Serving)];
+        roster.observe(at(0), b(true));
+        let view = roster.observe(at(10), b(false)).unwrap();
+        assert!(!view.is_alive(&name("b")));
+        assert_eq!(ring_of(&view), ["a", "b"]);
+        assert!(roster.observe(at(69), b(false)).is_none());
+        assert_eq!(ring_of(&roster.observe(at(70), b(false)).unwrap()), ["a"]);
+    }
+
+    #[test]
+    fn a_restart_within_the_delay_never_leaves_the_ring() {
+        let mut roster = Roster::new(name("a"), DELAY);
+        let a = seen("a", 1, true, Announced::Serving);
+        roster.observe(at(0), vec![a.clone(), seen("b", 1, true, Announced::Serving)]);
+        roster.observe(at(1), vec![a.clone(), seen("b", 1, false, Announced::Serving)]);
+        let back = roster.observe(at(2), vec![a.clone(), seen("b", 2, true, Announced::Joining)]).unwrap();
+        assert_eq!(ring_of(&back), ["a", "b"]);
+    }
+
+    #[test]
+    fn goodbye_takes_effect_at_once() {
+        let mut roster = Roster::new(name("a"), DELAY);
+        roster.observe(at(0), vec![seen("b", 1, true, Announced::Serving)]);
+        let view = roster.observe(at(1), vec![seen("b", 1, true, Announced::Left)]).unwrap();
+        assert_eq!(view.member(&name("b")).unwrap().state, MemberState::Left);
+        assert!(ring_of(&view).is_empty());
+    }
+
+    #[test]
+    fn an_older_incarnation_never_replaces_a_newer_one() {
+        let mut roster = Roster::new(name("a"), DELAY);
+        roster.observe(at(0), vec![seen("b", 5, true, Announced::Serving), seen("b", 4, true, Announced::Serving)]);
+        roster.observe(at(1), vec![seen("b", 4, true, Announced::Serving)]);
+        assert_eq!(roster.view().member(&name("b")).unwrap().incarnation, 5);
+    }
+
+    #[test]
+    fn observers_and_the_weightless_never_own() {
+        let mut roster = Roster::new(name("a"), DELAY);
+        let mut observer = seen("o", 1, true, Announced::Serving);
+        observer.facts.role = Role::Observer;
+        let mut light = seen("w", 1, true, Announced::Serving);
+        light.facts.weight = 0;
+        let view = roster.observe(at(0), vec![observer, light, seen("a", 1, true, Announced::Serving)]).unwrap();
+        assert_eq!(ring_of(&view), ["a"]);
+    }
+}

@@ -1,0 +1,213 @@
+//! From settings to a running node.
+
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use ractor::Actor;
+use tokio::{sync::watch, time::Instant};
+use tracing::{info, warn};
+
+use super::{
+    Node, Shared,
+    inbound::Answers,
+    incarnation,
+    supervisor::{self, Supervisor},
+};
+use crate::{
+    config::{ConfigError, NodeConfig},
+    key::NodeName,
+    membership::MemberState,
+    net::{
+        Inbound, Net,
+        identity::{Credentials, Identity, IdentityError},
+        wire::HelloRefusal,
+    },
+    provider::Provider,
+    world::{Machine, World},
+};
+
+/// How long a node whose name is in use waits for its namesake to go: longer than it takes to notice that it died.
+const NAME_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why a node did not start. Nothing is left running.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// A setting is out of range.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// No credentials were given.
+    #[error("a node needs a cluster key or a certificate")]
+    NoCredentials,
+    /// The credentials are no good.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The UDP address cannot be used.
+    #[error("cannot listen on {listen}/udp: {error}")]
+    Bind {
+        /// The address.
+        listen: SocketAddr,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// The node's own records cannot be read or written.
+    #[error("cannot use the data folder: {0}")]
+    Disk(std::io::Error),
+    /// A live node has this name. Choose another, or stop that one.
+    #[error("{0}")]
+    NameInUse(String),
+    /// An actor did not start.
+    #[error("an actor did not start: {0}")]
+    Actor(String),
+}
+
+/// Settings of a node that is to be started.
+pub struct NodeBuilder {
+    name: NodeName,
+    config: NodeConfig,
+    credentials: Option<Credentials>,
+    provider: Option<Arc<dyn Provider>>,
+    world: Option<Arc<dyn World>>,
+    folder: Option<PathBuf>,
+    http: Option<String>,
+}
+
+impl NodeBuilder {
+    pub(super) fn new(name: NodeName) -> Self {
+        Self {
+            name,
+            config: NodeConfig::default(),
+            credentials: None,
+            provider: None,
+            world: None,
+            folder: None,
+            http: None,
+        }
+    }
+
+    /// Replaces the default settings.
+    #[must_use]
+    pub fn config(mut self, config: NodeConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// How the node proves that it belongs to the cluster.
+    #[must_use]
+    pub fn credentials(mut self, credentials: Credentials) -> Self {
+        self.credentials = Some(credentials);
+        self
+    }
+
+    /// The data source. Without one the node is an observer: it looks up and routes, and never keeps a key.
+    #[must_use]
+    pub fn provider(mut self, provider: Arc<dyn Provider>) -> Self {
+        self.provider = Some(provider);
+        self
+    }
+
+    /// Where the node keeps its own records (a few bytes). Without it, it remembers nothing over restarts.
+    #[must_use]
+    pub fn data_folder(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.folder = Some(folder.into());
+        self
+    }
+
+    /// URL of this node's HTTP gateway, told to the others for people to read.
+    #[must_use]
+    pub fn advertise_http(mut self, url: impl Into<String>) -> Self {
+        self.http = Some(url.into());
+        self
+    }
+
+    /// Replaces the machine below the node; for simulators.
+    #[must_use]
+    pub fn world(mut self, world: Arc<dyn World>) -> Self {
+        self.world = Some(world);
+        self
+    }
+
+    /// Starts the node and waits until it serves: it knows what the other members hold, or found nobody to ask.
+    ///
+    /// Cancelling leaves nothing running.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn start(self) -> Result<Node, StartError> {
+        self.config.check()?;
+        let credentials = self.credentials.ok_or(StartError::NoCredentials)?;
+        let identity = Identity::new(&self.name, &credentials)?;
+        let world = self.world.unwrap_or_else(|| match self.folder {
+            Some(folder) => Arc::new(Machine::with_folder(folder)),
+            None => Arc::new(Machine::default()),
+        });
+        let listen = self.config.listen;
+        let bind =
+            Net::bind(&*world, self.name.clone(), &identity, listen, self.config.advertise, &self.config.profile);
+        let net = bind.map_err(|error| StartError::Bind { listen, error })?;
+        let incarnation = incarnation::next(&*world).await.map_err(StartError::Disk)?;
+        net.reincarnate(incarnation);
+        warn_of_unreachable(&net, &self.config);
+        info!(node = %self.name, address = %net.advertise(), incarnation, "starting");
+
+        let shared = Shared::new(self.name, self.config, world, self.provider, net);
+        let answers: Arc<dyn Inbound> = Arc::new(Answers(shared.clone()));
+        shared.net.serve(&answers);
+        let (ended_tx, ended) = watch::channel(None);
+        let arguments = supervisor::Arguments { shared: shared.clone(), incarnation, http: self.http, ended: ended_tx };
+        let (supervisor, supervising) = Actor::spawn(None, Supervisor, arguments).await.map_err(|error| {
+            shared.stop.cancel();
+            shared.net.abort();
+            StartError::Actor(error.to_string())
+        })?;
+        let node = Node { shared, _answers: answers, supervisor, supervising: Some(supervising), ended };
+        node.until_serving().await?;
+        Ok(node)
+    }
+}
+
+fn warn_of_unreachable(net: &Net, config: &NodeConfig) {
+    if net.advertise().ip().is_unspecified() && !config.seeds.is_empty() {
+        warn!(
+            "listening on {} without an address to advertise: other machines cannot reach this node",
+            net.advertise()
+        );
+    }
+}
+
+impl Node {
+    /// Waits until this node announced that it serves, unless others say that its name is taken.
+    async fn until_serving(&self) -> Result<(), StartError> {
+        let me = &self.shared.name;
+        let mut refusals = self.shared.net.refusals();
+        let mut refused_since = None;
+        loop {
+            let refusal = refusals.borrow_and_update().clone();
+            match refusal {
+                Some(HelloRefusal::NameInUse { .. }) => {
+                    let since = *refused_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= NAME_PATIENCE {
+                        let refusal = refusal.map(|refusal| refusal.to_string()).unwrap_or_default();
+                        return Err(StartError::NameInUse(refusal));
+                    }
+                }
+                _ => refused_since = None,
+            }
+            let serving = self
+                .shared
+                .view
+                .wait_for(|view| view.member(me).is_some_and(|member| member.state == MemberState::Serving));
+            tokio::select! {
+                _ = serving, if refused_since.is_none() => return Ok(()),
+                _ = refusals.changed() => {}
+                () = tokio::time::sleep(Duration::from_millis(100)), if refused_since.is_some() => {}
+                reason = self.failed() => return Err(StartError::Actor(reason.to_string())),
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for NodeBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NodeBuilder").field("name", &self.name).field("config", &self.config).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,105 @@
+//! What this node answers to its peers. Every request is answered from this machine alone and never passed on, except
+//! that a call to ensure a key may take a bounded number of hops to the node that leads.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use http::{Request, Response};
+use tokio::time::Instant;
+
+use super::Shared;
+use crate::{
+    balancer::actor as balancer,
+    key::{Key, NodeName},
+    net::{
+        Inbound,
+        wire::{Call, Delta, Ensured, Hello, HelloRefusal, Position, Refusal, Reply, RequestHead},
+    },
+    provider::Body,
+    registry::{HolderState, actor as registry},
+    router::{ensure::ensure, report_trouble, serve_local},
+    updater::actor as updater,
+};
+
+pub(crate) struct Answers(pub(crate) Arc<Shared>);
+
+#[async_trait]
+impl Inbound for Answers {
+    /// A name that a live node has at another address is taken, and an older start of a known node is too late.
+    fn admit(&self, hello: &Hello) -> Result<(), HelloRefusal> {
+        let view = self.0.view.load();
+        let Some(known) = view.member(&hello.name) else { return Ok(()) };
+        if known.state.is_alive() && known.address != hello.advertise && known.incarnation != hello.incarnation {
+            return Err(HelloRefusal::NameInUse { name: hello.name.clone(), at: known.address });
+        }
+        if hello.incarnation < known.incarnation {
+            return Err(HelloRefusal::Stale { name: hello.name.clone() });
+        }
+        Ok(())
+    }
+
+    fn gossip(&self, from: SocketAddr, message: Bytes) {
+        if let Some(inbox) = &*self.0.gossip.load() {
+            // Full: the next round brings it again.
+            let _ = inbox.try_send((from, message));
+        }
+    }
+
+    async fn call(&self, from: &NodeName, call: Call) -> Reply {
+        let shared = &self.0;
+        match call {
+            Call::Ensure { key, patience_ms, hops, .. } => {
+                let deadline = Instant::now() + Duration::from_millis(patience_ms.into());
+                ensure(shared, &key, deadline, hops).await.map_or_else(Reply::Refused, Reply::Ensured)
+            }
+            Call::Refresh { key, from: sources, patience_ms } => {
+                refresh(shared, key, sources, Duration::from_millis(patience_ms.into())).await
+            }
+            Call::Pull { node, position } => {
+                let ask = |reply| registry::Message::DeltaSince { node: Some(node), position, reply };
+                let delta = shared.registry.ask(ask).await;
+                delta.map_or(Reply::Refused(Refusal::Stopping), |delta| Reply::Delta(delta.map(Box::new)))
+            }
+            Call::Vouch { keys, .. } => {
+                tracing::debug!(%from, keys = keys.len(), "asked to vouch");
+                let vouched = shared.balancer.ask(|reply| balancer::Message::Vouch { keys, reply }).await;
+                vouched.map_or(Reply::Refused(Refusal::Stopping), Reply::Vouched)
+            }
+        }
+    }
+
+    fn feed(&self, _from: &NodeName, position: Position) -> BoxStream<'static, Delta> {
+        registry::feed(self.0.clone(), position)
+    }
+
+    async fn exchange(
+        &self,
+        _from: &NodeName,
+        head: RequestHead,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Refusal> {
+        let Ok(_permit) = self.0.peer_requests.try_acquire() else { return Err(Refusal::Overloaded) };
+        let patience = self.0.config.request_patience;
+        let answer = tokio::time::timeout(patience, serve_local(&self.0, &head.key, head.purpose, request)).await;
+        let answer = answer.unwrap_or_else(|_| Err(Refusal::Failed(format!("no answer within {patience:?}"))));
+        if let Err(refusal) = &answer {
+            report_trouble(&self.0, &head.key, refusal).await;
+        }
+        answer
+    }
+}
+
+/// Brings a key that this node holds up to date, and waits for that.
+pub(crate) async fn refresh(shared: &Arc<Shared>, key: Key, from: Vec<NodeName>, patience: Duration) -> Reply {
+    if !matches!(shared.own_claim(&key), Some(HolderState::Ready | HolderState::Failed)) {
+        return Reply::Refused(Refusal::NotHeld);
+    }
+    let asked = shared.updater.ask(|reply| updater::Message::Refresh { key, from, reply: Some(reply) });
+    match tokio::time::timeout(patience, asked).await {
+        Ok(Ok(ensured)) => Reply::Ensured(ensured),
+        Ok(Err(_)) => Reply::Refused(Refusal::Stopping),
+        Err(_) => Reply::Ensured(Ensured::Pending),
+    }
+}

@@ -1,0 +1,54 @@
+//! The number that grows with every start of a node of one name.
+//!
+//! It is at least the wall clock in milliseconds, so that a node that lost its disk still comes after its former self,
+//! and at least one more than the last one on disk, so that a clock that was set back does no harm.
+
+use bytes::Bytes;
+use tracing::warn;
+
+use super::Shared;
+use crate::world::World;
+
+const RECORD: &str = "incarnation";
+
+/// The incarnation of this start, written down before it is used.
+pub(crate) async fn next(world: &dyn World) -> std::io::Result<u64> {
+    let Some(disk) = world.disk() else { return Ok(world.unix_ms().max(1)) };
+    let last = disk.read(RECORD).await?.and_then(|bytes| parse(&bytes)).unwrap_or(0);
+    let next = world.unix_ms().max(last + 1);
+    disk.replace(RECORD, Bytes::from(next.to_string())).await?;
+    Ok(next)
+}
+
+/// The incarnation after `current`, for a node that begins anew in the same process. A disk that fails here is no
+/// reason to stay down: the clock alone keeps the order unless it is set back before the next start.
+pub(crate) async fn after(shared: &Shared, current: u64) -> u64 {
+    match next(&*shared.world).await {
+        Ok(next) => next.max(current + 1),
+        Err(error) => {
+            warn!(%error, "cannot write the incarnation down");
+            shared.world.unix_ms().max(current + 1)
+        }
+    }
+}
+
+fn parse(bytes: &[u8]) -> Option<u64> {
+    std::str::from_utf8(bytes).ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::Machine;
+
+    #[tokio::test]
+    async fn every_start_comes_after_the_last_even_if_the_clock_does_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let world = Machine::with_folder(folder.path());
+        let first = next(&world).await.unwrap();
+        assert!(next(&world).await.unwrap() > first);
+        let far = (u64::MAX / 2).to_string();
+        world.disk().unwrap().replace(RECORD, far.clone().into()).await.unwrap();
+        assert_eq!(next(&world).await.unwrap(), far.parse::<u64>().unwrap() + 1);
+    }
+}

@@ -1,0 +1,133 @@
+//! A node: five actors under a supervisor, one endpoint, one provider. This is what a program embeds.
+//!
+//! Life of a node: `builder` -> `start` (bind, take an incarnation, join, catch up) -> serve -> `shutdown` (say goodbye,
+//! finish what is being answered, stop). A node that is dropped without `shutdown` stops at once; peers take it for
+//! dead. Either way no task of it is left.
+
+mod builder;
+mod inbound;
+mod incarnation;
+pub(crate) mod mailbox;
+mod shared;
+mod supervisor;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use ractor::ActorRef;
+use tokio::{sync::watch, task::JoinHandle};
+use tracing::{debug, info};
+
+pub use self::{
+    builder::{NodeBuilder, StartError},
+    supervisor::{ActorKind, StopReason},
+};
+pub(crate) use self::{inbound::refresh, shared::Shared};
+use crate::{client::Client, key::NodeName, membership::actor as membership, net::Inbound};
+
+/// How long a stopping node waits for others to hear of it, for requests that it is answering, and for its connections.
+const GOODBYE: Duration = Duration::from_secs(2);
+const DRAIN: Duration = Duration::from_secs(10);
+const CLOSE: Duration = Duration::from_secs(2);
+
+/// A running member of the cluster.
+pub struct Node {
+    shared: Arc<Shared>,
+    /// Kept alive here: the network knows it only weakly.
+    _answers: Arc<dyn Inbound>,
+    supervisor: ActorRef<()>,
+    supervising: Option<JoinHandle<()>>,
+    ended: watch::Receiver<Option<StopReason>>,
+}
+
+impl Node {
+    /// Begins to set up a node of this name.
+    #[must_use]
+    pub fn builder(name: NodeName) -> NodeBuilder {
+        NodeBuilder::new(name)
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &NodeName {
+        &self.shared.name
+    }
+
+    /// Where other nodes reach it; what they name as a seed.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.shared.net.advertise()
+    }
+
+    /// A handle for asking the cluster. Cheap; it does not keep the node running.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        Client::new(self.shared.clone())
+    }
+
+    /// Waits until the node ends by itself, and says why. Pending for ever on a healthy node. Cancel safe.
+    pub async fn failed(&self) -> StopReason {
+        let mut ended = self.ended.clone();
+        match ended.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().expect("waited until there is one"),
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Says goodbye, finishes what is being answered within limits, and stops. The local data stays where it is.
+    pub async fn shutdown(mut self) {
+        info!(node = %self.shared.name, "stopping");
+        let goodbye = self.shared.membership.ask(membership::Message::Leave);
+        let _ = tokio::time::timeout(GOODBYE, goodbye).await;
+        self.finish_requests().await;
+        self.supervisor.stop(None);
+        if let Some(supervising) = self.supervising.take() {
+            let _ = tokio::time::timeout(CLOSE, supervising).await;
+        }
+        self.shared.stop.cancel();
+        self.shared.tasks.close();
+        let _ = tokio::time::timeout(CLOSE, self.shared.tasks.wait()).await;
+        self.shared.net.close(CLOSE).await;
+        debug!(node = %self.shared.name, "stopped");
+    }
+
+    async fn finish_requests(&self) {
+        let all = u32::try_from(self.shared.peer_requests.available_permits()).unwrap_or(u32::MAX);
+        let busy = shared::PEER_REQUESTS_MAX as u32 - all;
+        if busy > 0 {
+            debug!(busy, "finishing requests of peers");
+        }
+        let idle = self.shared.peer_requests.acquire_many(shared::PEER_REQUESTS_MAX as u32);
+        let _ = tokio::time::timeout(DRAIN, idle).await;
+    }
+
+    /// Makes an actor panic, for tests of recovery.
+    #[doc(hidden)]
+    pub fn inject_panic(&self, kind: ActorKind) {
+        use crate::{balancer, membership, registry, router, updater};
+        let shared = &self.shared;
+        let _ = match kind {
+            ActorKind::Membership => shared.membership.send(membership::actor::Message::Panic),
+            ActorKind::Registry => shared.registry.send(registry::actor::Message::Panic),
+            ActorKind::Balancer => shared.balancer.send(balancer::actor::Message::Panic),
+            ActorKind::Updater => shared.updater.send(updater::actor::Message::Panic),
+            ActorKind::Router => shared.router.send(router::actor::Message::Panic),
+        };
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.supervisor.kill();
+        self.shared.stop.cancel();
+        self.shared.net.abort();
+    }
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node")
+            .field("name", &self.shared.name)
+            .field("address", &self.address())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,148 @@
+//! What the actors, the network and the clients of one node have in common: its settings, its snapshots, the mailboxes
+//! of its actors, and the means to spawn tasks that end when it does.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use tokio::{
+    sync::{Semaphore, mpsc, watch},
+    time::Instant,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::mailbox::Mailbox;
+use crate::{
+    balancer::actor as balancer,
+    config::NodeConfig,
+    key::{Key, NodeName},
+    membership::{View, actor as membership},
+    net::{DialError, Net, Peer},
+    provider::Provider,
+    published::Published,
+    registry::{HolderState, Index, IndexWriter, KeyHasher, actor as registry},
+    router::{Routes, actor as router},
+    updater::actor as updater,
+    world::World,
+};
+
+/// Requests of peers that are answered at once; more are told that the node is overloaded and go elsewhere.
+pub(super) const PEER_REQUESTS_MAX: usize = 1024;
+
+pub(crate) struct Shared {
+    pub(crate) name: NodeName,
+    pub(crate) config: NodeConfig,
+    pub(crate) world: Arc<dyn World>,
+    /// Absent on an observer.
+    pub(crate) provider: Option<Arc<dyn Provider>>,
+    pub(crate) net: Arc<Net>,
+    pub(crate) view: Published<View>,
+    pub(crate) index: Index,
+    pub(crate) routes: Published<Routes>,
+    pub(crate) membership: Mailbox<membership::Message>,
+    pub(crate) registry: Mailbox<registry::Message>,
+    pub(crate) updater: Mailbox<updater::Message>,
+    pub(crate) balancer: Mailbox<balancer::Message>,
+    pub(crate) router: Mailbox<router::Message>,
+    /// Where received gossip goes.
+    pub(crate) gossip: ArcSwapOption<mpsc::Sender<(SocketAddr, Bytes)>>,
+    /// Whether the first scan of the local data ended.
+    pub(crate) scanned: AtomicBool,
+    /// Incarnation and version of the own ledger, for the feeds.
+    pub(crate) ledger_version: watch::Sender<(u64, u64)>,
+    pub(crate) peer_requests: Semaphore,
+    pub(crate) stop: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+    pub(crate) origin: Instant,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        name: NodeName,
+        config: NodeConfig,
+        world: Arc<dyn World>,
+        provider: Option<Arc<dyn Provider>>,
+        net: Arc<Net>,
+    ) -> Arc<Self> {
+        let ring = Arc::new(crate::placement::Ring::build([], crate::placement::RingOptions::default()));
+        let view = View::new(name.clone(), std::collections::BTreeMap::new(), ring);
+        Arc::new(Self {
+            index: IndexWriter::new(KeyHasher::seeded(world.seed())).index(),
+            view: Published::new(view),
+            routes: Published::new(Routes::default()),
+            name,
+            config,
+            world,
+            provider,
+            net,
+            membership: Mailbox::default(),
+            registry: Mailbox::default(),
+            updater: Mailbox::default(),
+            balancer: Mailbox::default(),
+            router: Mailbox::default(),
+            gossip: ArcSwapOption::empty(),
+            scanned: AtomicBool::new(false),
+            ledger_version: registry::version_channel(),
+            peer_requests: Semaphore::new(PEER_REQUESTS_MAX),
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            origin: Instant::now(),
+        })
+    }
+
+    /// Monotonic time since the node was made.
+    pub(crate) fn uptime(&self) -> Duration {
+        self.origin.elapsed()
+    }
+
+    /// Spawns a task that ends when the node does.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = task => {}
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+
+    /// A connection to the live member of that name.
+    pub(crate) async fn peer(self: &Arc<Self>, name: &NodeName) -> Result<Arc<Peer>, DialError> {
+        let address = self.view.load().member(name).filter(|member| member.state.is_alive()).map(|m| m.address);
+        let unknown = || DialError::Unreachable {
+            address: SocketAddr::from(([0, 0, 0, 0], 0)),
+            reason: format!("{name} is not a live member"),
+        };
+        self.net.peer(address.ok_or_else(unknown)?, Some(name)).await
+    }
+
+    /// Who claims `key`, in which state; live members only. Local and lock-free.
+    pub(crate) fn live_holders(&self, key: &Key) -> Vec<(NodeName, HolderState)> {
+        let view = self.view.load();
+        self.holders(key).into_iter().filter(|(name, _)| view.is_alive(name)).collect()
+    }
+
+    /// Who claims `key`, the dead included.
+    pub(crate) fn holders(&self, key: &Key) -> Vec<(NodeName, HolderState)> {
+        self.index.lookup(key, |holders| holders.map(|(name, state)| (name.clone(), state)).collect())
+    }
+
+    /// What this node itself claims of `key`.
+    pub(crate) fn own_claim(&self, key: &Key) -> Option<HolderState> {
+        self.holders(key).into_iter().find(|(name, _)| *name == self.name).map(|(_, state)| state)
+    }
+
+    /// The node that fetches `key` from the origin: the first live owner that has not just failed to, else the first.
+    pub(crate) fn leader(&self, key: &Key) -> Option<NodeName> {
+        let view = self.view.load();
+        let holders = self.holders(key);
+        let failed =
+            |name: &NodeName| holders.iter().any(|(holder, state)| holder == name && *state == HolderState::Failed);
+        let owners: Vec<&NodeName> = view.live_preference(key).take(self.config.replicas).collect();
+        owners.iter().find(|name| !failed(name)).or_else(|| owners.first()).map(|name| (*name).clone())
+    }
+}

@@ -1,0 +1,227 @@
+//! The supervisor: starts the five actors of a node and brings them back when one fails.
+//!
+//! | who failed | what is restarted | why |
+//! | --- | --- | --- |
+//! | router, balancer | itself | keeps nothing that cannot be found out again |
+//! | updater | updater, balancer | the balancer counts work that died with the pool |
+//! | membership, registry | everything, as a new incarnation | a ledger version must never be given out twice, and gossip's identity contains the incarnation |
+//!
+//! More than [`RESTARTS_MAX`] restarts within [`RESTART_WINDOW`] mean that restarting does not help: the node then stops,
+//! and says why.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent};
+use tokio::{sync::watch, time::Instant};
+use tracing::{error, info};
+
+use super::{Shared, incarnation};
+use crate::{
+    balancer::actor::Balancer,
+    membership::{
+        Announced, Facts, LedgerMark, Role,
+        actor::{self as membership, Membership, SharedMark},
+        gossip_channel,
+    },
+    registry::actor::{self as registry, Registry},
+    router::actor::Router,
+    updater::actor::Updater,
+};
+
+const RESTARTS_MAX: usize = 5;
+const RESTART_WINDOW: Duration = Duration::from_secs(60);
+
+/// The actors of a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[doc(hidden)]
+pub enum ActorKind {
+    Membership,
+    Registry,
+    Balancer,
+    Updater,
+    Router,
+}
+
+/// Why a node ended by itself.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StopReason {
+    /// An actor failed again and again. The log says how; the data on disk is not affected.
+    #[error("the node gave up: {0}")]
+    GaveUp(String),
+}
+
+pub(crate) struct Arguments {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) incarnation: u64,
+    pub(crate) http: Option<String>,
+    pub(crate) ended: watch::Sender<Option<StopReason>>,
+}
+
+pub(crate) struct Supervisor;
+
+pub(crate) struct State {
+    shared: Arc<Shared>,
+    incarnation: u64,
+    http: Option<String>,
+    ended: watch::Sender<Option<StopReason>>,
+    children: BTreeMap<ActorId, (ActorKind, ActorCell)>,
+    restarts: VecDeque<Instant>,
+}
+
+impl Actor for Supervisor {
+    type Msg = ();
+    type State = State;
+    type Arguments = Arguments;
+
+    async fn pre_start(&self, myself: ActorRef<()>, args: Arguments) -> Result<State, ActorProcessingErr> {
+        let Arguments { shared, incarnation, http, ended } = args;
+        let mut state =
+            State { shared, incarnation, http, ended, children: BTreeMap::new(), restarts: VecDeque::new() };
+        state.start_all(&myself).await?;
+        Ok(state)
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<()>,
+        event: SupervisionEvent,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        let (cell, reason) = match event {
+            SupervisionEvent::ActorFailed(cell, error) => (cell, error.to_string()),
+            SupervisionEvent::ActorTerminated(cell, _, reason) => (cell, reason.unwrap_or_else(|| "it ended".into())),
+            _ => return Ok(()),
+        };
+        // Those that were stopped on purpose are not on the list any more.
+        if let Some((kind, _)) = state.children.remove(&cell.get_id()) {
+            state.recover(&myself, kind, &reason).await;
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    async fn recover(&mut self, myself: &ActorRef<()>, kind: ActorKind, reason: &str) {
+        error!(actor = ?kind, %reason, "an actor failed; bringing it back");
+        let outcome = if self.may_restart() {
+            match kind {
+                ActorKind::Membership | ActorKind::Registry => self.restart_all(myself).await,
+                ActorKind::Updater => {
+                    self.stop(ActorKind::Balancer);
+                    self.start_updater(myself).await.and(self.start_balancer(myself).await)
+                }
+                ActorKind::Balancer => self.start_balancer(myself).await,
+                ActorKind::Router => self.start_router(myself).await,
+            }
+            .map_err(|error| error.to_string())
+        } else {
+            Err(format!("{kind:?} failed more than {RESTARTS_MAX} times within {RESTART_WINDOW:?}: {reason}"))
+        };
+        if let Err(reason) = outcome {
+            error!(%reason, "the node gives up");
+            self.ended.send_replace(Some(StopReason::GaveUp(reason)));
+            self.shared.stop.cancel();
+            self.shared.net.abort();
+            myself.stop(None);
+        }
+    }
+
+    fn may_restart(&mut self) -> bool {
+        let now = Instant::now();
+        while self.restarts.front().is_some_and(|at| now.duration_since(*at) > RESTART_WINDOW) {
+            self.restarts.pop_front();
+        }
+        self.restarts.push_back(now);
+        self.restarts.len() <= RESTARTS_MAX
+    }
+
+    async fn restart_all(&mut self, myself: &ActorRef<()>) -> Result<(), SpawnErr> {
+        use ActorKind::{Balancer, Membership, Registry, Router, Updater};
+        for kind in [Membership, Router, Balancer, Updater, Registry] {
+            self.stop(kind);
+        }
+        self.incarnation = incarnation::after(&self.shared, self.incarnation).await;
+        info!(incarnation = self.incarnation, "beginning anew under a new incarnation");
+        self.shared.net.reincarnate(self.incarnation);
+        self.start_all(myself).await
+    }
+
+    fn stop(&mut self, kind: ActorKind) {
+        match kind {
+            ActorKind::Membership => self.shared.membership.empty(),
+            ActorKind::Registry => self.shared.registry.empty(),
+            ActorKind::Balancer => self.shared.balancer.empty(),
+            ActorKind::Updater => self.shared.updater.empty(),
+            ActorKind::Router => self.shared.router.empty(),
+        }
+        self.children.retain(|_, (other, cell)| {
+            if *other == kind {
+                cell.kill();
+            }
+            *other != kind
+        });
+    }
+
+    async fn start_all(&mut self, myself: &ActorRef<()>) -> Result<(), SpawnErr> {
+        let mark = Arc::new(SharedMark::default());
+        let (gossip, inbox) = gossip_channel();
+        self.shared.gossip.store(Some(Arc::new(gossip)));
+        let shared = self.shared.clone();
+        let arguments =
+            registry::Arguments { shared: shared.clone(), incarnation: self.incarnation, mark: mark.clone() };
+        let (actor, _) = Actor::spawn_linked(None, Registry, arguments, myself.get_cell()).await?;
+        self.adopt(ActorKind::Registry, actor.get_cell());
+        shared.registry.fill(actor);
+        self.start_updater(myself).await?;
+        self.start_balancer(myself).await?;
+        self.start_router(myself).await?;
+        let facts = self.facts();
+        let arguments =
+            membership::Arguments { shared: shared.clone(), incarnation: self.incarnation, facts, inbox, mark };
+        let (actor, _) = Actor::spawn_linked(None, Membership, arguments, myself.get_cell()).await?;
+        self.adopt(ActorKind::Membership, actor.get_cell());
+        shared.membership.fill(actor);
+        Ok(())
+    }
+
+    async fn start_updater(&mut self, myself: &ActorRef<()>) -> Result<(), SpawnErr> {
+        let (actor, _) = Actor::spawn_linked(None, Updater, self.shared.clone(), myself.get_cell()).await?;
+        self.adopt(ActorKind::Updater, actor.get_cell());
+        self.shared.updater.fill(actor);
+        Ok(())
+    }
+
+    async fn start_balancer(&mut self, myself: &ActorRef<()>) -> Result<(), SpawnErr> {
+        let (actor, _) = Actor::spawn_linked(None, Balancer, self.shared.clone(), myself.get_cell()).await?;
+        self.adopt(ActorKind::Balancer, actor.get_cell());
+        self.shared.balancer.fill(actor);
+        Ok(())
+    }
+
+    async fn start_router(&mut self, myself: &ActorRef<()>) -> Result<(), SpawnErr> {
+        let (actor, _) = Actor::spawn_linked(None, Router, self.shared.clone(), myself.get_cell()).await?;
+        self.adopt(ActorKind::Router, actor.get_cell());
+        self.shared.router.fill(actor);
+        Ok(())
+    }
+
+    fn adopt(&mut self, kind: ActorKind, cell: ActorCell) {
+        self.children.insert(cell.get_id(), (kind, cell));
+    }
+
+    fn facts(&self) -> Facts {
+        Facts {
+            state: Announced::Joining,
+            role: if self.shared.provider.is_some() { Role::Holder } else { Role::Observer },
+            weight: if self.shared.provider.is_some() { self.shared.config.weight } else { 0 },
+            accepting: self.shared.provider.is_some(),
+            http: self.http.clone(),
+            ledger: LedgerMark::default(),
+        }
+    }
+}

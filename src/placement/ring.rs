@@ -1,0 +1,495 @@
+//! The consistent-hash ring: from a key to the ordered list of nodes it belongs on.
+//!
+//! Every member stands on a circle of 64-bit hashes at many points, its *virtual nodes*, in proportion to its weight.
+//! A key belongs to the first distinct members met clockwise from its own hash: its *preference list*. When a member
+//! joins or leaves, only the arcs before its own points change hands, so no key moves between two members that stayed.
+//! Papers: Karger et al., *Consistent Hashing and Random Trees* (STOC 1997), section 4; DeCandia et al., *Dynamo*
+//! (SOSP 2007), section 4.2 (virtual nodes) and 4.3 (preference lists that skip virtual nodes of the same host).
+//!
+//! Membership changes rarely and lookups are constant, so the work is done at the change: for every virtual node the
+//! preference list that starts there is written into one flat table, and a lookup is one binary search (by the
+//! `hashring` crate, whose own replica lookup returns neighbours rather than distinct nodes and copies the ring) and a
+//! borrowed row of the table. Nothing is allocated.
+//!
+//! ```text
+//!   key --hash--> point on the circle --binary search--> virtual node --row--> [n7 n2 n9 ...]   first R = owners
+//! ```
+//!
+//! Invariants:
+//! - The ring is a function of the *set* of members: the order in which they are given, the platform and the process
+//!   do not matter. Hence SipHash-1-3 with fixed keys over explicit bytes (Aumasson and Bernstein, *SipHash*, 2012),
+//!   never `derive(Hash)`, whose bytes are nobody's promise. A golden test pins it: changing a hash moves every key of
+//!   every cluster that is upgraded node by node.
+//! - The nodes of a preference list are distinct, and there are `min(depth, members on the ring)` of them.
+//! - Two points that collide keep the one of the smaller name (then number), whoever came first.
+
+use std::{
+    collections::BTreeMap,
+    hash::{BuildHasher, Hash, Hasher},
+    iter::FusedIterator,
+    slice,
+};
+
+use hashring::HashRing;
+use siphasher::sip::SipHasher13;
+
+use crate::key::{Key, NodeName};
+
+/// The weight of a node that takes one ordinary share of the keys.
+pub const WEIGHT_SHARE: u32 = 100;
+
+/// The largest weight that counts; a larger one is taken for this. Ten shares: beyond that, run more nodes, because one
+/// node's virtual nodes would dominate the table.
+pub const WEIGHT_MAX: u32 = 10 * WEIGHT_SHARE;
+
+/// The most owners a key can have, and the default length of a preference list. Each further entry costs two bytes per
+/// virtual node, and nobody keeps a seventeenth copy for safety.
+pub const OWNERS_MAX: usize = 16;
+
+/// Most members on a ring: rows of the table name them by 16 bits. The surplus, last by name, is left out, which is the
+/// same on every node.
+const NODES_MAX: usize = u16::MAX as usize;
+
+/// Keys of the hash. Arbitrary, public and for ever: they only have to be the same everywhere.
+const HASH_KEYS: (u64, u64) = (0x6461_7461_642d_676f, 0x7373_6970_2d72_696e);
+
+/// How a ring is built. All nodes of a cluster must use the same values, so they are part of [`Ring::fingerprint`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RingOptions {
+    /// Virtual nodes of a member of weight [`WEIGHT_SHARE`]. At least 1 (0 is taken for 1), default 256: the most
+    /// loaded of 100 nodes then has about 1.15 times the mean. More evens the load with the square root and costs
+    /// memory and building time in proportion.
+    pub virtual_nodes: u32,
+    /// Length of the preference lists, so the most owners a lookup can name. At least 1, default [`OWNERS_MAX`].
+    pub depth: usize,
+}
+
+impl Default for RingOptions {
+    fn default() -> Self {
+        Self { virtual_nodes: 256, depth: OWNERS_MAX }
+    }
+}
+
+/// An immutable ring; build a new one for every membership change and share it.
+///
+/// `clone` copies the table; share it behind an `Arc` instead.
+#[derive(Debug, Clone)]
+pub struct Ring {
+    /// Sorted by name; the table names nodes by their position here.
+    nodes: Vec<NodeName>,
+    ring: HashRing<VirtualNode, PlacementHash>,
+    /// One row of `depth` nodes per virtual node, in ring order.
+    table: Vec<u16>,
+    depth: usize,
+    fingerprint: u64,
+}
+
+impl Ring {
+    /// Builds the ring of `members`, each with its weight: [`WEIGHT_SHARE`] is one share, 0 stays off the ring, more
+    /// than [`WEIGHT_MAX`] counts as that. A name that is given twice counts once, with the larger weight.
+    #[must_use]
+    pub fn build(members: impl IntoIterator<Item = (NodeName, u32)>, options: RingOptions) -> Self {
+        let shares = virtual_nodes_by_name(members, options);
+        let points = points(&shares);
+        let depth = options.depth.clamp(1, NODES_MAX).min(shares.len());
+        let table = preference_table(&points, depth);
+        let fingerprint = fingerprint(&shares, options);
+        let mut ring = HashRing::with_hasher(PlacementHash);
+        let nodes: Vec<NodeName> = shares.into_keys().collect();
+        let virtual_node = |(row, point): (usize, &Point)| VirtualNode {
+            name: nodes[usize::from(point.node)].clone(),
+            number: point.number,
+            row,
+        };
+        ring.batch_add(points.iter().enumerate().map(virtual_node).collect());
+        Self { nodes, ring, table, depth, fingerprint }
+    }
+
+    /// The nodes `key` belongs on, best first: all distinct, as many as the ring's depth or members allow.
+    #[must_use]
+    pub fn preference(&self, key: &Key) -> Preference<'_> {
+        let row = match self.ring.get(&KeyBytes(key.as_str().as_bytes())) {
+            Some(point) => &self.table[point.row * self.depth..][..self.depth],
+            None => &[],
+        };
+        Preference { nodes: &self.nodes, row: row.iter() }
+    }
+
+    /// The owners of `key`: the first `replicas` nodes of its preference list, or all if there are fewer.
+    #[must_use]
+    pub fn owners(&self, key: &Key, replicas: usize) -> Preference<'_> {
+        let Preference { nodes, row } = self.preference(key);
+        let row = row.as_slice();
+        Preference { nodes, row: row[..replicas.min(row.len())].iter() }
+    }
+
+    /// Whether `node` is among the first `replicas` owners of `key`.
+    #[must_use]
+    pub fn owns(&self, node: &NodeName, key: &Key, replicas: usize) -> bool {
+        let Ok(wanted) = self.nodes.binary_search(node) else { return false };
+        self.owners(key, replicas).row.any(|&index| usize::from(index) == wanted)
+    }
+
+    /// The members on the ring, ordered by name. Members of weight 0 are not among them.
+    #[must_use]
+    pub fn nodes(&self) -> &[NodeName] {
+        &self.nodes
+    }
+
+    /// Length of every preference list: the most owners this ring can name.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// A hash of everything the ring was built from. Equal members and options give equal fingerprints on every node,
+    /// whatever order they were given in; calls carry it as "the view this was planned on".
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        self.fingerprint
+    }
+}
+
+/// A borrowed preference list, best node first, each once.
+#[derive(Debug, Clone)]
+pub struct Preference<'a> {
+    nodes: &'a [NodeName],
+    row: slice::Iter<'a, u16>,
+}
+
+impl<'a> Iterator for Preference<'a> {
+    type Item = &'a NodeName;
+
+    fn next(&mut self) -> Option<&'a NodeName> {
+        self.row.next().map(|&index| &self.nodes[usize::from(index)])
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.row.size_hint()
+    }
+}
+
+impl ExactSizeIterator for Preference<'_> {}
+impl FusedIterator for Preference<'_> {}
+
+/// The members that stand on the ring and how many virtual nodes each has: a member of any weight above 0 has one.
+fn virtual_nodes_by_name(
+    members: impl IntoIterator<Item = (NodeName, u32)>,
+    options: RingOptions,
+) -> BTreeMap<NodeName, u32> {
+    let mut shares = BTreeMap::new();
+    for (name, weight) in members {
+        let scaled = u64::from(weight.min(WEIGHT_MAX)) * u64::from(options.virtual_nodes.max(1));
+        let count = (scaled + u64::from(WEIGHT_SHARE / 2)) / u64::from(WEIGHT_SHARE);
+        let count = u32::try_from(count).unwrap_or(u32::MAX).max(1);
+        if weight > 0 {
+            shares.entry(name).and_modify(|old: &mut u32| *old = count.max(*old)).or_insert(count);
+        }
+    }
+    shares.into_iter().take(NODES_MAX).collect()
+}
+
+/// Where a virtual node stands. The derived order is the order on the circle; `node` is a position in the sorted names,
+/// so the order among equal hashes does not depend on who was added first.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Point {
+    hash: u64,
+    node: u16,
+    number: u32,
+}
+
+fn points(shares: &BTreeMap<NodeName, u32>) -> Vec<Point> {
+    let mut points = Vec::with_capacity(shares.values().map(|&count| count as usize).sum());
+    for (node, (name, &count)) in (0..).zip(shares) {
+        points.extend((0..count).map(|number| Point { hash: point_hash(name, number), node, number }));
+    }
+    points.sort_unstable();
+    // A binary search may land on any of several equal hashes: keep one, always the same.
+    points.dedup_by_key(|point| point.hash);
+    points
+}
+
+/// The preference list of every point, flat.
+///
+/// The list of a point is its own node followed by the list of the next point without that node, cut to `depth`. So
+/// the table fills from the last row to the first, each row from the one after it, and only the last row needs a walk
+/// around the circle. That is `points x depth` steps however uneven the weights are.
+fn preference_table(points: &[Point], depth: usize) -> Vec<u16> {
+    let mut table = vec![0; points.len() * depth];
+    let Some((last, rest)) = points.split_last() else { return table };
+    let mut list = Vec::with_capacity(depth + 1);
+    for point in std::iter::once(last).chain(rest) {
+        if list.len() == depth {
+            break;
+        }
+        if !list.contains(&point.node) {
+            list.push(point.node);
+        }
+    }
+    assert_eq!(list.len(), depth, "every member has at least one point, unless all of its points collide");
+    for (row, point) in points.iter().enumerate().rev() {
+        list.retain(|&node| node != point.node);
+        list.insert(0, point.node);
+        list.truncate(depth);
+        table[row * depth..][..depth].copy_from_slice(&list);
+    }
+    table
+}
+
+fn fingerprint(shares: &BTreeMap<NodeName, u32>, options: RingOptions) -> u64 {
+    let mut state = PlacementHash.build_hasher();
+    state.write(&options.virtual_nodes.to_le_bytes());
+    state.write(&(options.depth as u64).to_le_bytes());
+    for (name, count) in shares {
+        write_point(&mut state, name, *count);
+    }
+    state.finish()
+}
+
+/// The hasher of everything on the circle.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct PlacementHash;
+
+impl BuildHasher for PlacementHash {
+    type Hasher = SipHasher13;
+
+    fn build_hasher(&self) -> SipHasher13 {
+        SipHasher13::new_with_keys(HASH_KEYS.0, HASH_KEYS.1)
+    }
+}
+
+fn point_hash(name: &NodeName, number: u32) -> u64 {
+    let mut state = PlacementHash.build_hasher();
+    write_point(&mut state, name, number);
+    state.finish()
+}
+
+/// The bytes of a virtual node: name, a byte that no UTF-8 has, number (little endian). No key has the same bytes.
+fn write_point(state: &mut impl Hasher, name: &NodeName, number: u32) {
+    state.write(name.as_str().as_bytes());
+    state.write(&[0xff]);
+    state.write(&number.to_le_bytes());
+}
+
+#[derive(Debug, Clone)]
+struct VirtualNode {
+    name: NodeName,
+    number: u32,
+    row: usize,
+}
+
+impl Hash for VirtualNode {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        write_point(state, &self.name, self.number);
+    }
+}
+
+/// A key as its bytes and nothing else.
+struct KeyBytes<'a>(&'a [u8]);
+
+impl Hash for KeyBytes<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn node(number: usize) -> NodeName {
+        NodeName::new(format!("node-{number}")).unwrap()
+    }
+
+    fn key(number: usize) -> Key {
+        Key::new(format!("example.org/team/repo-{number}")).unwrap()
+    }
+
+    fn ring_of(members: &[(usize, u32)]) -> Ring {
+        Ring::build(members.iter().map(|&(number, weight)| (node(number), weight)), RingOptions::default())
+    }
+
+    fn names(preference: Preference<'_>) -> Vec<&str> {
+        preference.map(NodeName::as_str).collect()
+    }
+
+    const GOLDEN_1: [&str; 3] = ["node-5", "node-4", "node-1"];
+    const GOLDEN_2: [&str; 3] = ["node-5", "node-1", "node-4"];
+    const GOLDEN_A: [&str; 5] = ["node-5", "node-3", "node-2", "node-4", "node-1"];
+    const GOLDEN_FINGERPRINT: u64 = 0xf442e8850d850492;
+
+    #[test]
+    fn placement_is_the_same_on_every_platform_and_in_every_version() {
+        let ring = ring_of(&[(1, 100), (2, 100), (3, 50), (4, 100), (5, 200)]);
+        assert_eq!(names(ring.owners(&key(1), 3)), GOLDEN_1);
+        assert_eq!(names(ring.owners(&key(2), 3)), GOLDEN_2);
+        assert_eq!(names(ring.preference(&Key::new("a").unwrap())), GOLDEN_A);
+        assert_eq!(ring.fingerprint(), GOLDEN_FINGERPRINT);
+    }
+
+    #[test]
+    fn an_empty_ring_has_no_owners() {
+        for ring in [ring_of(&[]), ring_of(&[(1, 0)])] {
+            assert_eq!(ring.preference(&key(1)).len(), 0);
+            assert!(!ring.owns(&node(1), &key(1), 3));
+            assert!(ring.nodes().is_empty());
+        }
+    }
+
+    #[test]
+    fn a_name_given_twice_counts_once_with_the_larger_weight() {
+        let once = ring_of(&[(1, 100), (2, 200)]);
+        for twice in [ring_of(&[(1, 100), (2, 50), (2, 200)]), ring_of(&[(2, 200), (1, 100), (2, 50)])] {
+            assert_eq!(once.fingerprint(), twice.fingerprint());
+            assert_eq!(once.table, twice.table);
+        }
+    }
+
+    #[test]
+    fn the_fingerprint_tells_members_weights_and_options_apart() {
+        let build = |members: &[(usize, u32)], virtual_nodes, depth| {
+            let members = members.iter().map(|&(number, weight)| (node(number), weight));
+            Ring::build(members, RingOptions { virtual_nodes, depth }).fingerprint()
+        };
+        let all = [
+            build(&[], 256, 16),
+            build(&[(1, 100)], 256, 16),
+            build(&[(2, 100)], 256, 16),
+            build(&[(1, 101)], 256, 16),
+            build(&[(1, 100), (2, 100)], 256, 16),
+            build(&[(1, 100)], 128, 16),
+            build(&[(1, 100)], 256, 8),
+        ];
+        assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len());
+        assert_eq!(build(&[(1, 100), (9, 0)], 256, 16), all[1], "a member off the ring does not count");
+    }
+
+    #[test]
+    fn the_most_loaded_of_a_hundred_nodes_has_little_more_than_the_mean() {
+        let ring = ring_of(&(0..100).map(|number| (number, 100)).collect::<Vec<_>>());
+        let mut load = BTreeMap::<_, usize>::new();
+        let keys = 100_000;
+        for number in 0..keys {
+            *load.entry(ring.preference(&key(number)).next().unwrap()).or_default() += 1;
+        }
+        let most = *load.values().max().unwrap() as f64 / (keys as f64 / 100.0);
+        assert!(most <= 1.35, "{most}");
+    }
+
+    #[test]
+    fn a_weight_scales_the_share() {
+        let ring = ring_of(&[(1, 50), (2, 100), (3, 100), (4, 200), (5, 300)]);
+        let keys = 50_000;
+        for (number, weight) in [(1, 50), (2, 100), (4, 200), (5, 300)] {
+            let name = node(number);
+            let owned = (0..keys).filter(|&number| ring.owns(&name, &key(number), 1)).count();
+            let ratio = owned as f64 / (keys as f64 * f64::from(weight) / 750.0);
+            assert!((0.8..=1.2).contains(&ratio), "weight {weight}: {ratio}");
+        }
+    }
+
+    #[test]
+    fn weights_beyond_the_limit_count_as_the_limit() {
+        assert_eq!(ring_of(&[(1, WEIGHT_MAX)]).fingerprint(), ring_of(&[(1, u32::MAX)]).fingerprint());
+    }
+
+    #[test]
+    fn of_two_points_that_collide_the_smaller_name_stays() {
+        let mut points = vec![
+            Point { hash: 7, node: 2, number: 0 },
+            Point { hash: 7, node: 1, number: 5 },
+            Point { hash: 7, node: 1, number: 4 },
+            Point { hash: 9, node: 2, number: 1 },
+        ];
+        points.sort_unstable();
+        points.dedup_by_key(|point| point.hash);
+        assert_eq!(points.iter().map(|p| (p.hash, p.node, p.number)).collect::<Vec<_>>(), [(7, 1, 4), (9, 2, 1)]);
+    }
+
+    /// What the table is a fast form of: walk clockwise, take each node the first time it is met.
+    fn walk(points: &[Point], from: usize, depth: usize) -> Vec<u16> {
+        let mut list = Vec::new();
+        for at in (from..points.len()).chain(0..from) {
+            if list.len() < depth && !list.contains(&points[at].node) {
+                list.push(points[at].node);
+            }
+        }
+        list
+    }
+
+    fn members() -> impl Strategy<Value = BTreeMap<usize, u32>> {
+        proptest::collection::btree_map(0..40usize, prop_oneof![Just(100u32), 0..300u32], 0..25)
+    }
+
+    fn build(members: &BTreeMap<usize, u32>) -> Ring {
+        let options = RingOptions { virtual_nodes: 16, ..RingOptions::default() };
+        Ring::build(members.iter().map(|(&number, &weight)| (node(number), weight)), options)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn owners_are_distinct_and_as_many_as_there_can_be(members in members(), replicas in 0..20usize) {
+            let ring = build(&members);
+            let on_ring = members.values().filter(|&&weight| weight > 0).count();
+            prop_assert_eq!(ring.nodes().len(), on_ring);
+            for number in 0..50 {
+                let key = key(number);
+                let owners: Vec<_> = ring.owners(&key, replicas).collect();
+                prop_assert_eq!(owners.len(), replicas.min(on_ring).min(OWNERS_MAX));
+                prop_assert_eq!(owners.iter().collect::<BTreeSet<_>>().len(), owners.len());
+                for name in ring.nodes() {
+                    prop_assert_eq!(ring.owns(name, &key, replicas), owners.contains(&name));
+                }
+            }
+        }
+
+        #[test]
+        fn the_table_says_what_a_walk_around_the_circle_says(members in members(), depth in 1..6usize) {
+            let options = RingOptions { virtual_nodes: 8, depth };
+            let named = members.iter().map(|(&number, &weight)| (node(number), weight));
+            let points = points(&virtual_nodes_by_name(named, options));
+            let depth = depth.min(points.iter().map(|point| point.node).collect::<BTreeSet<_>>().len());
+            let table = preference_table(&points, depth);
+            for at in 0..points.len() {
+                prop_assert_eq!(&table[at * depth..][..depth], &walk(&points, at, depth)[..]);
+            }
+        }
+
+        #[test]
+        fn the_order_of_the_members_does_not_matter(
+            members in members().prop_flat_map(|members| {
+                let listed: Vec<_> = members.into_iter().collect();
+                (Just(listed.clone()), Just(listed).prop_shuffle())
+            }),
+        ) {
+            let (one, other) = (ring_of(&members.0), ring_of(&members.1));
+            prop_assert_eq!(one.fingerprint(), other.fingerprint());
+            for number in 0..50 {
+                prop_assert_eq!(names(one.preference(&key(number))), names(other.preference(&key(number))));
+            }
+        }
+
+        #[test]
+        fn no_key_moves_between_two_nodes_that_stayed(members in members(), joins in 0..40usize, replicas in 1..5usize) {
+            let mut before = members;
+            before.remove(&joins);
+            let mut after = before.clone();
+            after.insert(joins, 100);
+            let (without, with, joiner) = (build(&before), build(&after), node(joins));
+            for number in 0..200 {
+                let old: Vec<_> = without.owners(&key(number), replicas).collect();
+                let new: Vec<_> = with.owners(&key(number), replicas).collect();
+                // The joiner enters somewhere, at most the last of the others leaves, and the rest keep their order.
+                let stayed: Vec<_> = new.iter().filter(|&&name| *name != joiner).copied().collect();
+                prop_assert_eq!(&old[..stayed.len()], &stayed[..]);
+                prop_assert!(new.contains(&&joiner) || old == new);
+            }
+        }
+    }
+}

@@ -1,0 +1,544 @@
+//! The registry actor: owns this node's ledger, follows everybody else's, keeps the index.
+//!
+//! Supervised by the node; a failure brings the whole set back under a new incarnation with an empty ledger and a new
+//! scan, since a version must never be given out twice. *In*: claims from updater, router and scan; views and ledger
+//! marks from membership; deltas from followers and pulls. *Out*: the index, which everybody reads; changed keys to the
+//! balancer; deltas to whoever follows this node.
+//!
+//! ```text
+//!   live member appears --> follow task: position? -> feed -> Received, Received, ... (again after a broken feed)
+//!   a mark stays ahead  --> pull from somebody else:  A's claims reach C through B when A and C cannot talk
+//! ```
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use futures::{FutureExt, StreamExt, stream::BoxStream};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use rand::{rngs::StdRng, seq::IndexedRandom};
+use tokio::sync::{oneshot, watch};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{debug, error, info, warn};
+
+use super::{
+    ClaimState, Delta, HolderState, Incarnation, IndexChange, IndexWriter, LedgerOptions, LedgerWriter, Position,
+    Replica, Version,
+};
+use crate::{
+    balancer::actor as balancer,
+    key::{Key, NodeName},
+    membership::{Announced, LedgerMark, actor as membership},
+    net::{
+        CallError,
+        wire::{Call, Reply},
+    },
+    node::Shared,
+    provider::Provider,
+};
+
+/// Changes in one delta. Some milliseconds of work at most, and far below the largest frame.
+const DELTA_CHANGES_MAX: usize = 2048;
+/// Keys of the first scan that are claimed in one go, and how long a part of them may wait for company.
+const SCAN_BATCH_KEYS: usize = 256;
+const SCAN_BATCH_WAIT: Duration = Duration::from_millis(20);
+/// A scan that broke off starts again after this.
+const SCAN_RETRY: Duration = Duration::from_secs(5);
+/// How long changes of the own ledger are gathered before followers are told.
+const FEED_DELAY: Duration = Duration::from_millis(5);
+/// Pause before a broken feed is taken up again.
+const FOLLOW_RETRY: Duration = Duration::from_millis(200);
+/// A ledger that stays behind its mark for so many rounds of gossip is pulled from somebody else.
+const ROUNDS_BEFORE_PULL: u32 = 5;
+const PULL_TIMEOUT: Duration = Duration::from_secs(5);
+/// A joining node that hears of nobody serves alone after so many rounds of gossip; with seeds to wait for, and without.
+const ALONE_ROUNDS: u32 = 15;
+
+pub(crate) enum Message {
+    /// Say this of a key.
+    Claim { key: Key, state: ClaimState, reply: Option<oneshot::Sender<()>> },
+    /// Say of a key that it is not here.
+    Release { key: Key, reply: Option<oneshot::Sender<()>> },
+    /// No update runs: withdraw claims that say so.
+    WithdrawFetching,
+    /// The scan of the local data found these.
+    Found { keys: Vec<Key>, reply: oneshot::Sender<()> },
+    /// The scan is over.
+    ScanEnded,
+    /// A new view was published.
+    MembersChanged,
+    /// What gossip says of the others' ledgers.
+    MarksSeen(Vec<(NodeName, u64, LedgerMark)>),
+    /// A part of somebody's ledger came in. The reply tells whether it fits.
+    Received { node: NodeName, delta: Box<Delta>, reply: Option<oneshot::Sender<bool>> },
+    /// What is known of a ledger beyond a position; of this node's own if there is no name.
+    DeltaSince { node: Option<NodeName>, position: Position, reply: oneshot::Sender<Option<Delta>> },
+    /// How far a ledger is known.
+    PositionOf { node: NodeName, reply: oneshot::Sender<Position> },
+    /// A pull from somebody else ended.
+    Pulled { node: NodeName },
+    /// Known keys in order.
+    Keys { after: Option<Key>, prefix: String, limit: usize, reply: oneshot::Sender<Vec<Key>> },
+    /// Counts for `status` and `members`.
+    Summarize(oneshot::Sender<Summary>),
+    /// Fail, for tests of the supervisor.
+    Panic,
+}
+
+/// Counts over all ledgers.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Summary {
+    /// Ready keys by node.
+    pub(crate) ready: BTreeMap<NodeName, usize>,
+    /// Claims of `Fetching` of all live nodes.
+    pub(crate) fetching: usize,
+    /// Whether every ledger of a live member is known up to its gossiped mark.
+    pub(crate) caught_up: bool,
+}
+
+pub(crate) struct Arguments {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) incarnation: u64,
+    pub(crate) mark: Arc<membership::SharedMark>,
+}
+
+pub(crate) struct Registry;
+
+pub(crate) struct State {
+    shared: Arc<Shared>,
+    writer: LedgerWriter,
+    index: IndexWriter,
+    replicas: BTreeMap<NodeName, Replica>,
+    follows: BTreeMap<NodeName, (u64, AbortOnDropHandle<()>)>,
+    marks: BTreeMap<NodeName, (u64, LedgerMark)>,
+    behind: BTreeMap<NodeName, Behind>,
+    mark: Arc<membership::SharedMark>,
+    rounds_alone: u32,
+    serving: bool,
+    rng: StdRng,
+    _scan: Option<AbortOnDropHandle<()>>,
+}
+
+#[derive(Debug, Default)]
+struct Behind {
+    rounds: u32,
+    pulling: bool,
+}
+
+impl Actor for Registry {
+    type Msg = Message;
+    type State = State;
+    type Arguments = Arguments;
+
+    async fn pre_start(&self, myself: ActorRef<Message>, args: Arguments) -> Result<State, ActorProcessingErr> {
+        let Arguments { shared, incarnation, mark } = args;
+        shared.scanned.store(shared.provider.is_none(), Ordering::Release);
+        let scan = shared
+            .provider
+            .clone()
+            .map(|provider| AbortOnDropHandle::new(shared.tasks.spawn(scan(shared.clone(), provider, myself))));
+        let mut state = State {
+            writer: LedgerWriter::new(Incarnation(incarnation), LedgerOptions::default()),
+            index: IndexWriter::take_over(&shared.index),
+            replicas: BTreeMap::new(),
+            follows: BTreeMap::new(),
+            marks: BTreeMap::new(),
+            behind: BTreeMap::new(),
+            mark,
+            rounds_alone: 0,
+            serving: false,
+            rng: crate::world::rng(&*shared.world),
+            _scan: scan,
+            shared,
+        };
+        if state.shared.provider.is_none() {
+            state.writer.mark_scanned();
+        }
+        state.advanced();
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Message>,
+        message: Message,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            Message::Claim { key, state: claim, reply } => state.claim(&key, claim, reply),
+            Message::Release { key, reply } => state.release(&key, reply),
+            Message::WithdrawFetching => state.withdraw_fetching(),
+            Message::Found { keys, reply } => state.found(keys, reply),
+            Message::ScanEnded => state.scan_ended(),
+            Message::MembersChanged => state.members_changed(&myself),
+            Message::MarksSeen(marks) => state.marks_seen(marks, &myself),
+            Message::Received { node, delta, reply } => state.received(&node, *delta, reply),
+            Message::DeltaSince { node, position, reply } => state.delta_since(node, &position, reply),
+            Message::PositionOf { node, reply } => drop(reply.send(state.position_of(&node))),
+            Message::Pulled { node } => state.pulled(&node),
+            Message::Keys { after, prefix, limit, reply } => {
+                let _ = reply.send(state.index.keys_after(after.as_ref(), &prefix, limit));
+            }
+            Message::Summarize(reply) => drop(reply.send(state.summarize())),
+            Message::Panic => panic!("the registry was told to fail"),
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn claim(&mut self, key: &Key, claim: ClaimState, reply: Option<oneshot::Sender<()>>) {
+        let key = self.index.interned(key.clone());
+        let tag = claim.tag();
+        if self.writer.set(&key, claim).is_some() {
+            self.changed_own(&key, Some(tag));
+        }
+        if let Some(reply) = reply {
+            let _ = reply.send(());
+        }
+    }
+
+    fn release(&mut self, key: &Key, reply: Option<oneshot::Sender<()>>) {
+        if self.writer.remove(key).is_some() {
+            self.changed_own(key, None);
+        }
+        if let Some(reply) = reply {
+            let _ = reply.send(());
+        }
+    }
+
+    fn changed_own(&mut self, key: &Key, after: Option<HolderState>) {
+        self.index.set(key, &self.shared.name, after);
+        self.advanced();
+        let _ = self.shared.balancer.send(balancer::Message::KeysChanged(vec![key.clone()]));
+    }
+
+    /// Lets gossip and the feeds know that the own ledger has grown.
+    fn advanced(&self) {
+        let ledger = self.writer.ledger();
+        self.mark.store(LedgerMark { version: ledger.version().0, digest: ledger.digest() });
+        self.shared.ledger_version.send_replace((ledger.incarnation().0, ledger.version().0));
+    }
+
+    fn withdraw_fetching(&mut self) {
+        let fetching: Vec<Key> = self
+            .writer
+            .ledger()
+            .claims()
+            .filter(|(_, _, state)| **state == ClaimState::Fetching)
+            .map(|(key, ..)| key.clone())
+            .collect();
+        for key in fetching {
+            self.release(&key, None);
+        }
+    }
+
+    fn found(&mut self, keys: Vec<Key>, reply: oneshot::Sender<()>) {
+        for key in keys {
+            self.claim(&key, ClaimState::Ready, None);
+        }
+        let _ = reply.send(());
+    }
+
+    fn scan_ended(&mut self) {
+        self.writer.mark_scanned();
+        self.advanced();
+        self.shared.scanned.store(true, Ordering::Release);
+        info!(keys = self.writer.ledger().len(), "the local data is registered");
+        let _ = self.shared.balancer.send(balancer::Message::Sweep);
+    }
+
+    /// Follows every live member that can hold keys, and nobody else.
+    fn members_changed(&mut self, myself: &ActorRef<Message>) {
+        let view = self.shared.view.snapshot();
+        let wanted: BTreeMap<&NodeName, u64> = view
+            .alive()
+            .filter(|member| member.name != self.shared.name && !member.observer)
+            .map(|member| (&member.name, member.incarnation))
+            .collect();
+        self.follows.retain(|name, (incarnation, task)| wanted.get(name) == Some(incarnation) && !task.is_finished());
+        for (name, incarnation) in wanted {
+            if !self.follows.contains_key(name) {
+                let task = follow(self.shared.clone(), name.clone(), myself.clone());
+                let task = AbortOnDropHandle::new(self.shared.tasks.spawn(task));
+                self.follows.insert(name.clone(), (incarnation, task));
+            }
+        }
+        self.forget_strangers(&view);
+        let _ = self.shared.balancer.send(balancer::Message::Sweep);
+    }
+
+    /// Drops the ledgers of nodes that membership no longer remembers.
+    fn forget_strangers(&mut self, view: &crate::membership::View) {
+        let strangers: Vec<NodeName> =
+            self.replicas.keys().filter(|name| view.member(name).is_none()).cloned().collect();
+        for name in strangers {
+            if let Some(replica) = self.replicas.remove(&name) {
+                for (key, _) in replica.states() {
+                    self.index.set(key, &name, None);
+                }
+            }
+        }
+    }
+
+    fn marks_seen(&mut self, marks: Vec<(NodeName, u64, LedgerMark)>, myself: &ActorRef<Message>) {
+        self.marks = marks.into_iter().map(|(name, incarnation, mark)| (name, (incarnation, mark))).collect();
+        let mut pulls = Vec::new();
+        for (name, (incarnation, mark)) in &self.marks {
+            let ledger = self.replicas.get(name).map(Replica::ledger);
+            let position = ledger.map(super::Ledger::position).unwrap_or_default();
+            let known = (position.incarnation.0, position.version.0);
+            if known >= (*incarnation, mark.version) {
+                self.behind.remove(name);
+                if known == (*incarnation, mark.version)
+                    && ledger.is_some_and(|l| l.is_complete() && l.digest() != mark.digest)
+                {
+                    pulls.push((name.clone(), None));
+                }
+                continue;
+            }
+            let behind = self.behind.entry(name.clone()).or_default();
+            behind.rounds += 1;
+            if behind.rounds > ROUNDS_BEFORE_PULL && !behind.pulling {
+                behind.pulling = true;
+                pulls.push((name.clone(), Some(position)));
+            }
+        }
+        for (name, position) in pulls {
+            match position {
+                Some(position) => self.pull(name, position, myself),
+                None => self.start_over(&name, myself),
+            }
+        }
+        self.consider_serving();
+    }
+
+    /// Same version, other content: a defect somewhere. Better to read it all again than to believe it.
+    fn start_over(&mut self, name: &NodeName, myself: &ActorRef<Message>) {
+        error!(member = %name, "the copy of this member's ledger does not match its digest; reading it anew");
+        if let Some(replica) = self.replicas.remove(name) {
+            for (key, _) in replica.states() {
+                self.index.set(key, name, None);
+            }
+        }
+        self.follows.remove(name);
+        self.members_changed(myself);
+    }
+
+    /// Asks a random other member for what it knows of `name`'s ledger.
+    fn pull(&mut self, name: NodeName, position: Position, myself: &ActorRef<Message>) {
+        let view = self.shared.view.snapshot();
+        let others: Vec<NodeName> = view
+            .alive()
+            .filter(|member| member.name != name && member.name != self.shared.name)
+            .map(|member| member.name.clone())
+            .collect();
+        let Some(relay) = others.choose(&mut self.rng).cloned() else {
+            self.pulled(&name);
+            return;
+        };
+        let (shared, myself) = (self.shared.clone(), myself.clone());
+        self.shared.spawn(async move {
+            match pull_through(&shared, &name, position, &relay).await {
+                Ok(Some(delta)) => {
+                    debug!(member = %name, %relay, changes = delta.changes.len(), "ledger pulled through another");
+                    let _ = myself.send_message(Message::Received { node: name.clone(), delta, reply: None });
+                }
+                Ok(None) => {}
+                Err(error) => debug!(member = %name, %relay, %error, "pull failed"),
+            }
+            let _ = myself.send_message(Message::Pulled { node: name });
+        });
+    }
+
+    fn pulled(&mut self, name: &NodeName) {
+        if let Some(behind) = self.behind.get_mut(name) {
+            behind.pulling = false;
+        }
+    }
+
+    fn received(&mut self, node: &NodeName, mut delta: Delta, reply: Option<oneshot::Sender<bool>>) {
+        for change in &mut delta.changes {
+            change.key = self.index.interned(change.key.clone());
+        }
+        let replica = self.replicas.entry(node.clone()).or_default();
+        let applied = replica.apply(delta);
+        let fits = applied.is_ok();
+        match applied {
+            Ok(changes) if !changes.is_empty() => self.index_changes(node, changes),
+            Ok(_) => {}
+            Err(error) => debug!(member = %node, %error, "a part of its ledger does not fit"),
+        }
+        if let Some(reply) = reply {
+            let _ = reply.send(fits);
+        }
+        self.consider_serving();
+    }
+
+    fn index_changes(&mut self, node: &NodeName, changes: Vec<IndexChange>) {
+        for IndexChange { key, after } in &changes {
+            self.index.set(key, node, *after);
+        }
+        let keys = changes.into_iter().map(|change| change.key).collect();
+        let _ = self.shared.balancer.send(balancer::Message::KeysChanged(keys));
+    }
+
+    fn delta_since(&self, node: Option<NodeName>, position: &Position, reply: oneshot::Sender<Option<Delta>>) {
+        let ledger = match &node {
+            Some(name) if *name != self.shared.name => self.replicas.get(name).map(Replica::ledger),
+            _ => Some(self.writer.ledger()),
+        };
+        let _ = reply.send(ledger.and_then(|ledger| ledger.delta_since(position, DELTA_CHANGES_MAX)));
+    }
+
+    fn position_of(&self, node: &NodeName) -> Position {
+        self.replicas.get(node).map(|replica| replica.ledger().position()).unwrap_or_default()
+    }
+
+    fn is_caught_up(&self) -> bool {
+        self.marks.iter().all(|(name, (incarnation, mark))| {
+            let position = self.position_of(name);
+            (position.incarnation.0, position.version.0) >= (*incarnation, mark.version)
+        })
+    }
+
+    /// A joining node serves once it knows what the others hold; or alone, if there is nobody to ask.
+    fn consider_serving(&mut self) {
+        if self.serving {
+            return;
+        }
+        let alone = self.shared.view.load().alive().count() <= 1;
+        let patience = if self.shared.config.seeds.is_empty() { 0 } else { ALONE_ROUNDS };
+        self.rounds_alone += u32::from(alone);
+        let ready = if alone { self.rounds_alone > patience } else { self.is_caught_up() && !self.marks.is_empty() };
+        if ready {
+            self.serving = true;
+            if alone && patience > 0 {
+                warn!("no seed answers; serving alone until one does");
+            }
+            let _ = self.shared.membership.send(membership::Message::Announce(Announced::Serving));
+        }
+    }
+
+    fn summarize(&self) -> Summary {
+        let view = self.shared.view.load();
+        let own = self.writer.ledger();
+        let mut ready = BTreeMap::from([(self.shared.name.clone(), own.count(HolderState::Ready))]);
+        let mut fetching = own.count(HolderState::Fetching);
+        for (name, replica) in &self.replicas {
+            ready.insert(name.clone(), replica.count(HolderState::Ready) + replica.count(HolderState::Presumed));
+            if view.is_alive(name) {
+                fetching += replica.count(HolderState::Fetching);
+            }
+        }
+        Summary { ready, fetching, caught_up: self.is_caught_up() }
+    }
+}
+
+/// Walks over the local data once and registers it.
+async fn scan(shared: Arc<Shared>, provider: Arc<dyn Provider>, registry: ActorRef<Message>) {
+    loop {
+        let walk = std::panic::AssertUnwindSafe(walk(&*provider, &registry)).catch_unwind();
+        match walk.await {
+            Ok(true) => break,
+            Ok(false) => return,
+            Err(_) => error!("the provider panicked while listing its keys; trying again in {SCAN_RETRY:?}"),
+        }
+        tokio::time::sleep(SCAN_RETRY).await;
+    }
+    let _ = registry.send_message(Message::ScanEnded);
+    drop(shared);
+}
+
+/// Whether the walk got to its end; `false` if the registry is gone.
+async fn walk(provider: &dyn Provider, registry: &ActorRef<Message>) -> bool {
+    let batches = tokio_stream::StreamExt::chunks_timeout(provider.keys(), SCAN_BATCH_KEYS, SCAN_BATCH_WAIT);
+    let mut batches = std::pin::pin!(batches);
+    let mut total = 0;
+    while let Some(batch) = batches.next().await {
+        let keys: Vec<Key> = batch
+            .into_iter()
+            .filter_map(|item| item.inspect_err(|error| warn!(%error, "an entry of the local data is unusable")).ok())
+            .collect();
+        total += keys.len();
+        let (port, reply) = oneshot::channel();
+        if registry.send_message(Message::Found { keys, reply: port }).is_err() || reply.await.is_err() {
+            return false;
+        }
+        debug!(total, "registering the local data");
+    }
+    true
+}
+
+/// Follows one member's ledger until it is aborted.
+async fn follow(shared: Arc<Shared>, name: NodeName, registry: ActorRef<Message>) {
+    loop {
+        if let Err(error) = follow_once(&shared, &name, &registry).await {
+            debug!(member = %name, %error, "its feed broke");
+        }
+        tokio::time::sleep(FOLLOW_RETRY).await;
+    }
+}
+
+async fn follow_once(shared: &Arc<Shared>, name: &NodeName, registry: &ActorRef<Message>) -> Result<(), CallError> {
+    let gone = || CallError::Broken("the registry is gone".into());
+    let peer = shared.peer(name).await?;
+    let (port, position) = oneshot::channel();
+    registry.send_message(Message::PositionOf { node: name.clone(), reply: port }).map_err(|_| gone())?;
+    let position = position.await.map_err(|_| gone())?;
+    let mut deltas = std::pin::pin!(peer.follow(position).await?);
+    while let Some(delta) = deltas.next().await {
+        let (port, fits) = oneshot::channel();
+        let message = Message::Received { node: name.clone(), delta: Box::new(delta?), reply: Some(port) };
+        registry.send_message(message).map_err(|_| gone())?;
+        if !fits.await.map_err(|_| gone())? {
+            return Err(CallError::Broken("it does not continue what is known".into()));
+        }
+    }
+    Ok(())
+}
+
+async fn pull_through(
+    shared: &Arc<Shared>,
+    name: &NodeName,
+    position: Position,
+    relay: &NodeName,
+) -> Result<Option<Box<Delta>>, CallError> {
+    let peer = shared.peer(relay).await?;
+    match peer.call(Call::Pull { node: name.clone(), position }, PULL_TIMEOUT).await? {
+        Reply::Delta(delta) => Ok(delta),
+        other => Err(CallError::Broken(format!("unexpected answer {other:?}"))),
+    }
+}
+
+/// The own ledger from `position` on, for a follower: first what is there, then every change.
+pub(crate) fn feed(shared: Arc<Shared>, position: Position) -> BoxStream<'static, Delta> {
+    let versions = shared.ledger_version.subscribe();
+    let steps =
+        futures::stream::unfold((shared, position, versions), |(shared, mut position, mut versions)| async move {
+            loop {
+                versions.borrow_and_update();
+                let asked = shared.registry.ask(|reply| Message::DeltaSince { node: None, position, reply });
+                if let Some(delta) = asked.await.ok()? {
+                    position = after(position, &delta);
+                    return Some((delta, (shared, position, versions)));
+                }
+                versions.changed().await.ok()?;
+                tokio::time::sleep(FEED_DELAY).await;
+            }
+        });
+    steps.boxed()
+}
+
+/// Where a follower at `position` is once it has applied `delta`.
+fn after(position: Position, delta: &Delta) -> Position {
+    let anew = delta.incarnation != position.incarnation || delta.from == Version(0);
+    Position { incarnation: delta.incarnation, version: delta.to, base: if anew { delta.reach } else { position.base } }
+}
+
+/// The channel through which feeds hear of the own ledger's growth: incarnation and version.
+pub(crate) fn version_channel() -> watch::Sender<(u64, u64)> {
+    watch::Sender::new((0, 0))
+}

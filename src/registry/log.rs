@@ -1,0 +1,186 @@
+//! The latest entry of every key, in the order of versions: what a ledger is made of.
+//!
+//! A ledger is asked two things: "what of this key?" and "what changed after version V?". Versions only grow, so the
+//! entries are kept as a log (a vector sorted by version, appended at its end, with dead slots where an entry was
+//! superseded) and a hash table of positions in it. Catch-up then reads memory in order, and an entry costs its slot
+//! and about ten bytes of table instead of a node in each of two maps. The log is rewritten without its dead slots
+//! once they are a third of it, which costs each change a constant on average: the idea of Rosenblum and Ousterhout,
+//! *The Design and Implementation of a Log-Structured File System* (SOSP 1991), section 3, in memory.
+//!
+//! Invariants: live slots have distinct keys and strictly growing versions; the table points at live slots only.
+
+use hashbrown::{HashTable, hash_table::Entry};
+
+use super::{
+    claim::{ClaimState, Version},
+    hash::KeyHasher,
+};
+use crate::key::Key;
+
+/// Dead slots are not worth collecting below this number.
+const DEAD_MIN: usize = 64;
+
+#[derive(Debug, Clone)]
+struct Slot {
+    version: Version,
+    /// `None` in a dead slot.
+    key: Option<Key>,
+    /// `None` in a tombstone.
+    state: Option<ClaimState>,
+}
+
+/// A live entry, borrowed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LogEntry<'a> {
+    pub(super) version: Version,
+    pub(super) key: &'a Key,
+    /// `None` in a tombstone.
+    pub(super) state: Option<&'a ClaimState>,
+}
+
+/// The latest entry of every key, by version.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ClaimLog {
+    slots: Vec<Slot>,
+    positions: HashTable<u32>,
+    hasher: KeyHasher,
+    dead: usize,
+}
+
+impl ClaimLog {
+    pub(super) fn new(hasher: KeyHasher) -> Self {
+        Self { hasher, ..Self::default() }
+    }
+
+    /// An empty log that hashes like this one.
+    pub(super) fn emptied(&mut self) -> Self {
+        let hasher = self.hasher.clone();
+        std::mem::replace(self, Self::new(hasher))
+    }
+
+    /// Number of entries, tombstones included.
+    pub(super) fn len(&self) -> usize {
+        self.positions.len()
+    }
+
+    pub(super) fn find(&self, key: &Key) -> Option<LogEntry<'_>> {
+        let same = |&at: &u32| self.slots[at as usize].key.as_ref() == Some(key);
+        self.positions.find(self.hasher.hash(key), same).and_then(|&at| entry(&self.slots[at as usize]))
+    }
+
+    /// Appends the latest entry of `key` and returns what it supersedes. `version` must be above all others.
+    pub(super) fn push(
+        &mut self,
+        version: Version,
+        key: &Key,
+        state: Option<ClaimState>,
+    ) -> Option<(Version, Option<ClaimState>)> {
+        assert!(self.slots.last().is_none_or(|last| last.version < version), "a log grows at its end");
+        let at = u32::try_from(self.slots.len()).expect("fewer than 2^32 claims of one node");
+        let Self { slots, positions, hasher, .. } = self;
+        let superseded = match positions.entry(
+            hasher.hash(key),
+            |&at| slots[at as usize].key.as_ref() == Some(key),
+            |&at| slots[at as usize].key.as_ref().map_or(0, |key| hasher.hash(key)),
+        ) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(at);
+                slots.push(Slot { version, key: Some(key.clone()), state });
+                return None;
+            }
+            Entry::Occupied(mut occupied) => {
+                let old = &mut slots[std::mem::replace(occupied.get_mut(), at) as usize];
+                let superseded = (old.version, old.state.take());
+                // The allocation of the first mention stays, so that a key that keeps changing is stored once.
+                let key = old.key.take();
+                slots.push(Slot { version, key, state });
+                superseded
+            }
+        };
+        self.bury();
+        Some(superseded)
+    }
+
+    /// Forgets the entry at `version`, if there is one.
+    pub(super) fn remove(&mut self, version: Version) {
+        let Ok(at) = self.slots.binary_search_by_key(&version, |slot| slot.version) else { return };
+        let Some(key) = self.slots[at].key.take() else { return };
+        if let Ok(found) = self.positions.find_entry(self.hasher.hash(&key), |&other| other as usize == at) {
+            found.remove();
+        }
+        self.slots[at].state = None;
+        self.bury();
+    }
+
+    /// The entries above `version`, in the order of versions.
+    pub(super) fn after(&self, version: Version) -> impl Iterator<Item = LogEntry<'_>> {
+        let start = self.slots.partition_point(|slot| slot.version <= version);
+        self.slots[start..].iter().filter_map(entry)
+    }
+
+    fn bury(&mut self) {
+        self.dead += 1;
+        if self.dead > DEAD_MIN.max(self.slots.len() / 3) {
+            self.compact();
+        }
+    }
+
+    /// Rewrites the log without dead slots. Positions are translated, not hashed again: no key is touched.
+    fn compact(&mut self) {
+        let mut moved = Vec::with_capacity(self.slots.len());
+        let mut live = 0u32;
+        for slot in &self.slots {
+            moved.push(live);
+            live += u32::from(slot.key.is_some());
+        }
+        self.slots.retain(|slot| slot.key.is_some());
+        self.positions.iter_mut().for_each(|at| *at = moved[*at as usize]);
+        self.dead = 0;
+    }
+}
+
+fn entry(slot: &Slot) -> Option<LogEntry<'_>> {
+    slot.key.as_ref().map(|key| LogEntry { version: slot.version, key, state: slot.state.as_ref() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_log_answers_like_two_maps(
+            steps in proptest::collection::vec((0..40u8, proptest::option::weighted(0.8, Just(ClaimState::Ready)), 0..9u8), 0..800),
+        ) {
+            let mut log = ClaimLog::default();
+            let mut model = BTreeMap::<Key, (Version, Option<ClaimState>)>::new();
+            for (number, (name, state, also_remove)) in (1..).zip(steps) {
+                let (key, version) = (Key::new(format!("k{name}")).unwrap(), Version(number));
+                prop_assert_eq!(log.push(version, &key, state.clone()), model.insert(key, (version, state)));
+                if also_remove == 0 {
+                    let removed = Version(number / 2 + 1);
+                    log.remove(removed);
+                    model.retain(|_, (version, _)| *version != removed);
+                }
+                prop_assert_eq!(log.len(), model.len());
+                prop_assert!(log.slots.len() <= model.len() + DEAD_MIN.max(log.slots.len() / 3));
+            }
+            for name in 0..40 {
+                let key = Key::new(format!("k{name}")).unwrap();
+                let found = log.find(&key).map(|entry| (entry.version, entry.state.cloned()));
+                prop_assert_eq!(found, model.get(&key).cloned());
+            }
+            let mut by_version: Vec<_> = model.into_iter().map(|(key, (version, _))| (version, key)).collect();
+            by_version.sort();
+            for from in [0, 7, 100, 1000] {
+                let after: Vec<_> = log.after(Version(from)).map(|entry| (entry.version, entry.key.clone())).collect();
+                let expected: Vec<_> = by_version.iter().filter(|(version, _)| version.0 > from).cloned().collect();
+                prop_assert_eq!(after, expected);
+            }
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! Making a key exist somewhere: the way of a request for a key that nobody holds.
+//!
+//! ```text
+//!   X (asked)                     L (first live owner)                  origin
+//!    |-- Ensure{key, hops 2} ------->|                                     |
+//!    |                               |-- updater: one flight a key ------->|
+//!    |   (every other asker waits    |<------------------------------------|
+//!    |<-- Ready[L] ------------------|   claim Ready, then answer all
+//! ```
+//!
+//! Nodes may disagree about who leads while a membership change spreads. So a node that is asked without leading asks
+//! the one it takes for the leader, at most as often as `hops` allows, and whoever sees a live node fetching asks that
+//! one. A leader that dies strands nobody: the wait ends when the view says so, and the next leader is asked.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+use tracing::debug;
+
+use crate::{
+    key::{Key, NodeName},
+    net::{
+        CallError,
+        wire::{Call, Ensured, Refusal, Reply},
+    },
+    node::Shared,
+    provider::UpdateReason,
+    registry::HolderState,
+    updater::actor as updater,
+};
+
+/// How often a request to ensure a key may be passed on: to the leader, and from there to whom *it* takes for it.
+pub(crate) const HOPS: u8 = 2;
+/// Pause before asking again after nobody could be asked.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// Sees to it that somebody holds `key`, and waits for that until `deadline`.
+pub(crate) async fn ensure(shared: &Arc<Shared>, key: &Key, deadline: Instant, hops: u8) -> Result<Ensured, Refusal> {
+    loop {
+        let ready = ready_holders(shared, key);
+        if !ready.is_empty() {
+            return Ok(Ensured::Ready(ready));
+        }
+        let answer = match whom_to_ask(shared, key) {
+            None => None,
+            Some(name) if name == shared.name => return Ok(ensure_here(shared, key, deadline).await),
+            Some(_) if hops == 0 => return Err(Refusal::NotHeld),
+            Some(name) => match ask(shared, key, &name, deadline, hops - 1).await {
+                Ok(Reply::Ensured(ensured)) => Some(ensured),
+                Ok(reply) => {
+                    debug!(%key, %name, ?reply, "it does not see to the key");
+                    None
+                }
+                Err(error) => {
+                    debug!(%key, %name, %error, "cannot ask it to see to the key");
+                    None
+                }
+            },
+        };
+        if let Some(answer) = answer {
+            return Ok(answer);
+        }
+        if Instant::now() + RETRY >= deadline {
+            return Ok(Ensured::Pending);
+        }
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+fn ready_holders(shared: &Arc<Shared>, key: &Key) -> Vec<NodeName> {
+    let holders = shared.live_holders(key).into_iter();
+    holders.filter(|(_, state)| *state == HolderState::Ready).map(|(name, _)| name).collect()
+}
+
+/// Whoever is fetching it already, else the leader.
+fn whom_to_ask(shared: &Arc<Shared>, key: &Key) -> Option<NodeName> {
+    let mut fetching: Vec<NodeName> = shared
+        .live_holders(key)
+        .into_iter()
+        .filter(|(_, state)| *state == HolderState::Fetching)
+        .map(|(name, _)| name)
+        .collect();
+    fetching.sort();
+    fetching.into_iter().next().or_else(|| shared.leader(key))
+}
+
+async fn ensure_here(shared: &Arc<Shared>, key: &Key, deadline: Instant) -> Ensured {
+    let ask = |reply| updater::Message::Ensure {
+        key: key.clone(),
+        origin: true,
+        reason: UpdateReason::Request,
+        reply: Some(reply),
+    };
+    match tokio::time::timeout_at(deadline, shared.updater.ask(ask)).await {
+        Ok(Ok(ensured)) => ensured,
+        Ok(Err(gone)) => Ensured::Failed { node: shared.name.clone(), reason: gone.to_string(), retry_after_ms: 1_000 },
+        Err(_) => Ensured::Pending,
+    }
+}
+
+async fn ask(
+    shared: &Arc<Shared>,
+    key: &Key,
+    name: &NodeName,
+    deadline: Instant,
+    hops: u8,
+) -> Result<Reply, CallError> {
+    let patience = deadline.saturating_duration_since(Instant::now());
+    let call = Call::Ensure {
+        key: key.clone(),
+        patience_ms: u32::try_from(patience.as_millis()).unwrap_or(u32::MAX),
+        hops,
+        ring: shared.view.load().ring().fingerprint(),
+    };
+    let answer = async {
+        let peer = shared.peer(name).await?;
+        // The other side waits as long as we do; its answer "pending" should arrive before we give up.
+        peer.call(call, patience + RETRY).await
+    };
+    tokio::select! {
+        answer = answer => answer,
+        _ = shared.view.wait_for(|view| !view.is_alive(name)) => {
+            Err(CallError::Broken(format!("{name} died")))
+        }
+    }
+}

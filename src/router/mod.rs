@@ -1,0 +1,31 @@
+//! From a request to a node that answers it.
+//!
+//! ```text
+//!   Client / transports --> send.rs: local holder, else better of two; hedge; next on failure
+//!                              |            |                 ^
+//!            nobody has it     |            | response        | order: choose.rs (pure), by health.rs
+//!                              v            v
+//!                         ensure.rs     body.rs: replayable requests, held-back and resumable responses
+//! ```
+//!
+//! Reading who holds a key, and choosing among them, happens on the caller's task from shared snapshots; the router
+//! actor only keeps the health of peers in step with membership.
+
+pub(crate) mod actor;
+mod body;
+mod choose;
+pub(crate) mod ensure;
+mod health;
+mod send;
+mod serve;
+mod transport;
+
+pub(crate) use self::{
+    health::Routes,
+    send::{PeerClient, route},
+    serve::{report_trouble, serve_local},
+};
+pub use self::{
+    send::{Attempt, AttemptError, RouteError},
+    transport::{KeyTransport, PathTransport},
+};

@@ -1,0 +1,392 @@
+//! One request, from the first attempt to an answer.
+//!
+//! Local holder first; then the better of two; where a request may be sent twice, a second holder joins in when the
+//! first takes unusually long (Dean and Barroso, "The tail at scale", 2013) or fails. If nobody holds the key, somebody
+//! is made to. What must hold: no node is tried twice for one request, except to resume a broken response; no request
+//! outlives its deadline; whatever a provider published as an answer is passed on as it is, whatever its status.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use http::{Request, Response, request::Parts};
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::{
+    body::{Refetch, Replay, Resumable, hold_back},
+    ensure::{HOPS, ensure},
+    serve::{report_trouble, serve_local},
+};
+use crate::{
+    key::{Key, NodeName},
+    net::{
+        ExchangeError,
+        wire::{Ensured, Purpose, Refusal},
+    },
+    node::Shared,
+    provider::{Body, BoxError, PeerFetch},
+    registry::HolderState,
+};
+
+/// How often one request may make the cluster look for a holder: once for a cold key, once more if that one failed.
+const ENSURES_MAX: u8 = 2;
+
+/// What one node answered.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Attempt {
+    /// The node.
+    pub node: NodeName,
+    /// Why it gave no response.
+    pub error: AttemptError,
+}
+
+/// Why a node gave no response.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttemptError {
+    /// No connection, or it broke.
+    #[error("{0}")]
+    Unreachable(String),
+    /// It said that it cannot.
+    #[error("{0}")]
+    Refused(String),
+    /// It did not answer by the deadline.
+    #[error("no answer in time")]
+    Timeout,
+    /// The fetch that it was to do failed.
+    #[error("fetching failed: {0}")]
+    FetchFailed(String),
+}
+
+/// Why a request has no response. The cluster is unchanged unless the variant says otherwise.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum RouteError {
+    /// The origin has no such key. Known for a while without asking again.
+    #[error("there is no key {key}")]
+    NotFound {
+        /// The key.
+        key: Key,
+    },
+    /// The operator does not let this key be fetched. A retry does not help.
+    #[error("the key {key} may not be fetched: {reason}")]
+    Forbidden {
+        /// The key.
+        key: Key,
+        /// The rule.
+        reason: String,
+    },
+    /// Every node that could answer failed. A retry may help.
+    #[error("no node could answer for {key}: {}", list(attempts))]
+    Failed {
+        /// The key.
+        key: Key,
+        /// What each of them answered.
+        attempts: Vec<Attempt>,
+        /// When to ask again.
+        retry_after: Duration,
+    },
+    /// Still being fetched; the fetch goes on. A retry will find it further.
+    #[error("{key} is still being fetched after {waited:?}")]
+    Pending {
+        /// The key.
+        key: Key,
+        /// How long the request waited.
+        waited: Duration,
+    },
+    /// The request's own body failed, so it was not sent or not sent to its end.
+    #[error("the request could not be read: {0}")]
+    Request(String),
+}
+
+fn list(attempts: &[Attempt]) -> String {
+    if attempts.is_empty() {
+        return "no live node keeps keys".into();
+    }
+    let each = attempts.iter().map(|attempt| format!("{}: {}", attempt.node, attempt.error));
+    each.collect::<Vec<_>>().join("; ")
+}
+
+/// A response and the node that gave it, as an extension of the response.
+#[derive(Debug, Clone)]
+pub(crate) struct AnsweredBy {
+    pub(crate) node: NodeName,
+    /// Whether the key had to be fetched for this request.
+    pub(crate) fetched: bool,
+}
+
+/// Sends `request` for `key` to whoever can answer it.
+///
+/// Dropping the future cancels what is under way on other nodes, but not the fetch of a cold key.
+pub(crate) async fn route(
+    shared: &Arc<Shared>,
+    key: &Key,
+    request: Request<Body>,
+) -> Result<Response<Body>, RouteError> {
+    Box::pin(route_avoiding(shared.clone(), key.clone(), request, Vec::new())).await
+}
+
+fn route_avoiding(
+    shared: Arc<Shared>,
+    key: Key,
+    request: Request<Body>,
+    avoid: Vec<NodeName>,
+) -> BoxFuture<'static, Result<Response<Body>, RouteError>> {
+    async move {
+        let (parts, body) = request.into_parts();
+        let repeatable = match &shared.provider {
+            Some(provider) => provider.is_idempotent(&parts),
+            None => parts.method.is_idempotent(),
+        };
+        let body = Replay::new(body, repeatable).await.map_err(|error| RouteError::Request(error.to_string()))?;
+        let started = Instant::now();
+        let deadline = started + shared.config.request_patience;
+        let course = Course {
+            shared,
+            key,
+            parts,
+            body,
+            repeatable,
+            started,
+            deadline,
+            tried: avoid,
+            failed: Vec::new(),
+            ensures: 0,
+        };
+        course.run().await
+    }
+    .boxed()
+}
+
+/// The state of one request on its way.
+struct Course {
+    shared: Arc<Shared>,
+    key: Key,
+    parts: Parts,
+    body: Replay,
+    repeatable: bool,
+    started: Instant,
+    deadline: Instant,
+    tried: Vec<NodeName>,
+    failed: Vec<Attempt>,
+    ensures: u8,
+}
+
+type Outcome = (NodeName, Result<Response<Body>, AttemptError>);
+
+impl Course {
+    async fn run(mut self) -> Result<Response<Body>, RouteError> {
+        loop {
+            let candidates = self.candidates();
+            let candidates = if candidates.is_empty() { self.find_holders().await? } else { candidates };
+            if candidates.is_empty() {
+                return Err(self.exhausted());
+            }
+            if let Some((node, response)) = self.attempt(candidates).await? {
+                return Ok(self.conclude(node, response));
+            }
+        }
+    }
+
+    /// Holders that were not tried yet, in the order in which to try them: this node first.
+    fn candidates(&self) -> Vec<NodeName> {
+        if self.failed.len() >= self.shared.config.attempts {
+            return Vec::new();
+        }
+        let has_it = |state: &HolderState| matches!(state, HolderState::Ready | HolderState::Presumed);
+        let holders = self.shared.live_holders(&self.key).into_iter();
+        let mut names: Vec<NodeName> =
+            holders.filter(|(name, state)| has_it(state) && !self.tried.contains(name)).map(|(name, _)| name).collect();
+        if names.contains(&self.shared.name) {
+            names.retain(|name| *name != self.shared.name);
+            let mut order = vec![self.shared.name.clone()];
+            order.extend(self.rank(names));
+            return order;
+        }
+        self.rank(names)
+    }
+
+    fn rank(&self, names: Vec<NodeName>) -> Vec<NodeName> {
+        self.shared.routes.load().ranked(names, self.shared.uptime())
+    }
+
+    /// Nobody has it: make somebody have it.
+    async fn find_holders(&mut self) -> Result<Vec<NodeName>, RouteError> {
+        let no_more = self.ensures >= ENSURES_MAX || self.failed.len() >= self.shared.config.attempts;
+        if no_more || (!self.body.can_repeat() && !self.tried.is_empty()) {
+            return Ok(Vec::new());
+        }
+        self.ensures += 1;
+        let key = self.key.clone();
+        match ensure(&self.shared, &key, self.deadline, HOPS).await {
+            Ok(Ensured::Ready(nodes)) => Ok(nodes.into_iter().filter(|node| !self.tried.contains(node)).collect()),
+            Ok(Ensured::NotFound) => Err(RouteError::NotFound { key }),
+            Ok(Ensured::Forbidden(reason)) => Err(RouteError::Forbidden { key, reason }),
+            Ok(Ensured::Failed { node, reason, retry_after_ms }) => {
+                self.failed.push(Attempt { node, error: AttemptError::FetchFailed(reason) });
+                let attempts = std::mem::take(&mut self.failed);
+                Err(RouteError::Failed { key, attempts, retry_after: Duration::from_millis(retry_after_ms.into()) })
+            }
+            Ok(Ensured::Pending) => Err(RouteError::Pending { key, waited: self.started.elapsed() }),
+            Err(_) => Ok(Vec::new()),
+        }
+    }
+
+    fn exhausted(self) -> RouteError {
+        RouteError::Failed { key: self.key, attempts: self.failed, retry_after: Duration::from_secs(1) }
+    }
+
+    /// Tries `candidates` until one gives a response. `None` if all failed and others may be looked for.
+    async fn attempt(&mut self, candidates: Vec<NodeName>) -> Result<Option<(NodeName, Response<Body>)>, RouteError> {
+        let mut waiting = candidates.into_iter();
+        let mut running = FuturesUnordered::new();
+        let hedge_after = self.shared.config.profile.hedge_after;
+        let deadline = self.deadline;
+        self.start_next(&mut waiting, &mut running);
+        loop {
+            let may_hedge = self.body.can_repeat() && self.repeatable && !waiting.as_slice().is_empty();
+            tokio::select! {
+                ended = running.next() => {
+                    let Some((node, outcome)) = ended else { return Ok(None) };
+                    match outcome {
+                        // A remote response is held back at first, so that a holder that dies now costs an attempt,
+                        // not the request.
+                        Ok(response) if node == self.shared.name || !self.repeatable => {
+                            return Ok(Some((node, response)));
+                        }
+                        Ok(response) => match hold_back(response).await {
+                            Ok(response) => return Ok(Some((node, response))),
+                            Err(error) => self.note_failure(node, AttemptError::Unreachable(error.to_string())),
+                        },
+                        Err(error) => self.note_failure(node, error),
+                    }
+                    self.start_next(&mut waiting, &mut running);
+                }
+                () = tokio::time::sleep(hedge_after), if may_hedge => {
+                    debug!(key = %self.key, "no answer yet; asking another holder as well");
+                    self.start_next(&mut waiting, &mut running);
+                }
+                () = tokio::time::sleep_until(deadline) => return Err(self.timed_out()),
+            }
+        }
+    }
+
+    fn timed_out(&mut self) -> RouteError {
+        let told: Vec<&NodeName> = self.failed.iter().map(|attempt| &attempt.node).collect();
+        let silent = self.tried.iter().filter(|node| !told.contains(node)).cloned();
+        let silent: Vec<Attempt> = silent.map(|node| Attempt { node, error: AttemptError::Timeout }).collect();
+        self.failed.extend(silent);
+        let attempts = std::mem::take(&mut self.failed);
+        RouteError::Failed { key: self.key.clone(), attempts, retry_after: Duration::from_secs(1) }
+    }
+
+    fn start_next(
+        &mut self,
+        waiting: &mut std::vec::IntoIter<NodeName>,
+        running: &mut FuturesUnordered<BoxFuture<'static, Outcome>>,
+    ) {
+        let spent = self.failed.len() + running.len() >= self.shared.config.attempts;
+        // A request that must not be sent twice goes on only if the first attempt never got it.
+        let may = self.repeatable || running.is_empty();
+        if spent || !may || waiting.as_slice().is_empty() {
+            return;
+        }
+        let Some(body) = self.body.take() else { return };
+        let Some(node) = waiting.next() else { return };
+        self.tried.push(node.clone());
+        let request = Request::from_parts(self.parts.clone(), body);
+        running.push(attempt_at(self.shared.clone(), node, self.key.clone(), request).boxed());
+    }
+
+    fn note_failure(&mut self, node: NodeName, error: AttemptError) {
+        debug!(key = %self.key, %node, %error, "attempt failed");
+        if !self.repeatable && !matches!(error, AttemptError::Refused(_)) {
+            // It may have been acted upon: nobody else may get it.
+            self.body = Replay::Once(None);
+        }
+        self.failed.push(Attempt { node, error });
+    }
+
+    fn conclude(self, node: NodeName, response: Response<Body>) -> Response<Body> {
+        let answered = AnsweredBy { node: node.clone(), fetched: self.ensures > 0 };
+        let (shared, key) = (self.shared, self.key);
+        let mut avoid = vec![node];
+        let refetch: Refetch = Box::new(move |request| {
+            let (shared, key, avoided) = (shared.clone(), key.clone(), avoid.clone());
+            let rest = route_avoiding(shared, key, request, avoided);
+            // One that broke off twice is not asked a third time.
+            avoid.dedup();
+            async move { rest.await.map_err(Into::into) }.boxed()
+        });
+        let mut response = Resumable::wrap(&self.parts, response, refetch);
+        response.extensions_mut().insert(answered);
+        response
+    }
+}
+
+/// One attempt at one node.
+async fn attempt_at(shared: Arc<Shared>, node: NodeName, key: Key, request: Request<Body>) -> Outcome {
+    if node == shared.name {
+        let outcome = serve_local(&shared, &key, Purpose::Serve, request).await;
+        if let Err(refusal) = &outcome {
+            report_trouble(&shared, &key, refusal).await;
+        }
+        return (node, outcome.map_err(|refusal| AttemptError::Refused(refusal.to_string())));
+    }
+    let health = shared.routes.load().health(&node).cloned().unwrap_or_default();
+    let mut guard = Unanswered { shared: &shared, health: &health, answered: false };
+    let in_flight = health.begin();
+    let started = Instant::now();
+    let outcome = async {
+        let peer = shared.peer(&node).await.map_err(|error| AttemptError::Unreachable(error.to_string()))?;
+        peer.exchange(&key, Purpose::Serve, request).await.map_err(|error| match error {
+            ExchangeError::Refused(refusal) => AttemptError::Refused(refusal.to_string()),
+            other => AttemptError::Unreachable(other.to_string()),
+        })
+    }
+    .await;
+    guard.answered = true;
+    drop(in_flight);
+    match &outcome {
+        Ok(_) => health.succeeded(started.elapsed()),
+        Err(AttemptError::Unreachable(_)) => health.failed(shared.uptime()),
+        Err(_) => {}
+    }
+    (node, outcome)
+}
+
+/// An attempt that is dropped because another holder was quicker counts against the slow one.
+struct Unanswered<'a> {
+    shared: &'a Shared,
+    health: &'a super::health::PeerHealth,
+    answered: bool,
+}
+
+impl Drop for Unanswered<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.health.failed(self.shared.uptime());
+        }
+    }
+}
+
+/// Requests that an update sends to the nodes it copies from.
+pub(crate) struct PeerClient(Arc<Shared>);
+
+impl PeerClient {
+    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
+        Self(shared.clone())
+    }
+}
+
+#[async_trait]
+impl PeerFetch for PeerClient {
+    async fn fetch(&self, peer: &NodeName, key: &Key, request: Request<Body>) -> Result<Response<Body>, BoxError> {
+        let connected = self.0.peer(peer).await?;
+        let patience = self.0.config.request_patience;
+        let answer = tokio::time::timeout(patience, connected.exchange(key, Purpose::Export, request)).await;
+        Ok(answer.map_err(|_| Refusal::Failed(format!("no answer within {patience:?}")))??)
+    }
+}

@@ -1,0 +1,69 @@
+//! Answering from the local provider, with its errors and panics contained, and correcting this node's own claims when
+//! the provider turns out not to have what the ledger says.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use futures::FutureExt;
+use http::{Request, Response};
+use tracing::{error, warn};
+
+use crate::{
+    balancer::actor as balancer,
+    key::Key,
+    net::wire::{Purpose, Refusal},
+    node::Shared,
+    provider::{Body, ServeError},
+    registry::{ClaimState, HolderState, actor as registry},
+};
+
+/// How long a key whose data could not be read stays failed before it is repaired.
+const TROUBLE_PAUSE: Duration = Duration::from_secs(1);
+
+/// The provider's answer, or why there is none.
+pub(crate) async fn serve_local(
+    shared: &Arc<Shared>,
+    key: &Key,
+    purpose: Purpose,
+    request: Request<Body>,
+) -> Result<Response<Body>, Refusal> {
+    let Some(provider) = &shared.provider else { return Err(Refusal::NotHeld) };
+    let answer = async {
+        match purpose {
+            Purpose::Serve => provider.serve(key, request).await,
+            Purpose::Export => provider.export(key, request).await,
+        }
+    };
+    match AssertUnwindSafe(answer).catch_unwind().await {
+        Ok(Ok(response)) => Ok(response),
+        Ok(Err(ServeError::NotHeld)) => Err(Refusal::NotHeld),
+        Ok(Err(failed)) => Err(Refusal::Failed(failed.to_string())),
+        Err(_) => {
+            error!(%key, "the provider panicked while answering");
+            Err(Refusal::Failed("the provider panicked".into()))
+        }
+    }
+}
+
+/// The provider refused although this node claims the key: make the ledger true again.
+pub(crate) async fn report_trouble(shared: &Arc<Shared>, key: &Key, refusal: &Refusal) {
+    if !matches!(shared.own_claim(key), Some(HolderState::Ready)) {
+        return;
+    }
+    let Some(provider) = &shared.provider else { return };
+    let message = match refusal {
+        Refusal::NotHeld if provider.has(key).await.unwrap_or(false) => return,
+        Refusal::NotHeld => {
+            warn!(%key, "claimed but not held; the claim is withdrawn");
+            registry::Message::Release { key: key.clone(), reply: None }
+        }
+        Refusal::Failed(why) => {
+            warn!(%key, %why, "held but unreadable; others answer until it is repaired");
+            let pause = u64::try_from(TROUBLE_PAUSE.as_millis()).unwrap_or(u64::MAX);
+            let state = ClaimState::failed(why, shared.world.unix_ms().saturating_add(pause));
+            let _ = shared.balancer.send(balancer::Message::RetryAfter(key.clone(), TROUBLE_PAUSE));
+            registry::Message::Claim { key: key.clone(), state, reply: None }
+        }
+        _ => return,
+    };
+    let _ = shared.registry.send(message);
+}

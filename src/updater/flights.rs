@@ -1,0 +1,261 @@
+//! The pure core of the updater pool: single flight, admission, and what is remembered of failures.
+//!
+//! Invariants: at most one flight a key; at most `bound` flights that have not started; every waiter that was taken on
+//! is handed back exactly once, by [`Flights::land`]; memory of failures is bounded and expires.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use crate::{key::Key, net::wire::Ensured, provider::UpdateReason};
+
+/// Requests that may wait for one key. More are told that the node is overloaded.
+const WAITERS_PER_KEY_MAX: usize = 16_384;
+/// Keys whose absence or failure is remembered; beyond, the ones that expire first are forgotten.
+const MEMORIES_MAX: usize = 65_536;
+/// Pause after the first failure of a key, and the longest. In between it doubles.
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// What is to be done with a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// Hold it: fetch it unless it is there. With `origin`, the origin may be asked if no peer has it.
+    Ensure { origin: bool },
+    /// Bring it up to date from these nodes, or from the origin if there are none.
+    Refresh { from: Vec<crate::key::NodeName> },
+    /// Delete it; its claim is withdrawn already.
+    Remove,
+}
+
+/// What happens to a request for work.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// A job has to be queued.
+    Start,
+    /// One is on its way, but has to be queued again at a higher priority.
+    Hurry,
+    /// One is on its way.
+    Joined,
+    /// The answer is known.
+    Known(Ensured),
+    /// No room.
+    Full,
+}
+
+#[derive(Debug)]
+struct Flight<W> {
+    work: Work,
+    reason: UpdateReason,
+    running: bool,
+    waiters: Vec<W>,
+}
+
+#[derive(Debug, Clone)]
+struct Memory {
+    until: Duration,
+    failures: u32,
+    answer: Ensured,
+}
+
+/// Flights by key, with waiters of type `W`.
+#[derive(Debug)]
+pub(crate) struct Flights<W> {
+    bound: usize,
+    queued: usize,
+    flights: BTreeMap<Key, Flight<W>>,
+    memories: BTreeMap<Key, Memory>,
+    expiries: BTreeSet<(Duration, Key)>,
+}
+
+impl<W> Flights<W> {
+    pub(crate) fn new(bound: usize) -> Self {
+        Self { bound, queued: 0, flights: BTreeMap::new(), memories: BTreeMap::new(), expiries: BTreeSet::new() }
+    }
+
+    /// Asks for `work`. A waiter that is not taken on is given back.
+    pub(crate) fn admit(
+        &mut self,
+        now: Duration,
+        key: &Key,
+        work: Work,
+        reason: UpdateReason,
+        waiter: Option<W>,
+    ) -> (Admission, Option<W>) {
+        if let Some(flight) = self.flights.get_mut(key) {
+            return flight.join(work, reason, waiter);
+        }
+        if matches!(work, Work::Ensure { .. })
+            && let Some(memory) = self.memories.get(key)
+            && now < memory.until
+        {
+            return (Admission::Known(memory.answer.clone()), waiter);
+        }
+        if self.queued >= self.bound {
+            return (Admission::Full, waiter);
+        }
+        self.queued += 1;
+        let waiters = waiter.into_iter().collect();
+        self.flights.insert(key.clone(), Flight { work, reason, running: false, waiters });
+        (Admission::Start, None)
+    }
+
+    /// A worker took the job. `None` if another copy of it ran already.
+    pub(crate) fn take_off(&mut self, key: &Key) -> Option<(Work, UpdateReason)> {
+        let flight = self.flights.get_mut(key).filter(|flight| !flight.running)?;
+        flight.running = true;
+        self.queued -= 1;
+        Some((flight.work.clone(), flight.reason))
+    }
+
+    /// The flight ended. Hands back who waited.
+    pub(crate) fn land(&mut self, key: &Key) -> Vec<W> {
+        let Some(flight) = self.flights.remove(key) else { return Vec::new() };
+        if !flight.running {
+            self.queued -= 1;
+        }
+        flight.waiters
+    }
+
+    /// Remembers a failure until a time that grows with the number of failures in a row. `jitter` is in `0.0..1.0`.
+    /// Returns how long.
+    pub(crate) fn remember_failure(&mut self, now: Duration, key: &Key, answer: Ensured, jitter: f64) -> Duration {
+        let failures = self.memories.get(key).map_or(0, |memory| memory.failures).saturating_add(1);
+        let pause = PAUSE_MIN.saturating_mul(1 << failures.min(10).saturating_sub(1)).min(PAUSE_MAX);
+        let pause = pause.mul_f64(0.5 + jitter / 2.0);
+        self.remember(key, Memory { until: now + pause, failures, answer });
+        pause
+    }
+
+    /// Remembers that the origin has no such key.
+    pub(crate) fn remember_absence(&mut self, now: Duration, key: &Key, ttl: Duration) {
+        if !ttl.is_zero() {
+            self.remember(key, Memory { until: now + ttl, failures: 0, answer: Ensured::NotFound });
+        }
+    }
+
+    /// Forgets what went wrong with `key`.
+    pub(crate) fn forget(&mut self, key: &Key) {
+        if let Some(memory) = self.memories.remove(key) {
+            self.expiries.remove(&(memory.until, key.clone()));
+        }
+    }
+
+    fn remember(&mut self, key: &Key, memory: Memory) {
+        self.forget(key);
+        self.expiries.insert((memory.until, key.clone()));
+        self.memories.insert(key.clone(), memory);
+        while self.memories.len() > MEMORIES_MAX {
+            let Some((_, oldest)) = self.expiries.pop_first() else { break };
+            self.memories.remove(&oldest);
+        }
+    }
+
+    /// Flights that wait for a worker, and flights that are up.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        (self.queued, self.flights.len() - self.queued)
+    }
+}
+
+impl<W> Flight<W> {
+    fn join(&mut self, work: Work, reason: UpdateReason, waiter: Option<W>) -> (Admission, Option<W>) {
+        if waiter.is_some() && self.waiters.len() >= WAITERS_PER_KEY_MAX {
+            return (Admission::Full, waiter);
+        }
+        self.waiters.extend(waiter);
+        if self.running {
+            return (Admission::Joined, None);
+        }
+        // Not started yet: whoever needs more decides what is done and how soon.
+        self.work = match (self.work.clone(), work) {
+            (Work::Ensure { origin: a }, Work::Ensure { origin: b }) => Work::Ensure { origin: a || b },
+            (Work::Remove, wanted) => wanted,
+            (planned, _) => planned,
+        };
+        if reason < self.reason {
+            self.reason = reason;
+            return (Admission::Hurry, None);
+        }
+        (Admission::Joined, None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(100);
+    const ENSURE: Work = Work::Ensure { origin: true };
+
+    fn key(text: &str) -> Key {
+        Key::new(text).unwrap()
+    }
+
+    fn admit(flights: &mut Flights<u32>, text: &str, reason: UpdateReason, waiter: u32) -> Admission {
+        flights.admit(NOW, &key(text), ENSURE, reason, Some(waiter)).0
+    }
+
+    #[test]
+    fn a_key_flies_once_and_everyone_who_waits_is_handed_back() {
+        let mut flights = Flights::new(10);
+        assert_eq!(admit(&mut flights, "a", UpdateReason::Repair, 1), Admission::Start);
+        assert_eq!(admit(&mut flights, "a", UpdateReason::Request, 2), Admission::Hurry);
+        assert_eq!(flights.take_off(&key("a")), Some((ENSURE, UpdateReason::Request)));
+        assert_eq!(flights.take_off(&key("a")), None, "the copy of lower priority finds it gone");
+        assert_eq!(admit(&mut flights, "a", UpdateReason::Request, 3), Admission::Joined);
+        assert_eq!(flights.land(&key("a")), [1, 2, 3]);
+        assert_eq!(flights.counts(), (0, 0));
+    }
+
+    #[test]
+    fn a_full_queue_gives_the_waiter_back() {
+        let mut flights = Flights::new(1);
+        assert_eq!(admit(&mut flights, "a", UpdateReason::Repair, 1), Admission::Start);
+        let (admission, waiter) = flights.admit(NOW, &key("b"), ENSURE, UpdateReason::Request, Some(2));
+        assert_eq!((admission, waiter), (Admission::Full, Some(2)));
+        flights.take_off(&key("a")).unwrap();
+        assert_eq!(admit(&mut flights, "b", UpdateReason::Request, 2), Admission::Start);
+    }
+
+    #[test]
+    fn failures_are_remembered_longer_each_time_and_forgotten_on_success() {
+        let mut flights = Flights::<u32>::new(10);
+        let failed = Ensured::NotFound;
+        let first = flights.remember_failure(NOW, &key("a"), failed.clone(), 0.0);
+        let second = flights.remember_failure(NOW, &key("a"), failed.clone(), 0.0);
+        assert_eq!(second, first * 2);
+        assert_eq!(admit(&mut flights, "a", UpdateReason::Request, 1), Admission::Known(failed));
+        let later = NOW + second;
+        let (admission, _) = flights.admit(later, &key("a"), ENSURE, UpdateReason::Request, Some(1));
+        assert_eq!(admission, Admission::Start);
+        flights.forget(&key("a"));
+        assert!(flights.expiries.is_empty());
+    }
+
+    #[test]
+    fn the_pause_has_a_ceiling() {
+        let mut flights = Flights::<u32>::new(10);
+        for _ in 0..100 {
+            assert!(flights.remember_failure(NOW, &key("a"), Ensured::NotFound, 0.999) <= PAUSE_MAX);
+        }
+    }
+
+    #[test]
+    fn a_removal_gives_way_to_somebody_who_wants_the_key() {
+        let mut flights = Flights::<u32>::new(10);
+        flights.admit(NOW, &key("a"), Work::Remove, UpdateReason::Rebalance, None);
+        admit(&mut flights, "a", UpdateReason::Request, 1);
+        assert_eq!(flights.take_off(&key("a")), Some((ENSURE, UpdateReason::Request)));
+    }
+
+    #[test]
+    fn memory_of_failures_is_bounded() {
+        let mut flights = Flights::<u32>::new(10);
+        for number in 0..MEMORIES_MAX + 10 {
+            flights.remember_absence(NOW + Duration::from_millis(number as u64), &key(&number.to_string()), NOW);
+        }
+        assert_eq!(flights.memories.len(), MEMORIES_MAX);
+        assert!(!flights.memories.contains_key(&key("0")), "the one that expires first went first");
+    }
+}

@@ -1,0 +1,158 @@
+//! One job: what a worker of the pool does with one key.
+//!
+//! The order of steps is the promise "`Ready` is published only after the data is durable": claim `Fetching`, update,
+//! and only when the provider has returned, claim `Ready`. The provider runs in a task of its own, so that its panic
+//! is an error like any other, and that giving up aborts it.
+
+use std::sync::Arc;
+
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{debug, info, warn};
+
+use super::flights::Work;
+use crate::{
+    key::{Key, NodeName},
+    node::Shared,
+    provider::{Provider, UpdateContext, UpdateError, UpdateReason},
+    registry::{ClaimState, HolderState, actor as registry},
+    router::PeerClient,
+};
+
+/// How a job ended.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The key is on this machine, and the ledger says so.
+    Held,
+    /// The key is gone from this machine.
+    Removed,
+    /// The key could not be had.
+    Failed(UpdateError),
+}
+
+pub(super) async fn run(shared: &Arc<Shared>, key: &Key, work: &Work, reason: UpdateReason) -> Outcome {
+    let Some(provider) = shared.provider.clone() else {
+        return Outcome::Failed(UpdateError::Failed("an observer keeps no keys".into()));
+    };
+    match work {
+        Work::Ensure { origin } => ensure(shared, &provider, key, *origin, reason).await,
+        Work::Refresh { from } => refresh(shared, &provider, key, from.clone(), reason).await,
+        Work::Remove => remove(shared, &provider, key).await,
+    }
+}
+
+async fn ensure(
+    shared: &Arc<Shared>,
+    provider: &Arc<dyn Provider>,
+    key: &Key,
+    origin: bool,
+    reason: UpdateReason,
+) -> Outcome {
+    // On disk although not claimed: the first scan has not come by yet, or somebody put it there. But if it could not
+    // be read, having it is not enough.
+    let unreadable = shared.own_claim(key) == Some(HolderState::Failed);
+    if !unreadable && provider.has(key).await.unwrap_or(false) {
+        return publish(shared, key).await;
+    }
+    if claim(shared, key, ClaimState::Fetching).await.is_err() {
+        return stopping();
+    }
+    let peers = ready_peers(shared, key);
+    if peers.is_empty() && !origin {
+        return Outcome::Failed(UpdateError::Unavailable("no peer holds it any more".into()));
+    }
+    let from_peers = !peers.is_empty();
+    let mut updated = update(shared, provider, key, reason, peers).await;
+    if let Err(error) = &updated
+        && from_peers
+        && origin
+        && reason == UpdateReason::Request
+    {
+        warn!(%key, %error, "no peer could be copied from; asking the origin");
+        updated = update(shared, provider, key, reason, Vec::new()).await;
+    }
+    match updated {
+        Ok(()) => publish(shared, key).await,
+        Err(error) => Outcome::Failed(error),
+    }
+}
+
+async fn refresh(
+    shared: &Arc<Shared>,
+    provider: &Arc<dyn Provider>,
+    key: &Key,
+    from: Vec<NodeName>,
+    reason: UpdateReason,
+) -> Outcome {
+    match update(shared, provider, key, reason, from).await {
+        Ok(()) => publish(shared, key).await,
+        Err(error) => Outcome::Failed(error),
+    }
+}
+
+async fn remove(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, key: &Key) -> Outcome {
+    // Claimed again since the removal was planned: somebody wants it after all.
+    if shared.own_claim(key).is_some() {
+        return Outcome::Held;
+    }
+    match provider.remove(key).await {
+        Ok(()) => {
+            info!(%key, "surplus replica removed");
+            Outcome::Removed
+        }
+        Err(error) => {
+            warn!(%key, %error, "cannot remove a surplus replica");
+            if provider.has(key).await.unwrap_or(false) { publish(shared, key).await } else { Outcome::Removed }
+        }
+    }
+}
+
+async fn update(
+    shared: &Arc<Shared>,
+    provider: &Arc<dyn Provider>,
+    key: &Key,
+    reason: UpdateReason,
+    peers: Vec<NodeName>,
+) -> Result<(), UpdateError> {
+    debug!(%key, ?reason, ?peers, "update starts");
+    let context = UpdateContext::new(reason, peers, Arc::new(PeerClient::new(shared)));
+    let (provider, updated_key) = (provider.clone(), key.clone());
+    let task = tokio::spawn(async move { provider.update(&updated_key, context).await });
+    let limit = shared.config.update_timeout;
+    let outcome = match tokio::time::timeout(limit, AbortOnDropHandle::new(task)).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(failed)) if failed.is_panic() => {
+            tracing::error!(%key, "the provider panicked in an update");
+            Err(UpdateError::Failed("the provider panicked".into()))
+        }
+        Ok(Err(_)) => Err(UpdateError::Unavailable("this node is stopping".into())),
+        Err(_) => Err(UpdateError::Unavailable(format!("not done within {limit:?}"))),
+    };
+    match &outcome {
+        Ok(()) => info!(%key, ?reason, "updated"),
+        Err(error) => info!(%key, ?reason, %error, "update failed"),
+    }
+    outcome
+}
+
+fn ready_peers(shared: &Arc<Shared>, key: &Key) -> Vec<NodeName> {
+    let holders = shared.live_holders(key).into_iter();
+    let names =
+        holders.filter(|(name, state)| *state == HolderState::Ready && *name != shared.name).map(|(name, _)| name);
+    shared.routes.load().ranked(names.collect(), shared.uptime())
+}
+
+async fn publish(shared: &Arc<Shared>, key: &Key) -> Outcome {
+    match claim(shared, key, ClaimState::Ready).await {
+        Ok(()) => Outcome::Held,
+        Err(_) => stopping(),
+    }
+}
+
+async fn claim(shared: &Arc<Shared>, key: &Key, state: ClaimState) -> Result<(), crate::node::mailbox::Gone> {
+    let key = key.clone();
+    shared.registry.ask(|reply| registry::Message::Claim { key, state, reply: Some(reply) }).await
+}
+
+fn stopping() -> Outcome {
+    Outcome::Failed(UpdateError::Unavailable("this node is stopping or recovering".into()))
+}

@@ -1,0 +1,15 @@
+//! The updater pool: runs the provider's updates, few at once, urgent ones first, each key once.
+//!
+//! ```text
+//!   Ensure / Refresh / Remove --> actor --> flights (pure: who waits, what runs, what is remembered)
+//!                                   |
+//!                                   v  jobs, by priority
+//!                           ractor factory of `updaters` workers --> job.rs: provider.update in a task of its own
+//!                                   |
+//!                                   v
+//!                        Finished --> claims in the ledger, waiters answered
+//! ```
+
+pub(crate) mod actor;
+mod flights;
+mod job;
