@@ -8,6 +8,7 @@ mod net;
 mod node;
 pub mod placement;
 pub mod provider;
+pub mod providers;
 mod published;
 pub mod registry;
 mod router;

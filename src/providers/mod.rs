@@ -1,1 +1,23 @@
-//! p
+//! The data sources that come in the box, each a [`Provider`](crate::provider::Provider):
+//!
+//! | provider | a key is | held as |
+//! | --- | --- | --- |
+//! | [`Git`] | a repository | a bare mirror, served by git's own `http-backend` |
+//! | [`Files`] | an object, or all objects below a prefix | checksummed copies and a manifest |
+//! | [`Memory`] | some bytes | in RAM; for tests, examples and simulation |
+//!
+//! Which keys may be fetched at all is the operator's choice: an [`AllowList`].
+//!
+//! What lies on disk is laid out by `shelf`: a key is named by its hash, so it never becomes a path, and `a` and `a/b`
+//! can both be held.
+
+mod allow;
+pub mod files;
+pub mod git;
+mod memory;
+mod shelf;
+
+pub use allow::AllowList;
+pub use files::{Files, FilesConfig, FilesError};
+pub use git::{Git, GitConfig, GitError};
+pub use memory::{Memory, Origin};

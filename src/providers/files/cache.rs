@@ -1,0 +1,235 @@
+//! The copies on this machine: one slot for a key, with a manifest and the contents it names.
+//!
+//! ```text
+//! SLOT/manifest.json          which objects the key has
+//! SLOT/contents/<sha256>      what is in them
+//! ```
+//!
+//! Contents never change, so an update adds the new ones, replaces the manifest by a rename, and only then deletes what
+//! is no longer named. All of it is synced to disk first. A reader that holds the old manifest either has its file
+//! open already, or finds it gone and reads the manifest again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use futures::{Stream, TryStreamExt};
+use sha2::{Digest, Sha256};
+use tokio::io::AsyncWriteExt;
+
+use super::manifest::Manifest;
+use crate::{
+    key::Key,
+    provider::UpdateError,
+    providers::shelf::{Scratch, Shelf, blocking, sync},
+};
+
+/// The file that makes a slot complete.
+pub(crate) const MANIFEST: &str = "manifest.json";
+const CONTENTS: &str = "contents";
+/// Manifests that are kept in memory; those of single objects have some hundred bytes.
+const MANIFESTS_KEPT: usize = 1024;
+const WRITE_BYTES: usize = 256 << 10;
+
+/// All that is held.
+#[derive(Debug)]
+pub(crate) struct Cache {
+    pub(crate) shelf: Shelf,
+    read: Mutex<BTreeMap<Key, Arc<Manifest>>>,
+    /// Held while a slot changes, because a commit goes on when its update is dropped.
+    commits: Mutex<()>,
+}
+
+impl Cache {
+    pub(crate) fn new(shelf: Shelf) -> Self {
+        Self { shelf, read: Mutex::default(), commits: Mutex::default() }
+    }
+
+    /// The manifest of `key`; `None` if it is not held, or not readable and to be fetched anew.
+    pub(crate) async fn manifest(&self, key: &Key) -> io::Result<Option<Arc<Manifest>>> {
+        if let Some(manifest) = self.kept().get(key) {
+            return Ok(Some(Arc::clone(manifest)));
+        }
+        let bytes = match tokio::fs::read(self.shelf.slot(key).join(MANIFEST)).await {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        match Manifest::parse(&bytes, key) {
+            Ok(manifest) => Ok(Some(self.keep(key, manifest))),
+            Err(reason) => {
+                tracing::warn!(%key, %reason, "what is held cannot be used");
+                Ok(None)
+            }
+        }
+    }
+
+    fn keep(&self, key: &Key, manifest: Manifest) -> Arc<Manifest> {
+        let manifest = Arc::new(manifest);
+        let mut kept = self.kept();
+        if kept.len() >= MANIFESTS_KEPT {
+            kept.pop_first();
+        }
+        kept.insert(key.clone(), Arc::clone(&manifest));
+        manifest
+    }
+
+    /// Forgets what is kept in memory of `key`.
+    pub(crate) fn forget(&self, key: &Key) {
+        self.kept().remove(key);
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, Arc<Manifest>>> {
+        self.read.lock().expect("nothing panics while it holds this lock")
+    }
+
+    /// Opens a content.
+    pub(crate) async fn open(&self, key: &Key, sha256: &str) -> io::Result<tokio::fs::File> {
+        tokio::fs::File::open(self.shelf.slot(key).join(CONTENTS).join(sha256)).await
+    }
+
+    /// The contents of `manifest` that are on disk in their full size.
+    pub(crate) async fn contents(&self, key: &Key, manifest: &Arc<Manifest>) -> io::Result<BTreeSet<String>> {
+        let (dir, manifest) = (self.shelf.slot(key).join(CONTENTS), Arc::clone(manifest));
+        blocking(move || {
+            let whole = |sha256: &String, size| fs::metadata(dir.join(sha256)).is_ok_and(|meta| meta.len() == size);
+            let objects = manifest.objects.values();
+            Ok(objects
+                .filter(|object| whole(&object.sha256, object.size))
+                .map(|object| object.sha256.clone())
+                .collect())
+        })
+        .await
+    }
+
+    /// Begins an update.
+    pub(crate) fn draft(&self) -> io::Result<Draft> {
+        let scratch = self.shelf.scratch()?;
+        fs::create_dir(scratch.path().join(CONTENTS))?;
+        Ok(Draft { scratch, parts: AtomicU64::new(0) })
+    }
+
+    /// Makes `manifest` what `key` holds, durably and in one step, with the contents of `draft`.
+    pub(crate) async fn commit(self: &Arc<Self>, key: &Key, draft: Draft, manifest: Manifest) -> io::Result<()> {
+        let (cache, key) = (Arc::clone(self), key.clone());
+        blocking(move || {
+            let _one_at_a_time = cache.commits.lock().map_err(|_| io::Error::other("an earlier commit panicked"))?;
+            cache.replace(&key, draft.scratch, &manifest)?;
+            cache.keep(&key, manifest);
+            Ok(())
+        })
+        .await
+    }
+
+    fn replace(&self, key: &Key, draft: Scratch, manifest: &Manifest) -> io::Result<()> {
+        let (slot, fresh) = (self.shelf.slot(key), draft.path().join(CONTENTS));
+        let held = slot.join(CONTENTS);
+        let named: BTreeSet<&str> = manifest.objects.values().map(|object| object.sha256.as_str()).collect();
+        if let Some(lost) = named.iter().find(|name| !fresh.join(name).exists() && !held.join(name).exists()) {
+            return Err(io::Error::other(format!("{key} changed while it was updated: {lost} is gone")));
+        }
+        fs::write(draft.path().join(MANIFEST), manifest.to_bytes())?;
+        if !slot.join(MANIFEST).exists() {
+            return self.shelf.publish(key, draft);
+        }
+        sync(&draft.path().join(MANIFEST))?;
+        fs::create_dir_all(&held)?;
+        for name in names(&fresh)? {
+            fs::rename(fresh.join(&name), held.join(&name))?;
+        }
+        sync(&held)?;
+        fs::rename(draft.path().join(MANIFEST), slot.join(MANIFEST))?;
+        sync(&slot)?;
+        for name in names(&held)?.iter().filter(|name| !named.contains(name.as_str())) {
+            fs::remove_file(held.join(name))?;
+        }
+        Ok(())
+    }
+
+    /// Deletes what is held of `key`.
+    pub(crate) async fn remove(&self, key: &Key) -> io::Result<()> {
+        self.forget(key);
+        let outcome = self.shelf.remove(key).await;
+        self.forget(key);
+        outcome
+    }
+}
+
+fn names(dir: &Path) -> io::Result<Vec<String>> {
+    fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+}
+
+/// Contents that are being gathered. Dropping it deletes them.
+#[derive(Debug)]
+pub(crate) struct Draft {
+    scratch: Scratch,
+    parts: AtomicU64,
+}
+
+impl Draft {
+    /// Whether this content is there already.
+    pub(crate) fn has(&self, sha256: &str) -> bool {
+        self.content(sha256).exists()
+    }
+
+    fn content(&self, sha256: &str) -> PathBuf {
+        self.scratch.path().join(CONTENTS).join(sha256)
+    }
+
+    /// Writes a content durably, and says its size and hash. With `expected`, its hash has to be that, and what is wrong
+    /// is not kept.
+    ///
+    /// # Errors
+    /// The stream breaks off, has another size or hash, or the disk cannot take it.
+    pub(crate) async fn write<S>(&self, bytes: S, size: u64, expected: Option<&str>) -> Result<String, UpdateError>
+    where
+        S: Stream<Item = Result<Bytes, UpdateError>> + Unpin,
+    {
+        let part = self.scratch.path().join(format!("part-{}", self.parts.fetch_add(1, Ordering::Relaxed)));
+        let written = self.write_part(&part, bytes, size).await;
+        let sha256 = match written {
+            Ok(found) if expected.is_none_or(|expected| expected == found) => found,
+            Ok(_) => {
+                let _ = tokio::fs::remove_file(&part).await;
+                return Err(UpdateError::Unavailable(
+                    "the content does not have the hash that was announced".to_owned(),
+                ));
+            }
+            Err(error) => {
+                let _ = tokio::fs::remove_file(&part).await;
+                return Err(error);
+            }
+        };
+        tokio::fs::rename(&part, self.content(&sha256)).await?;
+        Ok(sha256)
+    }
+
+    async fn write_part<S>(&self, part: &Path, mut bytes: S, size: u64) -> Result<String, UpdateError>
+    where
+        S: Stream<Item = Result<Bytes, UpdateError>> + Unpin,
+    {
+        let (mut hash, mut written) = (Sha256::new(), 0u64);
+        let mut file = tokio::io::BufWriter::with_capacity(WRITE_BYTES, tokio::fs::File::create(part).await?);
+        while let Some(chunk) = bytes.try_next().await? {
+            written += chunk.len() as u64;
+            if written > size {
+                break;
+            }
+            hash.update(&chunk);
+            file.write_all(&chunk).await?;
+        }
+        if written != size {
+            return Err(UpdateError::Unavailable(format!("{written} bytes came instead of {size}")));
+        }
+        file.flush().await?;
+        file.get_ref().sync_all().await?;
+        Ok(hex::encode(hash.finalize()))
+    }
+}

@@ -1,0 +1,52 @@
+//! The HTTP client of plain HTTP sources.
+//!
+//! Web servers redirect a directory to its name with a slash and answer that with a page they make up. Such a page is
+//! no object, so this redirect is not followed but told as 404.
+
+use async_trait::async_trait;
+use http::{StatusCode, header};
+use object_store::{
+    ClientOptions,
+    client::{HttpClient, HttpConnector, HttpError, HttpRequest, HttpResponse, HttpService},
+};
+use reqwest::redirect::{Attempt, Policy};
+
+use super::source::client;
+
+const REDIRECTS_MAX: usize = 5;
+
+#[derive(Debug)]
+pub(crate) struct Connector;
+
+impl HttpConnector for Connector {
+    fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
+        let client = client().redirect(Policy::custom(follow)).build();
+        let client = client.map_err(|error| object_store::Error::Generic { store: "HTTP", source: error.into() })?;
+        Ok(HttpClient::new(Objects(client)))
+    }
+}
+
+fn follow(attempt: Attempt<'_>) -> reqwest::redirect::Action {
+    let from = attempt.previous().last().map_or("", |url| url.path());
+    if attempt.url().path().strip_suffix('/') == Some(from) {
+        attempt.stop()
+    } else if attempt.previous().len() > REDIRECTS_MAX {
+        attempt.error("too many redirects")
+    } else {
+        attempt.follow()
+    }
+}
+
+#[derive(Debug)]
+struct Objects(reqwest::Client);
+
+#[async_trait]
+impl HttpService for Objects {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let mut response = self.0.call(request).await?;
+        if response.status().is_redirection() && response.headers().contains_key(header::LOCATION) {
+            *response.status_mut() = StatusCode::NOT_FOUND;
+        }
+        Ok(response)
+    }
+}

@@ -1,0 +1,114 @@
+//! What a key holds: the list of its objects, as it lies on disk and as peers copy it. Pure.
+//!
+//! Contents are named by their SHA-256, so equal contents are kept once, a copy can be verified, and every replica
+//! gives the same strong `ETag`.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
+
+use headers::ETag;
+use serde::{Deserialize, Serialize};
+
+use super::decide::Validators;
+use crate::key::Key;
+
+/// The version of the format that is written; others are not read, and the key is fetched anew.
+const FORMAT: u32 = 1;
+/// Longest path of an object below its key, in bytes.
+const PATH_BYTES_MAX: usize = 4096;
+
+/// All objects of a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Manifest {
+    format: u32,
+    key: Key,
+    /// By path below the key; the empty path is the key itself.
+    pub(crate) objects: BTreeMap<String, Object>,
+}
+
+/// One object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Object {
+    /// In bytes.
+    pub(crate) size: u64,
+    /// Of the content, in lower-case hexadecimal; also the name of the file it is in.
+    pub(crate) sha256: String,
+    /// Seconds since the Unix epoch.
+    pub(crate) modified: u64,
+    pub(crate) content_type: String,
+    /// What the upstream says changes with the content; empty if it says nothing.
+    pub(crate) validator: String,
+}
+
+impl Manifest {
+    pub(crate) fn new(key: Key, objects: BTreeMap<String, Object>) -> Self {
+        Self { format: FORMAT, key, objects }
+    }
+
+    /// Reads a manifest of `key` that came from a disk or a peer.
+    ///
+    /// # Errors
+    /// It is not one.
+    pub(crate) fn parse(bytes: &[u8], key: &Key) -> Result<Self, String> {
+        let manifest: Self = serde_json::from_slice(bytes).map_err(|error| format!("the manifest: {error}"))?;
+        if manifest.format != FORMAT || manifest.key != *key {
+            return Err("the manifest is of another format or key".to_owned());
+        }
+        match manifest.objects.iter().find(|(path, object)| path.len() > PATH_BYTES_MAX || !object.is_sound()) {
+            Some((path, _)) => Err(format!("the manifest has an unsound object {path:?}")),
+            None => Ok(manifest),
+        }
+    }
+
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a manifest is made of strings and numbers")
+    }
+}
+
+impl Object {
+    fn is_sound(&self) -> bool {
+        is_sha256(&self.sha256) && http::HeaderValue::from_str(&self.content_type).is_ok()
+    }
+
+    pub(crate) fn validators(&self) -> Validators {
+        let etag: ETag = format!("\"{}\"", &self.sha256[..32]).parse().expect("hexadecimal digits in quotes are a tag");
+        // Far beyond year 9999 is as good as any nonsense.
+        let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(self.modified.min(253_402_300_799));
+        Validators { size: self.size, etag, modified }
+    }
+}
+
+/// Whether `text` can be the name of a content.
+pub(crate) fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::providers::shelf::testing::key;
+
+    fn manifest(sha256: &str) -> Manifest {
+        let (content_type, validator) = ("text/plain".to_owned(), "v".to_owned());
+        let object = Object { size: 1, sha256: sha256.to_owned(), modified: 2, content_type, validator };
+        Manifest::new(key("a"), [("b/c".to_owned(), object)].into())
+    }
+
+    #[test]
+    fn a_manifest_survives_the_way_through_a_file() {
+        let written = manifest(&"0a".repeat(32));
+        assert_eq!(Manifest::parse(&written.to_bytes(), &key("a")), Ok(written));
+    }
+
+    #[test]
+    fn what_is_not_a_manifest_of_this_key_is_refused() {
+        let good = manifest(&"0a".repeat(32));
+        assert!(Manifest::parse(&good.to_bytes(), &key("b")).is_err());
+        assert!(Manifest::parse(b"{", &key("a")).is_err());
+        for bad in ["", "../../etc/passwd", &"0A".repeat(32), &"\u{fc}".repeat(32)] {
+            assert!(Manifest::parse(&manifest(bad).to_bytes(), &key("a")).is_err(), "{bad}");
+        }
+    }
+}

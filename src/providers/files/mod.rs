@@ -1,0 +1,191 @@
+//! Files: objects of a directory or an object store, copied to local disk and served from there.
+//!
+//! Without a key depth each object is a key of its own. With a depth of N, the first N components of a path are the key,
+//! and it holds all objects below; a path of fewer components is an object of its own. Concerns and where they live:
+//!
+//! | file | concern |
+//! | --- | --- |
+//! | `source`, `connector` | directories, HTTP servers, S3 and others |
+//! | `manifest` | what a key holds (pure) |
+//! | `cache` | keeping it on disk, changed in one step |
+//! | `fetch` | bringing it up to date, from the source or a peer |
+//! | `decide` | ranges and conditions (pure) |
+//! | `respond` | serving |
+
+mod cache;
+mod connector;
+mod decide;
+mod fetch;
+mod manifest;
+mod respond;
+mod source;
+#[cfg(test)]
+mod tests;
+
+use std::{fmt, io, path::PathBuf, sync::Arc};
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use http::{Method, Request, Response};
+
+use self::{
+    cache::{Cache, MANIFEST},
+    source::Source,
+};
+use super::{AllowList, shelf::Shelf};
+use crate::{
+    key::{Key, KeyError},
+    provider::{Body, Provider, ProviderError, ServeError, UpdateContext, UpdateError},
+};
+
+/// What a [`Files`] provider is set up with. Start from [`FilesConfig::new`] and change what has to differ.
+#[derive(Clone)]
+pub struct FilesConfig {
+    /// A directory, or a URL: `file:///directory`, `https://host/path`, `s3://bucket/path`. S3 takes its credentials and
+    /// endpoint from the usual `AWS_*` variables. A plain HTTP server cannot list, so a key depth needs one that speaks
+    /// WebDAV. Opening a URL installs ring as the process's rustls provider if it has none.
+    pub source: String,
+    /// Where copies are kept. Made if needed; one process at a time may use it. It may lie inside a source directory,
+    /// and is then not part of it.
+    pub data: PathBuf,
+    /// Further directories that are never served, such as the node's own, in case they lie inside the source. None by
+    /// default. One that does not exist is an error.
+    pub except: Vec<PathBuf>,
+    /// How many components of a path are the key, at least 1. `None`, the default: all.
+    pub key_depth: Option<usize>,
+    /// Which keys may be fetched. All by default.
+    pub allow: AllowList,
+}
+
+impl FilesConfig {
+    /// The defaults, for this source and data directory.
+    pub fn new(source: impl Into<String>, data: impl Into<PathBuf>) -> Self {
+        Self {
+            source: source.into(),
+            data: data.into(),
+            except: Vec::new(),
+            key_depth: None,
+            allow: AllowList::everything(),
+        }
+    }
+}
+
+impl fmt::Debug for FilesConfig {
+    /// Leaves out the source, which may carry a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FilesConfig")
+            .field("data", &self.data)
+            .field("except", &self.except)
+            .field("key_depth", &self.key_depth)
+            .field("allow", &self.allow)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a [`Files`] provider cannot be set up. Nothing but the data directory was touched.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FilesError {
+    /// The source cannot be used.
+    #[error("the source {source_name} cannot be used: {reason}")]
+    Source {
+        /// Which one.
+        source_name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The key depth is zero.
+    #[error("the key depth has to be at least 1")]
+    KeyDepth,
+    /// The data directory cannot be used.
+    #[error("the data directory {path}: {error}")]
+    Data {
+        /// Which one.
+        path: PathBuf,
+        /// What happened.
+        error: io::Error,
+    },
+}
+
+/// A provider of files; see the module.
+pub struct Files {
+    source: Arc<Source>,
+    key_depth: Option<usize>,
+    allow: AllowList,
+    cache: Arc<Cache>,
+}
+
+impl Files {
+    /// Checks the configuration, opens the data directory and sweeps out what a crash left in it. Blocks for as long as
+    /// that takes.
+    ///
+    /// # Errors
+    /// See [`FilesError`].
+    pub fn open(config: FilesConfig) -> Result<Self, FilesError> {
+        if config.key_depth == Some(0) {
+            return Err(FilesError::KeyDepth);
+        }
+        let at = |error| FilesError::Data { path: config.data.clone(), error };
+        let shelf = Shelf::open(&config.data).map_err(at)?;
+        let mut except = vec![shelf.root().to_owned()];
+        for path in config.except {
+            except.push(path.canonicalize().map_err(|error| FilesError::Data { path, error })?);
+        }
+        let source = Source::open(&config.source, &except)?;
+        Ok(Self {
+            source: Arc::new(source),
+            key_depth: config.key_depth,
+            allow: config.allow,
+            cache: Arc::new(Cache::new(shelf)),
+        })
+    }
+
+    /// Whether `key` stands for everything below it.
+    fn is_prefix(&self, key: &Key) -> bool {
+        self.key_depth.is_some_and(|depth| key.components().count() >= depth)
+    }
+}
+
+#[async_trait]
+impl Provider for Files {
+    fn key_of(&self, path: &str) -> Result<Key, KeyError> {
+        let whole = Key::from_path(path)?;
+        let Some(depth) = self.key_depth else { return Ok(whole) };
+        Key::new(whole.components().take(depth).collect::<Vec<_>>().join("/"))
+    }
+
+    async fn has(&self, key: &Key) -> Result<bool, ProviderError> {
+        Ok(self.cache.shelf.holds(key, MANIFEST).await?)
+    }
+
+    fn keys(&self) -> BoxStream<'_, Result<Key, ProviderError>> {
+        self.cache.shelf.keys(MANIFEST)
+    }
+
+    async fn update(&self, key: &Key, context: UpdateContext) -> Result<(), UpdateError> {
+        self.allow.check(key)?;
+        if self.key_depth.is_some_and(|depth| key.components().count() > depth) {
+            return Err(UpdateError::Forbidden("a key has no more components than the key depth".to_owned()));
+        }
+        if context.peers().is_empty() {
+            self.fetch_from_source(key).await
+        } else {
+            self.copy_from_peers(key, &context).await
+        }
+    }
+
+    async fn remove(&self, key: &Key) -> Result<(), ProviderError> {
+        Ok(self.cache.remove(key).await?)
+    }
+
+    async fn serve(&self, key: &Key, request: Request<Body>) -> Result<Response<Body>, ServeError> {
+        self.respond(key, &request.into_parts().0).await
+    }
+
+    async fn export(&self, key: &Key, request: Request<Body>) -> Result<Response<Body>, ServeError> {
+        if request.method() != Method::GET {
+            return self.respond(key, &request.into_parts().0).await;
+        }
+        self.export_to_peer(key, request.uri().path()).await
+    }
+}

@@ -1,0 +1,135 @@
+//! Answering clients and peers from the copies on disk. Bodies are streamed in pieces, never read whole.
+
+use std::{io, ops::Range, sync::Arc};
+
+use futures::TryStreamExt;
+use headers::{AcceptRanges, ContentLength, ContentRange, HeaderMapExt, LastModified};
+use http::{HeaderValue, Method, Response, StatusCode, header, request::Parts};
+use http_body::Frame;
+use http_body_util::StreamBody;
+use tokio::{
+    fs::File,
+    io::{AsyncReadExt, AsyncSeekExt, SeekFrom},
+};
+use tokio_util::io::ReaderStream;
+
+use super::{
+    Files,
+    decide::{Answer, decide},
+    manifest::{Object, is_sha256},
+};
+use crate::{
+    key::Key,
+    provider::{Body, BoxError, ServeError, body, empty, full},
+};
+
+/// Size of the pieces that a file is read in.
+const CHUNK_BYTES: usize = 128 << 10;
+/// How often a file may vanish under a reader because an update replaced it.
+const ATTEMPTS: usize = 3;
+
+impl Files {
+    /// Answers a client.
+    pub(super) async fn respond(&self, key: &Key, request: &Parts) -> Result<Response<Body>, ServeError> {
+        if !self.cache.shelf.holds(key, super::cache::MANIFEST).await? {
+            self.cache.forget(key);
+            return Err(ServeError::NotHeld);
+        }
+        if request.method != Method::GET && request.method != Method::HEAD {
+            let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are possible here\n");
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return Ok(response);
+        }
+        for _ in 0..ATTEMPTS {
+            let manifest = self.cache.manifest(key).await?.ok_or(ServeError::NotHeld)?;
+            let object = path_below(key, request.uri.path()).and_then(|path| manifest.objects.get(&path).cloned());
+            let Some(object) = object else {
+                return Ok(plain(StatusCode::NOT_FOUND, "the key has no such object\n"));
+            };
+            match self.cache.open(key, &object.sha256).await {
+                Ok(file) => return Ok(answer(request, &object, file).await?),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => self.cache.forget(key),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(ServeError::Failed("a content that the manifest names is gone".into()))
+    }
+
+    /// Answers a peer: the manifest, or a content by its hash.
+    pub(super) async fn export_to_peer(&self, key: &Key, path: &str) -> Result<Response<Body>, ServeError> {
+        let manifest = self.cache.manifest(key).await?.ok_or(ServeError::NotHeld)?;
+        if path == "/manifest" {
+            return Ok(Response::new(full(Arc::unwrap_or_clone(manifest).to_bytes())));
+        }
+        let Some(sha256) = path.strip_prefix("/contents/").filter(|name| is_sha256(name)) else {
+            return Ok(plain(StatusCode::NOT_FOUND, "nothing here\n"));
+        };
+        match self.cache.open(key, sha256).await {
+            Ok(file) => {
+                let length = file.metadata().await?.len();
+                Ok(Response::new(stream(file, 0..length).await?))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(plain(StatusCode::NOT_FOUND, "replaced\n")),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// The path of an object below its key, from the path of a request.
+fn path_below(key: &Key, path: &str) -> Option<String> {
+    let path = Key::from_path(path).ok()?;
+    let rest = path.as_str().strip_prefix(key.as_str())?;
+    if rest.is_empty() { Some(String::new()) } else { rest.strip_prefix('/').map(str::to_owned) }
+}
+
+async fn answer(request: &Parts, object: &Object, file: File) -> io::Result<Response<Body>> {
+    let known = object.validators();
+    if file.metadata().await?.len() != object.size {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "a content does not have its size"));
+    }
+    let decision = decide(&request.method, &request.headers, &known);
+    let (status, range) = match decision {
+        Answer::Whole => (StatusCode::OK, 0..object.size),
+        Answer::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
+        Answer::NotModified => (StatusCode::NOT_MODIFIED, 0..0),
+        Answer::PreconditionFailed => return Ok(plain(StatusCode::PRECONDITION_FAILED, "")),
+        Answer::RangeNotSatisfiable => {
+            let mut response = plain(StatusCode::RANGE_NOT_SATISFIABLE, "");
+            response.headers_mut().typed_insert(ContentRange::unsatisfied_bytes(object.size));
+            return Ok(response);
+        }
+    };
+    let mut response = Response::new(empty());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.typed_insert(known.etag);
+    headers.typed_insert(LastModified::from(known.modified));
+    headers.typed_insert(AcceptRanges::bytes());
+    if status == StatusCode::NOT_MODIFIED {
+        return Ok(response);
+    }
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_str(&object.content_type).map_err(io::Error::other)?);
+    headers.typed_insert(ContentLength(range.end - range.start));
+    if status == StatusCode::PARTIAL_CONTENT {
+        headers.typed_insert(ContentRange::bytes(range.clone(), object.size).map_err(io::Error::other)?);
+    }
+    if request.method == Method::GET {
+        *response.body_mut() = stream(file, range).await?;
+    }
+    Ok(response)
+}
+
+async fn stream(mut file: File, range: Range<u64>) -> io::Result<Body> {
+    if range.start > 0 {
+        file.seek(SeekFrom::Start(range.start)).await?;
+    }
+    let bytes = ReaderStream::with_capacity(file.take(range.end - range.start), CHUNK_BYTES);
+    Ok(body(StreamBody::new(bytes.map_ok(Frame::data).map_err(BoxError::from))))
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
+    let mut response = Response::new(full(text));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}

@@ -1,0 +1,286 @@
+//! Where objects come from: a directory, or any store that `object_store` speaks to.
+//!
+//! A directory is read by code of its own, because `object_store` follows symbolic links wherever they lead. Here a
+//! link counts only if it stays inside the directory, and what this provider itself keeps is never part of a source.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
+
+use bytes::Bytes;
+use futures::{
+    StreamExt, TryStreamExt,
+    stream::{self, BoxStream},
+};
+use object_store::{
+    Attribute, ClientOptions, ObjectMeta, ObjectStore, ObjectStoreExt, RetryConfig, aws::AmazonS3Builder,
+    http::HttpBuilder, path::Path as StorePath,
+};
+use tokio_util::io::ReaderStream;
+use url::Url;
+
+use super::{FilesError, connector::Connector};
+use crate::{key::Key, provider::UpdateError, providers::shelf::blocking};
+
+/// Most objects that one key may hold.
+pub(crate) const OBJECTS_MAX: usize = 1_000_000;
+const CHUNK_BYTES: usize = 256 << 10;
+/// The node retries with a back-off of its own, so the store gives up soon.
+const RETRIES: usize = 2;
+const RETRY_TIMEOUT: Duration = Duration::from_secs(15);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What the source says of an object without reading it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Upstream {
+    /// In bytes.
+    pub(crate) size: u64,
+    /// Seconds since the Unix epoch.
+    pub(crate) modified: u64,
+    /// Changes with the content; empty if the source says nothing of the kind.
+    pub(crate) validator: String,
+}
+
+/// The content of an object, and what it is said to be.
+pub(crate) struct Content {
+    pub(crate) upstream: Upstream,
+    pub(crate) content_type: Option<String>,
+    pub(crate) bytes: BoxStream<'static, Result<Bytes, UpdateError>>,
+}
+
+/// A source of objects.
+#[derive(Debug, Clone)]
+pub(crate) enum Source {
+    Directory { root: PathBuf, except: Arc<[PathBuf]> },
+    Store { store: Arc<dyn ObjectStore>, prefix: StorePath },
+}
+
+impl Source {
+    /// Opens `text`, a directory or a URL. What lies below one of `except`, absolute paths without links, is not part of it.
+    ///
+    /// # Errors
+    /// [`FilesError::Source`].
+    pub(crate) fn open(text: &str, except: &[PathBuf]) -> Result<Self, FilesError> {
+        let wrong = |reason: String| FilesError::Source { source_name: text.to_owned(), reason };
+        let url = match Url::parse(text) {
+            Ok(url) if text.contains("://") => url,
+            _ => return Self::directory(Path::new(text), except).map_err(wrong),
+        };
+        match url.scheme() {
+            "file" => {
+                let path = url.to_file_path().map_err(|()| wrong("it is no path".to_owned()))?;
+                Self::directory(&path, except).map_err(wrong)
+            }
+            _ => Self::store(&url).map_err(|error| wrong(error.to_string())),
+        }
+    }
+
+    fn directory(path: &Path, except: &[PathBuf]) -> Result<Self, String> {
+        let root = path.canonicalize().map_err(|error| error.to_string())?;
+        if !root.is_dir() {
+            return Err("it is no directory".to_owned());
+        }
+        if is_below(&root, except) {
+            return Err("it lies inside a directory that is not to be served".to_owned());
+        }
+        Ok(Self::Directory { root, except: except.into() })
+    }
+
+    fn store(url: &Url) -> object_store::Result<Self> {
+        // An HTTP client cannot even be built without one. If the process has chosen one, that stands.
+        if rustls::crypto::CryptoProvider::get_default().is_none() {
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
+        let retry = RetryConfig { max_retries: RETRIES, retry_timeout: RETRY_TIMEOUT, ..RetryConfig::default() };
+        let (scheme, prefix) = object_store::ObjectStoreScheme::parse(url)?;
+        let store: Arc<dyn ObjectStore> = match scheme {
+            object_store::ObjectStoreScheme::Http => {
+                let options = timeouts(ClientOptions::new()).with_allow_http(url.scheme() == "http");
+                let builder = HttpBuilder::new().with_url(&url[..url::Position::BeforePath]).with_retry(retry);
+                Arc::new(builder.with_client_options(options).with_http_connector(Connector).build()?)
+            }
+            object_store::ObjectStoreScheme::AmazonS3 => {
+                let builder = AmazonS3Builder::from_env().with_url(url.as_str()).with_retry(retry);
+                Arc::new(builder.build()?)
+            }
+            _ => Arc::from(object_store::parse_url(url)?.0),
+        };
+        Ok(Self::Store { store, prefix })
+    }
+
+    /// What the source says of the object `path`.
+    ///
+    /// # Errors
+    /// [`UpdateError::NotFound`] if there is none, which includes directories.
+    pub(crate) async fn head(&self, path: &Key) -> Result<Upstream, UpdateError> {
+        match self {
+            Self::Directory { .. } => self.file(path).await.map(|(_, upstream)| upstream),
+            Self::Store { store, .. } => {
+                store.head(&self.location(path)?).await.map(|meta| upstream_of(&meta)).map_err(failure)
+            }
+        }
+    }
+
+    /// The content of the object `path`.
+    ///
+    /// # Errors
+    /// As [`Source::head`].
+    pub(crate) async fn read(&self, path: &Key) -> Result<Content, UpdateError> {
+        match self {
+            Self::Directory { .. } => {
+                let (file, upstream) = self.file(path).await?;
+                let file = tokio::fs::File::open(file).await.map_err(io_failure)?;
+                let bytes = ReaderStream::with_capacity(file, CHUNK_BYTES).map_err(io_failure).boxed();
+                Ok(Content { upstream, content_type: None, bytes })
+            }
+            Self::Store { store, .. } => {
+                let got = store.get(&self.location(path)?).await.map_err(failure)?;
+                let upstream = upstream_of(&got.meta);
+                let content_type = got.attributes.get(&Attribute::ContentType).map(|value| value.as_ref().to_owned());
+                Ok(Content { upstream, content_type, bytes: got.into_stream().map_err(failure).boxed() })
+            }
+        }
+    }
+
+    /// All objects below `prefix`, by their path below it.
+    ///
+    /// # Errors
+    /// The source cannot list, or there are more than [`OBJECTS_MAX`].
+    pub(crate) async fn list(&self, prefix: &Key) -> Result<BTreeMap<String, Upstream>, UpdateError> {
+        let found: BoxStream<'_, Result<(String, Upstream), UpdateError>> = match self {
+            Self::Directory { root, except } => {
+                let (root, except, below) = (root.clone(), Arc::clone(except), root.join(prefix.as_str()));
+                let found = blocking(move || walk(&root, &except, &below)).await.map_err(io_failure)?;
+                stream::iter(found.into_iter().map(Ok)).boxed()
+            }
+            Self::Store { store, .. } => {
+                let at = self.location(prefix)?;
+                let start = at.as_ref().len() + 1;
+                let listed = store.list(Some(&at)).map_err(failure);
+                let named = listed.map_ok(move |meta| {
+                    (meta.location.as_ref().get(start..).unwrap_or_default().to_owned(), upstream_of(&meta))
+                });
+                named.boxed()
+            }
+        };
+        let mut found = found;
+        let mut objects = BTreeMap::new();
+        while let Some((path, upstream)) = found.try_next().await? {
+            // Only what a request can name is worth keeping.
+            if Key::new(format!("{prefix}/{path}")).is_ok() {
+                objects.insert(path, upstream);
+            }
+            if objects.len() > OBJECTS_MAX {
+                return Err(UpdateError::Failed(format!("{prefix} has more than {OBJECTS_MAX} objects")));
+            }
+        }
+        Ok(objects)
+    }
+
+    /// The file behind `path` in a directory: a regular one, inside the directory, outside of what is excepted.
+    async fn file(&self, path: &Key) -> Result<(PathBuf, Upstream), UpdateError> {
+        let Self::Directory { root, except } = self else { unreachable!("only asked of directories") };
+        let (root, except, wanted) = (root.clone(), Arc::clone(except), root.join(path.as_str()));
+        blocking(move || regular(&root, &except, &wanted)).await.map_err(io_failure)
+    }
+
+    fn location(&self, path: &Key) -> Result<StorePath, UpdateError> {
+        let Self::Store { prefix, .. } = self else { unreachable!("only asked of stores") };
+        let text = if prefix.is_root() { path.as_str().to_owned() } else { format!("{prefix}/{path}") };
+        StorePath::parse(text).map_err(|_| UpdateError::NotFound)
+    }
+}
+
+fn timeouts(options: ClientOptions) -> ClientOptions {
+    options.with_timeout_disabled().with_connect_timeout(CONNECT_TIMEOUT).with_read_timeout(READ_TIMEOUT)
+}
+
+pub(crate) fn client() -> reqwest::ClientBuilder {
+    reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).read_timeout(READ_TIMEOUT)
+}
+
+fn upstream_of(meta: &ObjectMeta) -> Upstream {
+    let modified = u64::try_from(meta.last_modified.timestamp()).unwrap_or(0);
+    // A server that tells neither tag nor date leaves nothing to compare.
+    let validator = match &meta.e_tag {
+        Some(tag) => tag.clone(),
+        None if modified > 0 => meta.last_modified.to_rfc3339(),
+        None => String::new(),
+    };
+    Upstream { size: meta.size, modified, validator }
+}
+
+fn failure(error: object_store::Error) -> UpdateError {
+    use object_store::Error as E;
+    match error {
+        E::NotFound { .. } | E::InvalidPath { .. } => UpdateError::NotFound,
+        E::PermissionDenied { .. } | E::Unauthenticated { .. } => {
+            UpdateError::Forbidden(format!("the origin refuses it: {error}"))
+        }
+        E::NotSupported { .. } | E::NotImplemented { .. } => UpdateError::Failed(error.to_string()),
+        _ => UpdateError::Unavailable(error.to_string()),
+    }
+}
+
+fn io_failure(error: io::Error) -> UpdateError {
+    use io::ErrorKind as K;
+    match error.kind() {
+        K::NotFound | K::NotADirectory | K::InvalidFilename | K::IsADirectory => UpdateError::NotFound,
+        _ => UpdateError::Failed(error.to_string()),
+    }
+}
+
+fn is_below(path: &Path, directories: &[PathBuf]) -> bool {
+    directories.iter().any(|directory| path.starts_with(directory))
+}
+
+fn regular(root: &Path, except: &[PathBuf], wanted: &Path) -> io::Result<(PathBuf, Upstream)> {
+    let path = wanted.canonicalize()?;
+    let meta = fs::metadata(&path)?;
+    if !path.starts_with(root) || is_below(&path, except) || !meta.is_file() {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    let since = meta.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let upstream = Upstream {
+        size: meta.len(),
+        modified: since.as_secs(),
+        validator: format!("{}-{}", since.as_nanos(), meta.len()),
+    };
+    Ok((path, upstream))
+}
+
+fn walk(root: &Path, except: &[PathBuf], below: &Path) -> io::Result<Vec<(String, Upstream)>> {
+    // A key may lead through a link out of the directory.
+    let start = below.canonicalize()?;
+    if !start.starts_with(root) {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    let (mut found, mut open) = (Vec::new(), vec![(start, String::new())]);
+    while let Some((dir, name)) = open.pop() {
+        if is_below(&dir, except) {
+            continue;
+        }
+        for entry in fs::read_dir(&dir)? {
+            let entry = entry?;
+            let Ok(file_name) = entry.file_name().into_string() else {
+                tracing::warn!(path = %entry.path().display(), "passed over: its name is not UTF-8");
+                continue;
+            };
+            let path = if name.is_empty() { file_name } else { format!("{name}/{file_name}") };
+            if entry.file_type()?.is_dir() {
+                open.push((entry.path(), path));
+            } else if let Ok((_, upstream)) = regular(root, except, &entry.path()) {
+                found.push((path, upstream));
+            }
+            if found.len() > OBJECTS_MAX {
+                return Err(io::Error::other(format!("more than {OBJECTS_MAX} objects")));
+            }
+        }
+    }
+    Ok(found)
+}

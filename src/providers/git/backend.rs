@@ -1,0 +1,190 @@
+//! Serving a mirror through `git http-backend`, git's own CGI program.
+//!
+//! ```text
+//!  request body --> stdin  [ http-backend -> upload-pack -> pack-objects ]  stdout --> head, response body
+//! ```
+//!
+//! Both bodies are streamed, so a repository of any size takes a few buffers. Each exchange is a process group that
+//! lives exactly as long as the response body: a client that goes away takes it along. There are at most so many at a
+//! time; further requests wait for their turn.
+
+use std::{io, path::Path, process::Stdio, sync::Arc};
+
+use bytes::{Bytes, BytesMut};
+use futures::{Stream, stream};
+use http::{HeaderMap, Method, Request, Response, header, request};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    process::{ChildStdin, ChildStdout, Command},
+    sync::{OwnedSemaphorePermit, Semaphore},
+};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{
+    cgi::{HEAD_BYTES_MAX, parse_head},
+    process::{Group, Program, tail},
+};
+use crate::provider::{Body, BoxError, ServeError, body, empty};
+
+/// Size of the pieces that the response is read in.
+const CHUNK_BYTES: usize = 64 << 10;
+/// Longest header value that is handed to git.
+const VALUE_BYTES_MAX: usize = 1 << 10;
+
+/// Runs `http-backend`, so many at a time.
+#[derive(Debug)]
+pub(crate) struct Backend {
+    program: Program,
+    turns: Arc<Semaphore>,
+}
+
+impl Backend {
+    pub(crate) fn new(program: Program, at_once: usize) -> Self {
+        Self { program, turns: Arc::new(Semaphore::new(at_once.clamp(1, Semaphore::MAX_PERMITS))) }
+    }
+
+    /// Answers `request` for the mirror in `slot`, which has checked that it is a fetch. `service` is the tail of the
+    /// path, such as `/info/refs`.
+    ///
+    /// # Errors
+    /// git cannot be run, or cannot read the mirror.
+    pub(crate) async fn exchange(
+        &self,
+        slot: &Path,
+        service: &str,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, ServeError> {
+        let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|error| ServeError::Failed(error.into()))?;
+        let (head, request_body) = request.into_parts();
+        let mut group = Group::spawn(&mut self.command(slot, service, &head))?;
+        let stdin = group.child.stdin.take().expect("piped by `command`");
+        let stdout = group.child.stdout.take().expect("piped by `command`");
+        let stderr = group.child.stderr.take().expect("piped by `command`");
+        let mut reply = Reply {
+            group,
+            stdout,
+            buffer: BytesMut::new(),
+            request: AbortOnDropHandle::new(tokio::spawn(pump(request_body, stdin))),
+            complaints: Some(AbortOnDropHandle::new(tokio::spawn(tail(stderr)))),
+            _turn: turn,
+        };
+        let parts = reply.head().await?;
+        if parts.status.is_server_error() || parts.status == http::StatusCode::NOT_FOUND {
+            let complaints = reply.complaints().await;
+            return Err(ServeError::Failed(format!("git answered {}: {complaints}", parts.status).into()));
+        }
+        let reply = if head.method == Method::HEAD { empty() } else { body(StreamBody::new(reply.frames())) };
+        Ok(Response::from_parts(parts, reply))
+    }
+
+    fn command(&self, slot: &Path, service: &str, head: &request::Parts) -> Command {
+        let mut command = self.program.command(["http-backend"], None);
+        let name = slot.file_name().expect("a slot has a name").to_string_lossy();
+        command
+            .stdin(Stdio::piped())
+            .env("GIT_PROJECT_ROOT", slot.parent().expect("a slot has a parent"))
+            .env("GIT_HTTP_EXPORT_ALL", "1")
+            .env("GATEWAY_INTERFACE", "CGI/1.1")
+            .env("SERVER_PROTOCOL", "HTTP/1.1")
+            .env("PATH_INFO", format!("/{name}{service}"))
+            .env("REQUEST_METHOD", head.method.as_str())
+            .env("QUERY_STRING", head.uri.query().unwrap_or(""));
+        let passed_on = [
+            ("CONTENT_TYPE", "content-type"),
+            ("CONTENT_LENGTH", "content-length"),
+            ("HTTP_CONTENT_ENCODING", "content-encoding"),
+            ("GIT_PROTOCOL", "git-protocol"),
+        ];
+        for (variable, name) in passed_on {
+            if let Some(value) = plain(&head.headers, name) {
+                command.env(variable, value);
+            }
+        }
+        command
+    }
+}
+
+/// The value of a header if it is short, printable text.
+fn plain<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name)?.to_str().ok().filter(|value| value.len() <= VALUE_BYTES_MAX)
+}
+
+/// Carries the request body into the process. One that breaks off makes the answer fail, whatever git made of the rest.
+async fn pump(mut body: Body, mut stdin: ChildStdin) -> Result<(), BoxError> {
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame?.into_data()
+            && stdin.write_all(&data).await.is_err()
+        {
+            // git has read what it wanted; what it thinks of the rest is in its answer.
+            return Ok(());
+        }
+    }
+    let _ = stdin.shutdown().await;
+    Ok(())
+}
+
+/// A running exchange. Dropping it kills the processes first.
+struct Reply {
+    group: Group,
+    stdout: ChildStdout,
+    /// What was read and not yet passed on.
+    buffer: BytesMut,
+    request: AbortOnDropHandle<Result<(), BoxError>>,
+    complaints: Option<AbortOnDropHandle<String>>,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl Reply {
+    async fn head(&mut self) -> Result<http::response::Parts, ServeError> {
+        loop {
+            let wrong = |reason| ServeError::Failed(format!("git's answer cannot be read: {reason}").into());
+            if let Some((mut parts, length)) = parse_head(&self.buffer).map_err(wrong)? {
+                let _ = self.buffer.split_to(length);
+                parts.headers.remove(header::CONNECTION);
+                return Ok(parts);
+            }
+            self.buffer.reserve(HEAD_BYTES_MAX);
+            if self.stdout.read_buf(&mut self.buffer).await? == 0 {
+                let complaints = self.complaints().await;
+                return Err(ServeError::Failed(format!("git did not answer: {complaints}").into()));
+            }
+        }
+    }
+
+    fn frames(self) -> impl Stream<Item = Result<Frame<Bytes>, BoxError>> + Send {
+        stream::try_unfold(self, |mut reply| async move {
+            Ok(reply.chunk().await?.map(|bytes| (Frame::data(bytes), reply)))
+        })
+    }
+
+    async fn chunk(&mut self) -> Result<Option<Bytes>, BoxError> {
+        if self.buffer.is_empty() {
+            self.buffer.reserve(CHUNK_BYTES);
+            if self.stdout.read_buf(&mut self.buffer).await? == 0 {
+                return self.end().await.map(|()| None);
+            }
+        }
+        Ok(Some(self.buffer.split().freeze()))
+    }
+
+    /// The body is whole only if both git and the request ended well.
+    async fn end(&mut self) -> Result<(), BoxError> {
+        let status = self.group.wait().await?;
+        if self.request.is_finished() {
+            (&mut self.request).await.map_err(io::Error::other)??;
+        }
+        if status.success() {
+            return Ok(());
+        }
+        Err(format!("git http-backend ended with {status}: {}", self.complaints().await).into())
+    }
+
+    async fn complaints(&mut self) -> String {
+        let Some(complaints) = self.complaints.take() else { return String::new() };
+        let text = complaints.await.unwrap_or_default();
+        tracing::debug!(complaints = text.trim(), "git http-backend");
+        text.trim().to_owned()
+    }
+}

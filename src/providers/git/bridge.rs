@@ -1,0 +1,109 @@
+//! A way for git to fetch from another node of the cluster.
+//!
+//! git speaks HTTP, nodes speak their own transport. A bridge is a small HTTP server on the loopback interface that
+//! lives as long as one update does and hands each request to [`UpdateContext::fetch`]:
+//!
+//! ```text
+//!  git fetch --http--> bridge --UpdateContext::fetch--> peer's export --> git http-backend there
+//! ```
+//!
+//! Other programs on this machine can reach the port but do not know the token in the path. The bridge runs inside
+//! the future of the update and spawns nothing, so it ends with it.
+
+use std::{convert::Infallible, io, net::Ipv4Addr};
+
+use futures::{StreamExt, stream::FuturesUnordered};
+use http::{HeaderName, Request, Response, StatusCode, Uri, header};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+
+use super::template::{Remote, Scheme};
+use crate::{
+    key::{Key, NodeName},
+    provider::{Body, BoxError, UpdateContext, body, full},
+};
+
+/// Connections at a time; git uses one or two.
+const CONNECTIONS_MAX: usize = 8;
+
+/// Headers that belong to one connection (RFC 9110, section 7.6.1).
+const HOP_BY_HOP: [HeaderName; 6] =
+    [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE, header::TE, header::TRAILER, header::HOST];
+
+/// The server for one peer and one key.
+pub(crate) struct Bridge<'a> {
+    listener: TcpListener,
+    token: String,
+    context: &'a UpdateContext,
+    peer: &'a NodeName,
+    key: &'a Key,
+}
+
+impl<'a> Bridge<'a> {
+    /// Opens a port.
+    pub(crate) async fn open(context: &'a UpdateContext, peer: &'a NodeName, key: &'a Key) -> io::Result<Self> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+        Ok(Self { listener, token: hex::encode(rand::random::<[u8; 16]>()), context, peer, key })
+    }
+
+    /// Where git finds the key.
+    pub(crate) fn remote(&self) -> io::Result<Remote> {
+        let origin = format!("http://{}/", self.listener.local_addr()?);
+        let url = format!("{origin}{}/{}.git", self.token, self.key);
+        Ok(Remote { url, origin, authorization: None, scheme: Scheme::Http, proxied: false })
+    }
+
+    /// Serves until it is dropped.
+    pub(crate) async fn run(&self) -> Infallible {
+        let mut connections = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                accepted = self.listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
+                    Ok((stream, _)) => connections.push(self.connection(stream)),
+                    Err(error) => tracing::debug!(%error, "a connection was lost before it began"),
+                },
+                Some(()) = connections.next() => {}
+            }
+        }
+    }
+
+    async fn connection(&self, stream: TcpStream) {
+        let service = service_fn(|request| self.answer(request));
+        if let Err(error) = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await {
+            tracing::debug!(peer = %self.peer, key = %self.key, %error, "git broke off");
+        }
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+        let Some(request) = self.inward(request) else {
+            return Ok(plain(StatusCode::NOT_FOUND, "nothing here\n"));
+        };
+        Ok(self.context.fetch(self.peer, self.key, request).await.map_or_else(
+            |error: BoxError| {
+                tracing::debug!(peer = %self.peer, key = %self.key, %error, "the peer did not answer");
+                plain(StatusCode::BAD_GATEWAY, "the peer did not answer\n")
+            },
+            |mut response| {
+                HOP_BY_HOP.iter().for_each(|name| drop(response.headers_mut().remove(name)));
+                response
+            },
+        ))
+    }
+
+    /// The request as the peer gets it, without the token; `None` if it does not carry ours.
+    fn inward(&self, request: Request<Incoming>) -> Option<Request<Body>> {
+        let (mut parts, incoming) = request.into_parts();
+        let target = parts.uri.path_and_query()?.as_str();
+        let rest = target.strip_prefix('/')?.strip_prefix(self.token.as_str())?;
+        parts.uri = rest.starts_with('/').then(|| rest.parse::<Uri>().ok())??;
+        HOP_BY_HOP.iter().for_each(|name| drop(parts.headers.remove(name)));
+        Some(Request::from_parts(parts, body(incoming)))
+    }
+}
+
+fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
+    let mut response = Response::new(full(text));
+    *response.status_mut() = status;
+    response
+}

@@ -1,0 +1,241 @@
+//! Making and refreshing bare mirrors.
+//!
+//! A new mirror is cloned beside the store and moved into it when it is whole and on disk. A held one is first compared
+//! with the remote, which costs one question and usually ends there; otherwise it is fetched into in place, in one
+//! reference transaction, so that readers see the old references or the new ones. Objects that are no longer reachable
+//! stay: a reader may be in the middle of them.
+//!
+//! git that is killed leaves lock files and half packs behind. Only one update of a key runs at a time and nobody else
+//! writes to the store, so each begins by deleting them.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tokio::process::Command;
+
+use super::{
+    outcome::{classify, is_full_disk, is_reference_conflict},
+    process::{Outcome, Program, run},
+    template::{Remote, Scheme},
+};
+use crate::{
+    key::Key,
+    provider::UpdateError,
+    providers::shelf::{KEY_FILE, Shelf, blocking, sync, sync_tree},
+};
+
+/// Each refresh adds a pack; with more than this they are rolled into fewer, so that reading stays quick.
+const PACKS_MAX: usize = 24;
+
+/// All mirrors of a node.
+#[derive(Debug)]
+pub(crate) struct Mirrors {
+    pub(crate) program: Program,
+    pub(crate) shelf: Arc<Shelf>,
+}
+
+impl Mirrors {
+    /// Makes the mirror of `key` equal to `remote`, durably. Dropping the future kills git and leaves what was there.
+    ///
+    /// # Errors
+    /// What was there stays.
+    pub(crate) async fn bring(&self, key: &Key, remote: &Remote) -> Result<(), UpdateError> {
+        if !self.shelf.holds(key, KEY_FILE).await? {
+            return self.make(key, remote).await;
+        }
+        match self.refresh(key, remote).await {
+            // The mirror itself may be spoilt, and a new one heals that; on a full disk it would only make things worse.
+            Err(UpdateError::Failed(reason)) if !is_full_disk(&reason) => {
+                tracing::warn!(%key, %reason, "the mirror cannot be refreshed and is made anew");
+                self.make(key, remote).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn make(&self, key: &Key, remote: &Remote) -> Result<(), UpdateError> {
+        let scratch = self.shelf.scratch()?;
+        let path = path_text(scratch.path())?;
+        let clone = ["clone", "--quiet", "--mirror", "--template=", "--", &remote.url, &path];
+        succeed(run(&mut self.program.to_remote(clone, remote)).await?)?;
+        // Where it came from is the template's business, and may be another node next time.
+        let forget = ["--git-dir", &path, "config", "--remove-section", "remote.origin"];
+        succeed(run(&mut self.program.command(forget, None)).await?)?;
+        let (shelf, key) = (Arc::clone(&self.shelf), key.clone());
+        Ok(blocking(move || shelf.publish(&key, scratch)).await?)
+    }
+
+    async fn refresh(&self, key: &Key, remote: &Remote) -> Result<(), UpdateError> {
+        let slot = self.shelf.slot(key);
+        let path = path_text(&slot)?;
+        let swept = slot.clone();
+        blocking(move || sweep(&swept)).await?;
+        let theirs = run(&mut self.program.to_remote(["ls-remote", "--symref", "--", &remote.url], remote)).await?;
+        let theirs = succeed(theirs)?;
+        let ours = run(&mut self.program.command(["ls-remote", "--symref", "--", &path], Some(Scheme::File))).await?;
+        if !ours.success {
+            return Err(UpdateError::Failed(format!("the mirror cannot be read: {}", ours.stderr.trim())));
+        }
+        if theirs.digest == ours.digest {
+            tracing::debug!(%key, "the mirror is up to date");
+            return Ok(());
+        }
+        self.fetch(&path, remote).await?;
+        self.point_head(&path, &theirs.stdout).await?;
+        self.tidy(&slot, &path).await?;
+        Ok(blocking(move || sync_references(&slot)).await?)
+    }
+
+    async fn fetch(&self, path: &str, remote: &Remote) -> Result<(), UpdateError> {
+        let args = |atomic: &'static str| {
+            let fetch =
+                ["--git-dir", path, "fetch", "--quiet", "--prune", atomic, "--no-tags", "--no-write-fetch-head"];
+            [&fetch[..], &["--no-recurse-submodules", "--", &remote.url, "+refs/*:refs/*"]].concat()
+        };
+        let outcome = run(&mut self.program.to_remote(args("--atomic"), remote)).await?;
+        if outcome.success || !is_reference_conflict(&outcome.stderr) {
+            return succeed(outcome).map(drop);
+        }
+        // `a` became `a/b`: git cannot do that in one transaction, so the old ones are pruned first.
+        succeed(run(&mut self.program.to_remote(args("--no-atomic"), remote)).await?).map(drop)
+    }
+
+    /// Points HEAD to where the remote's points, as `ls-remote --symref` told it.
+    async fn point_head(&self, path: &str, advertised: &str) -> Result<(), UpdateError> {
+        let args = match head_of(advertised) {
+            Some(Head::Branch(branch)) => vec!["--git-dir", path, "symbolic-ref", "HEAD", branch],
+            Some(Head::Detached(id)) => vec!["--git-dir", path, "update-ref", "--no-deref", "HEAD", id],
+            None => return Ok(()),
+        };
+        let outcome = run(&mut self.program.command(args, None)).await?;
+        if !outcome.success {
+            // A detached HEAD may lie outside all references; the mirror is good without it.
+            tracing::debug!(path, complaint = outcome.stderr.trim(), "HEAD stays where it was");
+        }
+        Ok(())
+    }
+
+    /// Keeps the number of packs and of loose references small.
+    async fn tidy(&self, slot: &Path, path: &str) -> Result<(), UpdateError> {
+        let packs = slot.join("objects/pack");
+        if blocking(move || count_packs(&packs)).await? <= PACKS_MAX {
+            return Ok(());
+        }
+        let repack: [&[&str]; 2] = [&["repack", "--quiet", "-d", "--geometric=2"], &["pack-refs", "--all"]];
+        for job in repack {
+            let mut command: Command = self.program.command([&["--git-dir", path], job].concat(), None);
+            let outcome = run(&mut command).await?;
+            if !outcome.success {
+                tracing::warn!(path, complaint = outcome.stderr.trim(), "tidying a mirror failed");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn succeed(outcome: Outcome) -> Result<Outcome, UpdateError> {
+    if outcome.success { Ok(outcome) } else { Err(classify(&outcome.stderr)) }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Head<'t> {
+    Branch(&'t str),
+    Detached(&'t str),
+}
+
+fn head_of(advertised: &str) -> Option<Head<'_>> {
+    let lines = || advertised.lines().filter_map(|line| line.strip_suffix("\tHEAD"));
+    let branch = lines().find_map(|line| line.strip_prefix("ref: ")).filter(|name| name.starts_with("refs/"));
+    let id = || lines().find(|line| line.len() >= 40 && line.bytes().all(|b| b.is_ascii_hexdigit()));
+    branch.map(Head::Branch).or_else(|| id().map(Head::Detached))
+}
+
+fn path_text(path: &Path) -> io::Result<String> {
+    path.to_str().map(str::to_owned).ok_or_else(|| io::Error::other("the data directory's name is not UTF-8"))
+}
+
+/// Deletes what git leaves behind when it is killed.
+fn sweep(slot: &Path) -> io::Result<()> {
+    let locked = |path: &PathBuf| path.extension().is_some_and(|end| end == "lock");
+    for path in files(slot)?.into_iter().chain(files_below(&slot.join("refs"))?).filter(locked) {
+        fs::remove_file(path)?;
+    }
+    for path in files(&slot.join("objects/pack"))? {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        if name.starts_with("tmp_") || name.starts_with(".tmp-") || name.ends_with(".lock") {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+fn sync_references(slot: &Path) -> io::Result<()> {
+    sync_tree(&slot.join("refs"))?;
+    ["objects/pack", "objects", ""].iter().try_for_each(|dir| sync(&slot.join(dir)))
+}
+
+fn count_packs(dir: &Path) -> io::Result<usize> {
+    Ok(files(dir)?.iter().filter(|path| path.extension().is_some_and(|end| end == "pack")).count())
+}
+
+/// The files directly in `dir`, or none if it is not there.
+fn files(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    if !dir.try_exists()? {
+        return Ok(found);
+    }
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
+}
+
+fn files_below(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = files(dir)?;
+    if dir.try_exists()? {
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                found.extend(files_below(&entry.path())?);
+            }
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn head_is_read_from_the_advertisement() {
+        let id = "0123456789012345678901234567890123456789";
+        let text = format!("ref: refs/heads/main\tHEAD\n{id}\tHEAD\n{id}\trefs/heads/main\n");
+        assert_eq!(head_of(&text), Some(Head::Branch("refs/heads/main")));
+        assert_eq!(head_of(&format!("{id}\tHEAD\n{id}\trefs/heads/x\n")), Some(Head::Detached(id)));
+        assert_eq!(head_of(""), None);
+        assert_eq!(head_of("ref: --exec=x\tHEAD\n"), None);
+    }
+
+    #[test]
+    fn the_sweep_takes_locks_and_half_packs_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let leftovers =
+            ["packed-refs.lock", "refs/heads/a.lock", "objects/pack/tmp_pack_x", "objects/pack/.tmp-1-pack"];
+        let kept = ["HEAD", "refs/heads/a", "objects/pack/pack-1.pack"];
+        for name in leftovers.iter().chain(&kept) {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        sweep(dir.path()).unwrap();
+        assert!(leftovers.iter().all(|name| !dir.path().join(name).exists()));
+        assert!(kept.iter().all(|name| dir.path().join(name).exists()));
+    }
+}

@@ -1,0 +1,239 @@
+//! Git repositories: mirrored by the system's git, served to any git client over smart HTTP.
+//!
+//! A key is the path of a repository without `.git`. A template such as `https://{key}.git` says where keys come from;
+//! one that starts with `{key}` takes the host from the key. Concerns and where they live:
+//!
+//! | file | concern |
+//! | --- | --- |
+//! | `path` | from a request path to a key, and what the request wants (pure) |
+//! | `template` | from a key to a URL that the key cannot bend (pure) |
+//! | `mirror` | cloning and fetching |
+//! | `outcome` | what git meant when it failed (pure) |
+//! | `process` | running git, with a scrubbed environment, killed with all its children |
+//! | `backend`, `cgi` | serving through `git http-backend` |
+//! | `bridge` | fetching from another node |
+//!
+//! Served are clones and fetches, shallow and partial ones too. Pushes and the dumb protocol are refused.
+
+mod backend;
+mod bridge;
+mod cgi;
+mod mirror;
+mod outcome;
+mod path;
+mod process;
+mod template;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use http::{Method, Request, Response, StatusCode, header};
+
+use self::{backend::Backend, bridge::Bridge, mirror::Mirrors, path::Wish, process::Program, template::Template};
+use super::{
+    AllowList,
+    shelf::{KEY_FILE, Shelf},
+};
+use crate::{
+    key::{Key, KeyError, NodeName},
+    provider::{Body, Provider, ProviderError, ServeError, UpdateContext, UpdateError, full},
+};
+
+/// What a [`Git`] provider is set up with. Start from [`GitConfig::new`] and change what has to differ.
+#[derive(Clone)]
+pub struct GitConfig {
+    /// Where a key is fetched from: an `http`, `https` or `file` URL that contains `{key}` once, either as its host and
+    /// path (`https://{key}.git`) or in its path (`https://github.com/{key}.git`). A user and password in it are sent
+    /// to that host only, and kept out of arguments and files.
+    pub template: String,
+    /// Where mirrors are kept. Made if needed; one process at a time may use it.
+    pub data: PathBuf,
+    /// Which keys may be fetched. All by default. With a template that starts with `{key}`, anyone who can reach the
+    /// node chooses the host, so restrict it wherever clients are not trusted.
+    pub allow: AllowList,
+    /// The git program. `git` by default, looked up in `PATH`; 2.31 or later.
+    pub program: PathBuf,
+    /// How many requests are served at a time, at least 1; further ones wait. 64 by default: each is a git process that
+    /// may use a core and, for large repositories, some hundred megabytes.
+    pub serving_max: usize,
+    /// How long a transfer may stand still before it is given up; whole seconds. 5 minutes by default: a large upstream
+    /// thinks for a while before it sends anything.
+    pub stall: Duration,
+}
+
+impl GitConfig {
+    /// The defaults, for this template and data directory.
+    pub fn new(template: impl Into<String>, data: impl Into<PathBuf>) -> Self {
+        Self {
+            template: template.into(),
+            data: data.into(),
+            allow: AllowList::everything(),
+            program: "git".into(),
+            serving_max: 64,
+            stall: Duration::from_secs(300),
+        }
+    }
+}
+
+impl fmt::Debug for GitConfig {
+    /// Leaves out the template, which may carry a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GitConfig")
+            .field("data", &self.data)
+            .field("allow", &self.allow)
+            .field("program", &self.program)
+            .field("serving_max", &self.serving_max)
+            .field("stall", &self.stall)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a [`Git`] provider cannot be set up. Nothing but the data directory was touched.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum GitError {
+    /// The template breaks a rule; write another one.
+    #[error("the git template cannot be used: {0}")]
+    Template(String),
+    /// The data directory cannot be used.
+    #[error("the data directory {path}: {error}")]
+    Data {
+        /// Which one.
+        path: PathBuf,
+        /// What happened.
+        error: io::Error,
+    },
+    /// The git program cannot be run.
+    #[error("{program} cannot be run: {error}")]
+    Program {
+        /// Which one.
+        program: PathBuf,
+        /// What happened.
+        error: io::Error,
+    },
+}
+
+/// A provider of git repositories; see the module.
+pub struct Git {
+    template: Template,
+    allow: AllowList,
+    mirrors: Mirrors,
+    backend: Backend,
+}
+
+impl Git {
+    /// Checks the configuration, opens the data directory and sweeps out what a crash left in it. Blocks for as long as
+    /// that takes.
+    ///
+    /// # Errors
+    /// See [`GitError`].
+    pub fn open(config: GitConfig) -> Result<Self, GitError> {
+        let template = Template::parse(&config.template)?;
+        check_program(&config.program)?;
+        let at = |error| GitError::Data { path: config.data.clone(), error };
+        let shelf = Arc::new(Shelf::open(&config.data).map_err(at)?);
+        let program = Program::new(config.program, shelf.root(), config.stall).map_err(at)?;
+        let backend = Backend::new(program.clone(), config.serving_max);
+        Ok(Self { template, allow: config.allow, mirrors: Mirrors { program, shelf }, backend })
+    }
+
+    async fn copy(&self, key: &Key, context: &UpdateContext) -> Result<(), UpdateError> {
+        let mut reasons = Vec::new();
+        for peer in context.peers() {
+            match self.copy_from(peer, key, context).await {
+                Ok(()) => return Ok(()),
+                // No other peer has more room for us.
+                Err(UpdateError::Failed(reason)) if outcome::is_full_disk(&reason) => {
+                    return Err(UpdateError::Failed(reason));
+                }
+                Err(error) => reasons.push(format!("{peer}: {error}")),
+            }
+        }
+        Err(UpdateError::Unavailable(format!("no peer could be copied from: {}", reasons.join("; "))))
+    }
+
+    async fn copy_from(&self, peer: &NodeName, key: &Key, context: &UpdateContext) -> Result<(), UpdateError> {
+        let bridge = Bridge::open(context, peer, key).await?;
+        let remote = bridge.remote()?;
+        tokio::select! {
+            outcome = self.mirrors.bring(key, &remote) => outcome,
+            never = bridge.run() => match never {},
+        }
+    }
+}
+
+fn check_program(program: &Path) -> Result<(), GitError> {
+    let error = match std::process::Command::new(program).arg("--version").output() {
+        Ok(output) if output.status.success() => return Ok(()),
+        Ok(output) => io::Error::other(format!("it ended with {}", output.status)),
+        Err(error) => error,
+    };
+    Err(GitError::Program { program: program.to_owned(), error })
+}
+
+#[async_trait]
+impl Provider for Git {
+    fn key_of(&self, path: &str) -> Result<Key, KeyError> {
+        path::key_of(path, &self.template)
+    }
+
+    async fn has(&self, key: &Key) -> Result<bool, ProviderError> {
+        Ok(self.mirrors.shelf.holds(key, KEY_FILE).await?)
+    }
+
+    fn keys(&self) -> BoxStream<'_, Result<Key, ProviderError>> {
+        self.mirrors.shelf.keys(KEY_FILE)
+    }
+
+    async fn update(&self, key: &Key, context: UpdateContext) -> Result<(), UpdateError> {
+        let forbidden = |error: KeyError| UpdateError::Forbidden(error.to_string());
+        path::check(key).map_err(forbidden)?;
+        let remote = self.template.remote(key).map_err(forbidden)?;
+        self.allow.check(key)?;
+        match context.peers() {
+            [] => self.mirrors.bring(key, &remote).await,
+            _ => self.copy(key, &context).await,
+        }
+    }
+
+    async fn remove(&self, key: &Key) -> Result<(), ProviderError> {
+        Ok(self.mirrors.shelf.remove(key).await?)
+    }
+
+    async fn serve(&self, key: &Key, request: Request<Body>) -> Result<Response<Body>, ServeError> {
+        let slot = self.mirrors.shelf.slot(key);
+        if !self.mirrors.shelf.holds(key, KEY_FILE).await? {
+            return Err(ServeError::NotHeld);
+        }
+        match path::wish(request.method(), request.uri().path(), request.uri().query()) {
+            Wish::Advertisement => self.backend.exchange(&slot, "/info/refs", request).await,
+            Wish::UploadPack => self.backend.exchange(&slot, "/git-upload-pack", request).await,
+            Wish::Refused(status, text) => Ok(refusal(status, text)),
+        }
+    }
+
+    /// Fetching only reads, also where it is a POST.
+    fn is_idempotent(&self, request: &http::request::Parts) -> bool {
+        request.method.is_idempotent()
+            || (request.method == Method::POST && request.uri.path().ends_with("/git-upload-pack"))
+    }
+}
+
+fn refusal(status: StatusCode, text: &'static str) -> Response<Body> {
+    let mut response = Response::new(full(text));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain; charset=utf-8"));
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        headers.insert(header::ALLOW, header::HeaderValue::from_static("POST"));
+    }
+    response
+}

@@ -1,0 +1,202 @@
+//! Running the system's git: with nothing of this process's environment, and never outliving whoever wanted it.
+//!
+//! git starts programs of its own (`git-remote-https`, `index-pack`, `upload-pack`), so each run is a process group, and
+//! dropping a [`Group`] kills all of it. Settings come from one file that is written at start; the system's and the
+//! user's are not read, prompts and credential helpers are off, and only the protocol of the remote is allowed. What a
+//! run writes is read to its end but kept only in part.
+
+use std::{
+    ffi::OsStr,
+    io,
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use sha2::{Digest, Sha256};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    process::{Child, Command},
+};
+
+use super::template::{Remote, Scheme};
+use crate::provider::UpdateError;
+
+/// How much of a run's standard output is kept, from its beginning.
+const STDOUT_BYTES_KEPT: usize = 8 << 10;
+/// How much of a run's standard error is kept, from its end.
+pub(crate) const STDERR_BYTES_KEPT: usize = 16 << 10;
+
+/// What git may know of the environment: how to find programs, certificates and proxies.
+const PASSED_ON: &[&str] = &["PATH", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "GIT_EXEC_PATH"];
+const PROXIES: &[&str] =
+    &["http_proxy", "https_proxy", "all_proxy", "no_proxy", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"];
+
+/// The system's git and the settings it runs with.
+#[derive(Debug, Clone)]
+pub(crate) struct Program {
+    program: PathBuf,
+    settings: PathBuf,
+    home: PathBuf,
+}
+
+impl Program {
+    /// Writes the settings below `root`. Blocks.
+    pub(crate) fn new(program: PathBuf, root: &Path, stall: Duration) -> io::Result<Self> {
+        let (settings, home) = (root.join("gitconfig"), root.join("home"));
+        std::fs::create_dir_all(&home)?;
+        std::fs::write(&settings, settings_text(stall))?;
+        Ok(Self { program, settings, home })
+    }
+
+    /// A run of `git` with `args`, that may speak only `scheme`.
+    pub(crate) fn command<A: AsRef<OsStr>>(
+        &self,
+        args: impl IntoIterator<Item = A>,
+        scheme: Option<Scheme>,
+    ) -> Command {
+        let mut command = Command::new(&self.program);
+        let passed_on = PASSED_ON.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
+        let protocols = match scheme {
+            Some(Scheme::Http | Scheme::Https) => "http:https",
+            Some(Scheme::File) => "file",
+            None => "none",
+        };
+        command
+            .args(args)
+            .env_clear()
+            .envs(passed_on)
+            .env("LC_ALL", "C")
+            .env("HOME", &self.home)
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_CONFIG_GLOBAL", &self.settings)
+            .env("GIT_TERMINAL_PROMPT", "0")
+            .env("GIT_ALLOW_PROTOCOL", protocols)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true);
+        command
+    }
+
+    /// A run that talks to `remote`; credentials travel in the environment, where other users cannot read them.
+    pub(crate) fn to_remote<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>, remote: &Remote) -> Command {
+        let mut command = self.command(args, Some(remote.scheme));
+        if remote.proxied {
+            command.envs(PROXIES.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+        }
+        if let Some(authorization) = &remote.authorization {
+            command
+                .env("GIT_CONFIG_COUNT", "1")
+                .env("GIT_CONFIG_KEY_0", format!("http.{}.extraHeader", remote.origin))
+                .env("GIT_CONFIG_VALUE_0", format!("Authorization: {authorization}"));
+        }
+        command
+    }
+}
+
+fn settings_text(stall: Duration) -> String {
+    let seconds = stall.as_secs().max(1);
+    // Mirrors carry what the upstream has: objects are hashed and checked for completeness as they arrive, but not held
+    // to fsck's taste (transfer.fsckObjects), which many well-known repositories offend.
+    format!(
+        "# Written at every start; changes are lost.\n\
+         [core]\n\tfsync = all\n\tfsyncMethod = fsync\n\thooksPath = /dev/null\n\
+         [safe]\n\tdirectory = *\n\
+         [init]\n\tdefaultBranch = main\n\
+         [gc]\n\tauto = 0\n[maintenance]\n\tauto = false\n\
+         [fetch]\n\tunpackLimit = 1\n\tfsckObjects = false\n\
+         [transfer]\n\tfsckObjects = false\n\tbundleURI = false\n\
+         [uploadpack]\n\tallowFilter = true\n\tallowAnySHA1InWant = true\n\
+         [credential]\n\thelper =\n\
+         [protocol]\n\tallow = never\n[protocol \"ext\"]\n\tallow = never\n\
+         [http]\n\treceivepack = false\n\tlowSpeedLimit = 1\n\tlowSpeedTime = {seconds}\n"
+    )
+}
+
+/// A process and all it started. Dropping it kills them.
+#[derive(Debug)]
+pub(crate) struct Group {
+    pub(crate) child: Child,
+    id: Option<Pid>,
+}
+
+impl Group {
+    /// Starts `command`, which [`Program`] made.
+    pub(crate) fn spawn(command: &mut Command) -> io::Result<Self> {
+        let child = command.spawn()?;
+        let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        Ok(Self { child, id })
+    }
+
+    /// Waits for the process to end.
+    ///
+    /// Cancel-safe.
+    pub(crate) async fn wait(&mut self) -> io::Result<ExitStatus> {
+        let status = self.child.wait().await?;
+        // Its number is free for others from now on.
+        self.id = None;
+        Ok(status)
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(id) = self.id {
+            // It may be gone already.
+            let _ = kill_process_group(id, Signal::KILL);
+        }
+    }
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) success: bool,
+    /// The beginning of what it printed.
+    pub(crate) stdout: String,
+    /// A hash of all that it printed.
+    pub(crate) digest: [u8; 32],
+    /// The end of what it complained about.
+    pub(crate) stderr: String,
+}
+
+/// Runs `command` to its end. Dropping the future kills it.
+pub(crate) async fn run(command: &mut Command) -> Result<Outcome, UpdateError> {
+    let cannot = |error: io::Error| UpdateError::Failed(format!("git cannot be run: {error}"));
+    let mut group = Group::spawn(command).map_err(cannot)?;
+    let stdout = group.child.stdout.take().expect("piped by `Program::command`");
+    let stderr = group.child.stderr.take().expect("piped by `Program::command`");
+    let (out, complaint, status) = tokio::join!(digest(stdout), tail(stderr), group.wait());
+    let (stdout, digest) = out.map_err(cannot)?;
+    Ok(Outcome { success: status.map_err(cannot)?.success(), stdout, digest, stderr: complaint })
+}
+
+async fn digest(mut from: impl AsyncRead + Unpin) -> io::Result<(String, [u8; 32])> {
+    let (mut kept, mut hash, mut buffer) = (Vec::new(), Sha256::new(), vec![0; 16 << 10]);
+    loop {
+        match from.read(&mut buffer).await? {
+            0 => return Ok((String::from_utf8_lossy(&kept).into_owned(), hash.finalize().into())),
+            read => {
+                hash.update(&buffer[..read]);
+                let room = STDOUT_BYTES_KEPT - kept.len();
+                kept.extend_from_slice(&buffer[..read.min(room)]);
+            }
+        }
+    }
+}
+
+/// The last [`STDERR_BYTES_KEPT`] bytes of a stream; what was read before an error counts.
+pub(crate) async fn tail(mut from: impl AsyncRead + Unpin) -> String {
+    let (mut kept, mut buffer) = (Vec::new(), vec![0; 4 << 10]);
+    while let Ok(read) = from.read(&mut buffer).await
+        && read > 0
+    {
+        kept.extend_from_slice(&buffer[..read]);
+        let surplus = kept.len().saturating_sub(STDERR_BYTES_KEPT);
+        kept.drain(..surplus);
+    }
+    String::from_utf8_lossy(&kept).into_owned()
+}

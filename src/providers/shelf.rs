@@ -1,0 +1,370 @@
+//! How providers keep keys on disk: one directory for each key, whole or not there.
+//!
+//! ```text
+//! ROOT/held/3f/3fa4...   one slot for a key, named by the key's SHA-256; `datad-key` inside says which key it is
+//! ROOT/tmp/...           what is being made; swept at start
+//! ROOT/trash/...         what is being deleted; swept at start
+//! ```
+//!
+//! A slot appears by one `rename` of a directory that has been written and synced to disk before, so a crash at any
+//! moment leaves the previous slot or none, and readers never see half of one. Hashed names mean that no key is ever a
+//! path, that `a` and `a/b` do not get in each other's way, and that no directory grows without bound.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use futures::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use sha2::{Digest, Sha256};
+use tokio::fs::ReadDir;
+
+use crate::{
+    key::{KEY_BYTES_MAX, Key},
+    provider::ProviderError,
+};
+
+/// The file in a slot that says which key it holds.
+pub(crate) const KEY_FILE: &str = "datad-key";
+
+/// How often the deletion of a directory is tried while a program that was killed may still add to it.
+const REMOVE_ATTEMPTS: u32 = 50;
+/// How long to wait between two of those attempts.
+const REMOVE_PAUSE: Duration = Duration::from_millis(20);
+
+/// The directory of one provider. At most one process may use it at a time.
+#[derive(Debug)]
+pub(crate) struct Shelf {
+    root: PathBuf,
+    scratches: AtomicU64,
+}
+
+impl Shelf {
+    /// Opens or creates the directory and deletes what a crash left behind. Blocks.
+    pub(crate) fn open(root: &Path) -> io::Result<Self> {
+        for name in ["tmp", "trash"] {
+            let dir = root.join(name);
+            remove_tree(&dir)?;
+            fs::create_dir_all(&dir)?;
+        }
+        fs::create_dir_all(root.join("held"))?;
+        let root = root.canonicalize()?;
+        sync(&root)?;
+        Ok(Self { root, scratches: AtomicU64::new(0) })
+    }
+
+    /// The absolute path of the directory, without symbolic links.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where `key` is, or would be.
+    pub(crate) fn slot(&self, key: &Key) -> PathBuf {
+        let name = hex::encode(Sha256::digest(key.as_str()));
+        self.root.join("held").join(&name[..2]).join(name)
+    }
+
+    /// Whether the slot of `key` is there and has the file `marker`.
+    pub(crate) async fn holds(&self, key: &Key, marker: &str) -> io::Result<bool> {
+        tokio::fs::try_exists(self.slot(key).join(marker)).await
+    }
+
+    /// A fresh directory to build something in.
+    pub(crate) fn scratch(&self) -> io::Result<Scratch> {
+        let path = self.unused("tmp");
+        fs::create_dir(&path)?;
+        Ok(Scratch { path })
+    }
+
+    /// Puts what was built into the slot of `key`, replacing what is there in one step, and returns once it is durable.
+    /// Blocks.
+    pub(crate) fn publish(&self, key: &Key, scratch: Scratch) -> io::Result<()> {
+        fs::write(scratch.path().join(KEY_FILE), key.as_str())?;
+        sync_tree(scratch.path())?;
+        let slot = self.slot(key);
+        let shelf = slot.parent().expect("a slot is two levels below the root");
+        fs::create_dir_all(shelf)?;
+        match fs::rename(scratch.path(), &slot) {
+            Ok(()) => {}
+            // Something is there: swap the two, and the old one is deleted with the scratch.
+            Err(_) if slot.exists() => renameat_with(CWD, scratch.path(), CWD, &slot, RenameFlags::EXCHANGE)?,
+            Err(error) => return Err(error),
+        }
+        sync(shelf)?;
+        sync(&self.root.join("held"))
+    }
+
+    /// Deletes the slot of `key`: gone for good as soon as it is renamed, its bytes freed before this returns.
+    pub(crate) async fn remove(&self, key: &Key) -> io::Result<()> {
+        let (slot, trash) = (self.slot(key), self.unused("trash"));
+        blocking(move || {
+            match fs::rename(&slot, &trash) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                other => other?,
+            }
+            sync(slot.parent().expect("a slot is two levels below the root"))?;
+            remove_tree(&trash)
+        })
+        .await
+    }
+
+    /// The keys of all slots that have the file `marker`, found while the stream is read.
+    pub(crate) fn keys(&self, marker: &'static str) -> BoxStream<'_, Result<Key, ProviderError>> {
+        let walk = Walk { held: self.root.join("held"), outer: None, inner: None, marker };
+        stream::unfold(Some(walk), |walk| async move {
+            let mut walk = walk?;
+            match walk.next().await {
+                Ok(Some(key)) => Some((key, Some(walk))),
+                Ok(None) => None,
+                Err(error) => Some((Err(error.into()), None)),
+            }
+        })
+        .boxed()
+    }
+
+    fn unused(&self, place: &str) -> PathBuf {
+        let number = self.scratches.fetch_add(1, Ordering::Relaxed);
+        self.root.join(place).join(number.to_string())
+    }
+}
+
+/// The walk over all slots: two levels of directories, one entry at a time.
+struct Walk {
+    held: PathBuf,
+    outer: Option<ReadDir>,
+    inner: Option<ReadDir>,
+    marker: &'static str,
+}
+
+impl Walk {
+    async fn next(&mut self) -> io::Result<Option<Result<Key, ProviderError>>> {
+        loop {
+            if let Some(inner) = &mut self.inner {
+                match inner.next_entry().await? {
+                    Some(entry) => match self.key_in(&entry.path()).await {
+                        Some(key) => return Ok(Some(key)),
+                        None => continue,
+                    },
+                    None => self.inner = None,
+                }
+            }
+            if self.outer.is_none() {
+                self.outer = Some(tokio::fs::read_dir(&self.held).await?);
+            }
+            let outer = self.outer.as_mut().expect("set above");
+            match outer.next_entry().await? {
+                Some(entry) if entry.file_type().await?.is_dir() => {
+                    self.inner = Some(tokio::fs::read_dir(entry.path()).await?);
+                }
+                Some(_) => {}
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// `None` for a slot that is not complete, or that vanished meanwhile.
+    async fn key_in(&self, slot: &Path) -> Option<Result<Key, ProviderError>> {
+        if !tokio::fs::try_exists(slot.join(self.marker)).await.ok()? {
+            return None;
+        }
+        let text = match tokio::fs::read_to_string(slot.join(KEY_FILE)).await {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => return Some(Err(error.into())),
+        };
+        let shown: String = text.chars().take(KEY_BYTES_MAX).collect();
+        Some(Key::new(text).map_err(|error| ProviderError::new(format!("{shown:?} in {}: {error}", slot.display()))))
+    }
+}
+
+/// A directory that is deleted, with all that is in it, when this is dropped, unless it was published before.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    path: PathBuf,
+}
+
+impl Scratch {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let path = std::mem::take(&mut self.path);
+        let remove = move || {
+            if let Err(error) = remove_tree(&path) {
+                tracing::warn!(path = %path.display(), %error, "left for the sweep at the next start");
+            }
+        };
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(remove)),
+            Err(_) => remove(),
+        }
+    }
+}
+
+/// Deletes a directory and all in it, if it is there. Tries again while something is still being written into it. Blocks.
+pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
+    let mut attempts = 1;
+    loop {
+        match fs::remove_dir_all(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(_) if attempts < REMOVE_ATTEMPTS => std::thread::sleep(REMOVE_PAUSE),
+            outcome => return outcome,
+        }
+        attempts += 1;
+    }
+}
+
+/// Makes a file or directory durable. Blocks.
+pub(crate) fn sync(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+/// Makes a directory durable with everything in it. Blocks.
+pub(crate) fn sync_tree(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            sync_tree(&entry.path())?;
+        } else if kind.is_file() {
+            sync(&entry.path())?;
+        }
+    }
+    sync(path)
+}
+
+/// Runs `work` where blocking is allowed. Once begun it runs to its end, also when the future is dropped.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+/// What the tests of several providers share.
+#[cfg(test)]
+pub(crate) mod testing {
+    use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+    use async_trait::async_trait;
+    use http::{Request, Response};
+
+    use crate::{
+        key::{Key, NodeName},
+        provider::{Body, BoxError, PeerFetch, Provider, UpdateContext, UpdateReason},
+    };
+
+    /// A cluster without a network: peers are other providers in the same process.
+    pub(crate) struct Peers(BTreeMap<NodeName, Arc<dyn Provider>>);
+
+    impl Peers {
+        pub(crate) fn new(peers: impl IntoIterator<Item = (&'static str, Arc<dyn Provider>)>) -> Arc<Self> {
+            Arc::new(Self(peers.into_iter().map(|(name, peer)| (NodeName::new(name).unwrap(), peer)).collect()))
+        }
+    }
+
+    #[async_trait]
+    impl PeerFetch for Peers {
+        async fn fetch(&self, peer: &NodeName, key: &Key, request: Request<Body>) -> Result<Response<Body>, BoxError> {
+            let provider = self.0.get(peer).ok_or("no such peer")?;
+            Ok(provider.export(key, request).await?)
+        }
+    }
+
+    pub(crate) fn key(text: &str) -> Key {
+        Key::new(text).unwrap()
+    }
+
+    pub(crate) fn alone() -> UpdateContext {
+        with_peers(&[], &Peers::new([]))
+    }
+
+    pub(crate) fn with_peers(names: &[&str], peers: &Arc<Peers>) -> UpdateContext {
+        let names = names.iter().map(|name| NodeName::new(name).unwrap()).collect();
+        UpdateContext::new(UpdateReason::Request, names, Arc::clone(peers) as Arc<dyn PeerFetch>)
+    }
+
+    /// Waits until `condition` holds.
+    pub(crate) async fn eventually(what: &str, condition: impl Fn() -> bool) {
+        let holds = async {
+            while !condition() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), holds).await.unwrap_or_else(|_| panic!("never happened: {what}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use futures::TryStreamExt;
+
+    use super::{testing::key, *};
+
+    fn built(shelf: &Shelf, text: &str) -> Scratch {
+        let scratch = shelf.scratch().unwrap();
+        fs::write(scratch.path().join("data"), text).unwrap();
+        scratch
+    }
+
+    #[tokio::test]
+    async fn a_key_and_a_key_below_it_are_both_held_and_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let shelf = Shelf::open(dir.path()).unwrap();
+        for name in ["a", "a/b", "with space/ünïcode"] {
+            shelf.publish(&key(name), built(&shelf, name)).unwrap();
+        }
+        let found: BTreeSet<Key> = shelf.keys(KEY_FILE).try_collect().await.unwrap();
+        assert_eq!(found, ["a", "a/b", "with space/ünïcode"].map(key).into());
+        shelf.remove(&key("a")).await.unwrap();
+        assert!(!shelf.holds(&key("a"), KEY_FILE).await.unwrap());
+        assert!(shelf.holds(&key("a/b"), KEY_FILE).await.unwrap());
+        assert_eq!(fs::read_dir(dir.path().join("trash")).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn publishing_again_replaces_the_slot() {
+        let dir = tempfile::tempdir().unwrap();
+        let shelf = Shelf::open(dir.path()).unwrap();
+        shelf.publish(&key("a"), built(&shelf, "old")).unwrap();
+        shelf.publish(&key("a"), built(&shelf, "new")).unwrap();
+        assert_eq!(fs::read_to_string(shelf.slot(&key("a")).join("data")).unwrap(), "new");
+        testing::eventually("the old slot is deleted", || fs::read_dir(dir.path().join("tmp")).unwrap().count() == 0)
+            .await;
+    }
+
+    #[tokio::test]
+    async fn what_a_crash_left_is_swept_at_the_next_start_and_what_was_held_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let shelf = Shelf::open(dir.path()).unwrap();
+        shelf.publish(&key("a"), built(&shelf, "kept")).unwrap();
+        std::mem::forget(built(&shelf, "half"));
+        drop(shelf);
+        let shelf = Shelf::open(dir.path()).unwrap();
+        assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
+        assert!(shelf.holds(&key("a"), KEY_FILE).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_slot_without_its_marker_is_passed_over_and_a_spoilt_name_is_reported() {
+        let dir = tempfile::tempdir().unwrap();
+        let shelf = Shelf::open(dir.path()).unwrap();
+        shelf.publish(&key("a"), built(&shelf, "x")).unwrap();
+        fs::remove_file(shelf.slot(&key("a")).join("data")).unwrap();
+        assert_eq!(shelf.keys("data").count().await, 0);
+        fs::write(shelf.slot(&key("a")).join(KEY_FILE), "../x").unwrap();
+        let found: Vec<_> = shelf.keys(KEY_FILE).collect().await;
+        assert!(matches!(&found[..], [Err(_)]), "{found:?}");
+    }
+}
