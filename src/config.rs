@@ -164,6 +164,13 @@ impl Profile {
         }
     }
 
+    /// How long the members have to be the same before data is moved on account of them, and before a joining node
+    /// believes that it knows them all.
+    #[must_use]
+    pub fn settle(&self) -> Duration {
+        self.gossip_interval * 5
+    }
+
     /// The name it goes by.
     #[must_use]
     pub fn name(&self) -> ProfileName {

@@ -163,7 +163,8 @@ impl State {
 
     /// Makes sure that `Proceed` comes, once.
     fn wake(&mut self) {
-        if !self.proceeding && !self.dirty.is_empty() && self.outstanding.len() < OUTSTANDING_MAX {
+        let room = self.outstanding.len() < OUTSTANDING_MAX;
+        if !self.proceeding && !self.dirty.is_empty() && room && self.is_settled() {
             self.proceeding = true;
             let _ = self.myself.send_message(Message::Proceed);
         }
@@ -183,7 +184,15 @@ impl State {
         self.wake();
     }
 
+    fn is_settled(&self) -> bool {
+        self.shared.uptime() >= self.shared.settled_at()
+    }
+
     fn start_sweep(&mut self) {
+        if !self.is_settled() {
+            self.next_sweep = self.shared.settled_at();
+            return;
+        }
         self.next_sweep = self.shared.uptime() + self.shared.config.balance_interval;
         match &mut self.sweep {
             Sweep::Asking { again } => *again = true,
@@ -202,6 +211,12 @@ impl State {
     }
 
     fn swept(&mut self, keys: &[Key]) {
+        if !self.is_settled() {
+            // The members changed meanwhile; begin again when they have settled.
+            self.sweep = Sweep::Idle;
+            self.start_sweep();
+            return;
+        }
         let mut surplus = Vec::new();
         for key in keys {
             if self.outstanding.len() < OUTSTANDING_MAX {

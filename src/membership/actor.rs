@@ -156,7 +156,8 @@ fn chitchat_config(shared: &Shared, incarnation: u64) -> ChitchatConfig {
         failure_detector_config: FailureDetectorConfig {
             phi_threshold: profile.phi_threshold,
             sampling_window_size: 1000,
-            max_interval: profile.gossip_interval * 50,
+            // A longer silence, after a pause of either side, says nothing about the usual interval.
+            max_interval: profile.gossip_interval * 10,
             initial_interval: profile.first_interval,
             dead_node_grace_period: DEAD_GRACE,
         },

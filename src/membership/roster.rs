@@ -130,6 +130,7 @@ pub(crate) struct Roster {
     entries: BTreeMap<NodeName, Entry>,
     ring: Arc<Ring>,
     on_ring: Vec<(NodeName, u32)>,
+    since: Duration,
 }
 
 impl Roster {
@@ -140,6 +141,7 @@ impl Roster {
             entries: BTreeMap::new(),
             ring: Arc::new(Ring::build([], RingOptions::default())),
             on_ring: Vec::new(),
+            since: Duration::ZERO,
         }
     }
 
@@ -166,6 +168,13 @@ impl Roster {
         }
         self.forget_oldest();
         let ring_changed = self.rebuild_ring(now);
+        let alive = |members: &mut dyn Iterator<Item = &Member>| -> Vec<(NodeName, u64)> {
+            let alive = members.filter(|member| member.state.is_alive());
+            alive.map(|member| (member.name.clone(), member.incarnation)).collect()
+        };
+        if ring_changed || alive(&mut before.iter()) != alive(&mut self.entries.values().map(|entry| &entry.member)) {
+            self.since = now;
+        }
         let changed = ring_changed || !self.entries.values().map(|entry| &entry.member).eq(before.iter());
         changed.then(|| self.view())
     }
@@ -180,7 +189,7 @@ impl Roster {
 
     fn view(&self) -> View {
         let members = self.entries.iter().map(|(name, entry)| (name.clone(), entry.member.clone())).collect();
-        View::new(self.me.clone(), members, self.ring.clone())
+        View::new(self.me.clone(), members, self.ring.clone(), self.since)
     }
 
     fn take_in(&mut self, now: Duration, seen: Observation) {
@@ -192,7 +201,9 @@ impl Roster {
             (Announced::Draining, true) => MemberState::Draining,
         };
         let known = self.entries.get(&seen.name);
-        if known.is_some_and(|known| known.member.incarnation > seen.incarnation) {
+        // Heard of, but never heard from: it is taken in when it is.
+        let only_rumour = known.is_none() && !state.is_alive();
+        if only_rumour || known.is_some_and(|known| known.member.incarnation > seen.incarnation) {
             return;
         }
         let settled = match state {
@@ -333,6 +344,14 @@ mod tests {
         roster.observe(at(1), vec![a.clone(), seen("b", 1, false, Announced::Serving)]);
         let back = roster.observe(at(2), vec![a.clone(), seen("b", 2, true, Announced::Joining)]).unwrap();
         assert_eq!(ring_of(&back), ["a", "b"]);
+    }
+
+    #[test]
+    fn who_was_never_heard_from_is_not_a_member() {
+        let mut roster = Roster::new(name("a"), DELAY);
+        assert!(roster.observe(at(0), vec![seen("b", 1, false, Announced::Serving)]).is_none());
+        let view = roster.observe(at(3), vec![seen("b", 1, true, Announced::Serving)]).unwrap();
+        assert_eq!(view.since(), at(3));
     }
 
     #[test]

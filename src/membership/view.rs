@@ -1,6 +1,6 @@
 //! The cluster as one node sees it at one moment: an immutable snapshot that requests read without asking anybody.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use serde::Serialize;
 
@@ -62,11 +62,20 @@ pub struct View {
     me: NodeName,
     members: BTreeMap<NodeName, Member>,
     ring: Arc<Ring>,
+    since: Duration,
 }
 
 impl View {
-    pub(crate) fn new(me: NodeName, members: BTreeMap<NodeName, Member>, ring: Arc<Ring>) -> Self {
-        Self { me, members, ring }
+    /// `since`: when the set of live members or the ring last changed, on the node's monotonic clock.
+    pub(crate) fn new(me: NodeName, members: BTreeMap<NodeName, Member>, ring: Arc<Ring>, since: Duration) -> Self {
+        Self { me, members, ring, since }
+    }
+
+    /// When the set of live members or the ring last changed. Whoever is about to move data on account of the ring waits
+    /// until that is a few rounds of gossip ago: members are discovered one by one, and plans made on half of them are
+    /// undone a moment later.
+    pub(crate) fn since(&self) -> Duration {
+        self.since
     }
 
     /// The node whose view this is.

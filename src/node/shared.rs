@@ -69,7 +69,7 @@ impl Shared {
         net: Arc<Net>,
     ) -> Arc<Self> {
         let ring = Arc::new(crate::placement::Ring::build([], crate::placement::RingOptions::default()));
-        let view = View::new(name.clone(), std::collections::BTreeMap::new(), ring);
+        let view = View::new(name.clone(), std::collections::BTreeMap::new(), ring, Duration::ZERO);
         Arc::new(Self {
             index: IndexWriter::new(KeyHasher::seeded(world.seed())).index(),
             view: Published::new(view),
@@ -108,6 +108,11 @@ impl Shared {
                 () = stop.cancelled() => {}
             }
         });
+    }
+
+    /// When the view will have been the same for long enough to act on it; in the past if it has.
+    pub(crate) fn settled_at(&self) -> Duration {
+        self.view.load().since() + self.config.profile.settle()
     }
 
     /// A connection to the live member of that name.

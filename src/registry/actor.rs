@@ -412,7 +412,8 @@ impl State {
         let alone = self.shared.view.load().alive().count() <= 1;
         let patience = if self.shared.config.seeds.is_empty() { 0 } else { ALONE_ROUNDS };
         self.rounds_alone += u32::from(alone);
-        let ready = if alone { self.rounds_alone > patience } else { self.is_caught_up() && !self.marks.is_empty() };
+        let settled = self.shared.uptime() >= self.shared.settled_at();
+        let ready = if alone { self.rounds_alone > patience } else { settled && self.is_caught_up() };
         if ready {
             self.serving = true;
             if alone && patience > 0 {

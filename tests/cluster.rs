@@ -1,0 +1,234 @@
+//! Nodes in one process, on real sockets: cold keys, failover, healing, recovery of actors, observers.
+
+mod common;
+
+use std::{sync::Arc, time::Duration};
+
+use common::{Cluster, DEADLINE, eventually, fetch, key, name, quick};
+use datad_gossip::{ActorKind, Client, MemberState, Node, RouteError, StartError};
+use http::StatusCode;
+
+#[tokio::test]
+async fn a_cold_key_asked_for_everywhere_at_once_is_fetched_once() {
+    let cluster = Cluster::start(3).await;
+    cluster.upstream.put("cold", "data");
+    cluster.upstream.set_delay(Duration::from_millis(200));
+    let requests = (0..48).map(|number| {
+        let client = cluster.client(&format!("n{}", number % 3 + 1));
+        async move { fetch(&client, "cold").await.unwrap() }
+    });
+    for answer in futures::future::join_all(requests).await {
+        assert_eq!(answer, (StatusCode::OK, "data".to_owned()));
+    }
+    cluster.until_replicated("cold", 2).await;
+    assert_eq!(cluster.upstream.asks(), 1, "the second replica comes from the first");
+}
+
+#[tokio::test]
+async fn no_such_key_is_told_to_all_and_remembered() {
+    let cluster = Cluster::start(3).await;
+    let requests = (1..=3).map(|number| {
+        let client = cluster.client(&format!("n{number}"));
+        async move { fetch(&client, "missing").await }
+    });
+    for answer in futures::future::join_all(requests).await {
+        assert!(matches!(answer, Err(RouteError::NotFound { .. })), "{answer:?}");
+    }
+    let asks = cluster.upstream.asks();
+    assert!(asks <= 2, "{asks}");
+    assert!(fetch(&cluster.any(), "missing").await.is_err());
+    assert_eq!(cluster.upstream.asks(), asks, "remembered");
+    assert!(cluster.any().locate(&key("missing")).holders.is_empty());
+}
+
+#[tokio::test]
+async fn a_failing_origin_is_an_error_with_its_reason_and_a_later_request_succeeds() {
+    let cluster = Cluster::start(2).await;
+    cluster.upstream.put("k", "v");
+    cluster.upstream.set_down(true);
+    let error = fetch(&cluster.any(), "k").await.unwrap_err();
+    assert!(error.to_string().contains("the origin is down"), "{error}");
+    cluster.upstream.set_down(false);
+    eventually("the key can be had again", || async {
+        matches!(fetch(&cluster.any(), "k").await, Ok((StatusCode::OK, _)))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_fetch_that_outlasts_the_request_goes_on() {
+    let mut config = quick();
+    config.request_patience = Duration::from_millis(300);
+    let cluster = Cluster::with_config(2, config).await;
+    cluster.upstream.put("slow", "v");
+    cluster.upstream.set_delay(Duration::from_millis(1_500));
+    let client = cluster.any();
+    let error = fetch(&client, "slow").await.unwrap_err();
+    assert!(matches!(error, RouteError::Pending { .. }), "{error}");
+    eventually("it arrived", || async { !client.nodes_for_key(&key("slow")).is_empty() }).await;
+    assert_eq!(cluster.upstream.asks(), 1);
+}
+
+#[tokio::test]
+async fn requests_go_on_while_a_holder_dies_and_the_replica_is_made_again() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.upstream.put("k", "v");
+    fetch(&cluster.client("n1"), "k").await.unwrap();
+    cluster.until_replicated("k", 2).await;
+    let holders = cluster.any().nodes_for_key(&key("k"));
+    let victim = holders[0].to_string();
+    let asker = cluster.members.keys().find(|text| **text != victim).unwrap().clone();
+    let client = cluster.client(&asker);
+    cluster.kill(&victim);
+    let until = tokio::time::Instant::now() + Duration::from_secs(3);
+    while tokio::time::Instant::now() < until {
+        assert_eq!(fetch(&client, "k").await.unwrap(), (StatusCode::OK, "v".to_owned()));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    cluster.until_whole().await;
+    cluster.until_replicated("k", 2).await;
+    assert_eq!(cluster.upstream.asks(), 1, "the replica was copied from the survivor");
+}
+
+#[tokio::test]
+async fn a_node_that_returns_within_the_delay_moves_nothing() {
+    let mut config = quick();
+    config.repair_delay = Duration::from_secs(60);
+    let mut cluster = Cluster::with_config(3, config).await;
+    for number in 0..20 {
+        let text = format!("k{number}");
+        cluster.upstream.put(&text, "v");
+        fetch(&cluster.any(), &text).await.unwrap();
+        cluster.until_replicated(&text, 2).await;
+    }
+    let copies = |cluster: &Cluster| cluster.members.values().map(|member| member.memory.peer_copies()).sum::<u64>();
+    let before = copies(&cluster);
+    let memory = cluster.kill("n2");
+    let lost = memory.peer_copies();
+    let survivor = cluster.client("n1");
+    survivor.view_when(|view| !view.is_alive(&name("n2"))).await;
+    cluster.add("n2", memory).await;
+    cluster.until_whole().await;
+    for number in 0..20 {
+        cluster.until_replicated(&format!("k{number}"), 2).await;
+    }
+    assert_eq!(copies(&cluster), before, "nothing was copied, {lost} of them are the returned node's own");
+    assert_eq!(cluster.upstream.asks(), 20);
+}
+
+#[tokio::test]
+async fn keys_spread_to_a_node_that_joins_and_the_surplus_goes() {
+    let mut cluster = Cluster::start(2).await;
+    for number in 0..30 {
+        cluster.upstream.put(&format!("k{number}"), "v");
+        fetch(&cluster.any(), &format!("k{number}")).await.unwrap();
+    }
+    let memory = cluster.upstream.memory();
+    cluster.add("n3", memory).await;
+    cluster.until_whole().await;
+    for number in 0..30 {
+        cluster.until_replicated(&format!("k{number}"), 2).await;
+    }
+    eventually("every node holds just what it claims", || async {
+        cluster.members.values().map(|member| member.memory.held()).sum::<usize>() == 60
+    })
+    .await;
+    assert!(cluster.members["n3"].memory.held() > 0);
+    assert_eq!(cluster.upstream.asks(), 30, "replicas come from peers");
+}
+
+#[tokio::test]
+async fn a_holder_that_turns_out_not_to_have_the_key_corrects_itself() {
+    let cluster = Cluster::start(2).await;
+    cluster.upstream.put("k", "v");
+    fetch(&cluster.any(), "k").await.unwrap();
+    cluster.until_replicated("k", 2).await;
+    cluster.members["n1"].memory.lose(&key("k"));
+    assert_eq!(fetch(&cluster.client("n1"), "k").await.unwrap().1, "v");
+    cluster.until_replicated("k", 2).await;
+    assert!(cluster.members["n1"].memory.bytes(&key("k")).is_some());
+    assert_eq!(cluster.upstream.asks(), 1);
+}
+
+#[tokio::test]
+async fn an_observer_looks_up_and_routes_but_never_owns() {
+    let cluster = Cluster::start(2).await;
+    cluster.upstream.put("k", "v");
+    let mut config = quick();
+    config.seeds = cluster.seeds();
+    let observer = Client::join(name("watcher"), cluster.credentials(), config).await.unwrap();
+    assert_eq!(fetch(&observer, "k").await.unwrap(), (StatusCode::OK, "v".to_owned()));
+    eventually("both nodes have it", || async { observer.nodes_for_key(&key("k")).len() == 2 }).await;
+    assert!(!observer.view().ring().nodes().contains(&name("watcher")));
+    observer.leave().await;
+    let gone = |view: &datad_gossip::View| view.member(&name("watcher")).is_some_and(|m| m.state == MemberState::Left);
+    tokio::time::timeout(DEADLINE, cluster.any().view_when(gone)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_second_node_of_a_live_name_does_not_start() {
+    let cluster = Cluster::start(2).await;
+    let mut config = quick();
+    config.seeds = vec![cluster.members["n1"].node.address().to_string()];
+    let second = Node::builder(name("n2")).credentials(cluster.credentials()).config(config);
+    let error = second.provider(Arc::new(cluster.upstream.memory())).start().await.unwrap_err();
+    assert!(matches!(error, StartError::NameInUse(_)), "{error}");
+}
+
+#[tokio::test]
+async fn every_actor_that_panics_comes_back_and_the_node_is_whole_again() {
+    for kind in [ActorKind::Router, ActorKind::Balancer, ActorKind::Updater, ActorKind::Registry, ActorKind::Membership]
+    {
+        let cluster = Cluster::start(2).await;
+        cluster.upstream.put("before", "1");
+        cluster.upstream.put("after", "2");
+        fetch(&cluster.any(), "before").await.unwrap();
+        cluster.until_replicated("before", 2).await;
+        let incarnation = cluster.any().view().member(&name("n1")).unwrap().incarnation;
+        cluster.members["n1"].node.inject_panic(kind);
+        if matches!(kind, ActorKind::Registry | ActorKind::Membership) {
+            let reborn = |view: &datad_gossip::View| view.member(&name("n1")).unwrap().incarnation > incarnation;
+            tokio::time::timeout(DEADLINE, cluster.client("n2").view_when(reborn)).await.unwrap();
+        }
+        cluster.until_whole().await;
+        eventually("the node answers", || async {
+            matches!(fetch(&cluster.client("n1"), "after").await, Ok((StatusCode::OK, _)))
+        })
+        .await;
+        cluster.until_replicated("before", 2).await;
+        cluster.until_replicated("after", 2).await;
+        assert_eq!(cluster.upstream.asks(), 2, "{kind:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_node_whose_actors_keep_failing_stops_and_says_so() {
+    let cluster = Cluster::start(1).await;
+    let node = &cluster.members["n1"].node;
+    let reason = tokio::time::timeout(DEADLINE, async {
+        loop {
+            node.inject_panic(ActorKind::Router);
+            tokio::select! {
+                reason = node.failed() => break reason,
+                () = tokio::time::sleep(Duration::from_millis(20)) => {}
+            }
+        }
+    });
+    assert!(reason.await.unwrap().to_string().contains("gave up"));
+}
+
+#[test]
+fn a_node_leaves_no_task_behind_whether_shut_down_or_dropped() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().worker_threads(2).build().unwrap();
+    runtime.block_on(async {
+        let alive = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        let before = alive();
+        let mut cluster = Cluster::start(3).await;
+        cluster.upstream.put("k", "v");
+        fetch(&cluster.any(), "k").await.unwrap();
+        assert!(alive() > before);
+        cluster.members.remove("n1").unwrap().node.shutdown().await;
+        drop(cluster);
+        eventually("all tasks ended", || async { alive() <= before }).await;
+    });
+}

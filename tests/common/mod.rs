@@ -1,0 +1,209 @@
+//! A cluster of real nodes in one process, on real sockets, with data in memory.
+#![allow(dead_code, unreachable_pub, reason = "every test file uses its own part")]
+
+use std::{
+    collections::BTreeMap,
+    future::Future,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use datad_gossip::{
+    Client, ClusterKey, Credentials, HoldingState, Node,
+    config::{NodeConfig, Profile},
+    key::{Key, NodeName},
+    provider::{Body, UpdateError, empty},
+    providers::Memory,
+};
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use tower::ServiceExt;
+
+/// How long anything may take before a test gives up on it.
+pub const DEADLINE: Duration = Duration::from_secs(40);
+
+pub fn key(text: &str) -> Key {
+    Key::new(text).unwrap()
+}
+
+pub fn name(text: &str) -> NodeName {
+    NodeName::new(text).unwrap()
+}
+
+/// The origin that all nodes share: what it has, how long it takes, and whether it is up.
+#[derive(Clone, Default)]
+pub struct Upstream {
+    state: Arc<Mutex<UpstreamState>>,
+}
+
+#[derive(Default)]
+struct UpstreamState {
+    values: BTreeMap<Key, Bytes>,
+    delay: Duration,
+    down: bool,
+    asks: usize,
+}
+
+impl Upstream {
+    pub fn put(&self, text: &str, value: &str) {
+        self.state.lock().unwrap().values.insert(key(text), Bytes::from(value.to_owned()));
+    }
+
+    pub fn set_delay(&self, delay: Duration) {
+        self.state.lock().unwrap().delay = delay;
+    }
+
+    pub fn set_down(&self, down: bool) {
+        self.state.lock().unwrap().down = down;
+    }
+
+    pub fn asks(&self) -> usize {
+        self.state.lock().unwrap().asks
+    }
+
+    pub fn memory(&self) -> Memory {
+        let state = self.state.clone();
+        Memory::new(move |wanted: Key| {
+            let state = state.clone();
+            async move {
+                let delay = {
+                    let mut state = state.lock().unwrap();
+                    state.asks += 1;
+                    state.delay
+                };
+                tokio::time::sleep(delay).await;
+                let state = state.lock().unwrap();
+                if state.down {
+                    return Err(UpdateError::Unavailable("the origin is down".into()));
+                }
+                state.values.get(&wanted).cloned().ok_or(UpdateError::NotFound)
+            }
+        })
+    }
+}
+
+/// Settings with which a test need not wait long.
+pub fn quick() -> NodeConfig {
+    let mut config = NodeConfig::default();
+    config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    config.profile = Profile::local();
+    config.repair_delay = Duration::from_millis(1_500);
+    config.trim_delay = Duration::from_millis(500);
+    config.request_patience = Duration::from_secs(20);
+    config
+}
+
+pub struct Member {
+    pub node: Node,
+    pub memory: Memory,
+}
+
+pub struct Cluster {
+    pub secret: ClusterKey,
+    pub upstream: Upstream,
+    pub members: BTreeMap<String, Member>,
+    pub config: NodeConfig,
+}
+
+impl Cluster {
+    pub async fn start(count: usize) -> Self {
+        Self::with_config(count, quick()).await
+    }
+
+    pub async fn with_config(count: usize, config: NodeConfig) -> Self {
+        // RUST_LOG shows what the nodes do.
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
+        let mut cluster =
+            Self { secret: ClusterKey::generate(), upstream: Upstream::default(), members: BTreeMap::new(), config };
+        for number in 1..=count {
+            let memory = cluster.upstream.memory();
+            cluster.add(&format!("n{number}"), memory).await;
+        }
+        cluster.until_whole().await;
+        cluster
+    }
+
+    pub fn credentials(&self) -> Credentials {
+        Credentials::ClusterKey(self.secret.clone())
+    }
+
+    pub fn seeds(&self) -> Vec<String> {
+        self.members.values().map(|member| member.node.address().to_string()).collect()
+    }
+
+    pub async fn add(&mut self, text: &str, memory: Memory) {
+        let mut config = self.config.clone();
+        config.seeds = self.seeds();
+        let builder = Node::builder(name(text)).credentials(self.credentials()).config(config);
+        let node = builder.provider(Arc::new(memory.clone())).start().await.unwrap();
+        self.members.insert(text.to_owned(), Member { node, memory });
+    }
+
+    /// Drops a node without a goodbye: to the others it is dead.
+    pub fn kill(&mut self, text: &str) -> Memory {
+        self.members.remove(text).unwrap().memory
+    }
+
+    pub fn client(&self, text: &str) -> Client {
+        self.members[text].node.client()
+    }
+
+    pub fn any(&self) -> Client {
+        self.members.values().next().unwrap().node.client()
+    }
+
+    /// Waits until every node sees all nodes of the cluster on the ring, and no others.
+    pub async fn until_whole(&self) {
+        let names: Vec<NodeName> = self.members.keys().map(|text| name(text)).collect();
+        for member in self.members.values() {
+            let client = member.node.client();
+            eventually("all members are on the ring", || async { client.view().ring().nodes() == names }).await;
+        }
+    }
+
+    /// Waits until every node sees `count` ready replicas of `text`, on owners only.
+    pub async fn until_replicated(&self, text: &str, count: usize) {
+        for member in self.members.values() {
+            let client = member.node.client();
+            eventually("the key has its replicas", || async {
+                let location = client.locate(&key(text));
+                let ready = location.holders.iter().filter(|holder| holder.state == HoldingState::Ready);
+                ready.clone().count() == count && ready.clone().all(|holder| location.owners.contains(&holder.node))
+            })
+            .await;
+        }
+    }
+}
+
+/// Waits until `condition` holds.
+pub async fn eventually<F, T>(what: &str, mut condition: F)
+where
+    F: FnMut() -> T,
+    T: Future<Output = bool>,
+{
+    let waited = tokio::time::timeout(DEADLINE, async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    assert!(waited.await.is_ok(), "not within {DEADLINE:?}: {what}");
+}
+
+pub fn get(path: &str) -> Request<Body> {
+    Request::get(path).body(empty()).unwrap()
+}
+
+/// Status and body of a GET of a key through a client.
+pub async fn fetch(client: &Client, text: &str) -> Result<(StatusCode, String), datad_gossip::RouteError> {
+    let response = client.transport_for_key(key(text)).oneshot(get(&format!("/{text}"))).await?;
+    Ok(read(response).await)
+}
+
+pub async fn read(response: Response<Body>) -> (StatusCode, String) {
+    let status = response.status();
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
