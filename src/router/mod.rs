@@ -13,6 +13,7 @@
 
 pub(crate) mod actor;
 mod body;
+mod budget;
 mod choose;
 pub(crate) mod ensure;
 mod health;
@@ -21,6 +22,7 @@ mod serve;
 mod transport;
 
 pub(crate) use self::{
+    budget::RetryBudget,
     health::Routes,
     send::{PeerClient, route},
     serve::{report_trouble, serve_local},

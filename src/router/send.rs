@@ -143,6 +143,7 @@ fn route_avoiding(
         let body = Replay::new(body, repeatable).await.map_err(|error| RouteError::Request(error.to_string()))?;
         let started = Instant::now();
         let deadline = started + shared.config.request_patience;
+        shared.retry_budget.deposit();
         let course = Course {
             shared,
             key,
@@ -291,6 +292,10 @@ impl Course {
         // A request that must not be sent twice goes on only if the first attempt never got it.
         let may = self.repeatable || running.is_empty();
         if spent || !may || waiting.as_slice().is_empty() {
+            return;
+        }
+        if !self.tried.is_empty() && !self.shared.retry_budget.withdraw(self.shared.uptime()) {
+            debug!(key = %self.key, "no second attempt: too many of them already");
             return;
         }
         let Some(body) = self.body.take() else { return };
