@@ -73,7 +73,7 @@ async fn main() -> anyhow::Result<()> {
     let key = Key::new("github.com/org/repo")?;
     let ask = || async {
         let response = client.transport_for_key(key.clone()).oneshot(Request::get("/").body(empty())?).await?;
-        let body = response.into_body().collect().await.map_err(anyhow::Error::from_boxed)?.to_bytes();
+        let body = response.into_body().collect().await?.to_bytes();
         anyhow::Ok(String::from_utf8(body.to_vec())?)
     };
     println!("the first request waits for the one fetch:");

@@ -21,7 +21,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::time::Instant;
 
-use crate::provider::{self, Body, BoxError};
+use crate::provider::{self, Body, BodyError, BoxError};
 
 /// Longest request body that is kept for a second attempt: ample for what a git client says while it negotiates.
 const REPLAY_BYTES_MAX: usize = 256 << 10;
@@ -86,9 +86,12 @@ struct Prefixed {
 
 impl http_body::Body for Prefixed {
     type Data = Bytes;
-    type Error = BoxError;
+    type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         if let Some(data) = self.start.pop_front() {
             return Poll::Ready(Some(Ok(Frame::data(data))));
         }
@@ -219,17 +222,20 @@ impl Resumable {
 
 impl http_body::Body for Resumable {
     type Data = Bytes;
-    type Error = BoxError;
+    type Error = BodyError;
 
-    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         loop {
             if let Some(resuming) = &mut self.resuming {
                 let response = ready!(resuming.as_mut().poll(context));
                 self.resuming = None;
                 match response {
                     Ok(response) if self.continues(&response) => self.body = response.into_body(),
-                    Ok(_) => return Poll::Ready(Some(Err("no other holder has the same bytes".into()))),
-                    Err(error) => return Poll::Ready(Some(Err(error))),
+                    Ok(_) => return Poll::Ready(Some(Err(BodyError::new("no other holder has the same bytes")))),
+                    Err(error) => return Poll::Ready(Some(Err(BodyError(error)))),
                 }
             }
             match ready!(Pin::new(&mut self.body).poll_frame(context)) {

@@ -189,7 +189,7 @@ async fn ask(key: &Key, peer: &NodeName, context: &UpdateContext, path: &str) ->
     Ok(response.into_body())
 }
 
-fn broken(error: crate::provider::BoxError) -> UpdateError {
+fn broken(error: impl std::fmt::Display) -> UpdateError {
     UpdateError::Unavailable(error.to_string())
 }
 
