@@ -1,5 +1,11 @@
 //! The ring: built at every change of membership, looked up for every request and for every key of every plan.
 
+#![allow(
+    clippy::disallowed_methods,
+    missing_docs,
+    reason = "benchmarks measure real time; criterion's macros have no docs"
+)]
+
 use std::hint::black_box;
 
 use criterion::{Criterion, criterion_group, criterion_main};

@@ -1,5 +1,11 @@
 //! The registry: lookups of a million keys beside a bare map and a locked one; changes; catch-up over the wire format.
 
+#![allow(
+    clippy::disallowed_methods,
+    missing_docs,
+    reason = "benchmarks measure real time; criterion's macros have no docs"
+)]
+
 use std::{collections::HashMap, hint::black_box, sync::RwLock, time::Duration};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};

@@ -3,6 +3,12 @@
 //! All three run on one runtime over loopback, 32 requests at a time, so the numbers are only good as ratios. The bare
 //! client speaks plain HTTP/1.1 over kept-alive TCP connections: no TLS, no routing, no failover.
 
+#![allow(
+    clippy::disallowed_methods,
+    missing_docs,
+    reason = "benchmarks measure real time; criterion's macros have no docs"
+)]
+
 use std::{
     net::SocketAddr,
     sync::Arc,

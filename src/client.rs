@@ -351,7 +351,7 @@ async fn refresh_at(
     } else {
         let patience_ms = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
         let call = Call::Refresh { key: key.clone(), from, patience_ms };
-        let asked = async { Ok::<_, crate::net::CallError>(shared.peer(node).await?.call(call, patience).await?) };
+        let asked = async { shared.peer(node).await?.call(call, patience).await };
         match asked.await {
             Ok(reply) => reply,
             Err(error) => return Some(error.to_string()),

@@ -78,6 +78,7 @@ impl Machine {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "this is where they are allowed")]
 impl World for Machine {
     fn bind(&self, listen: SocketAddr) -> io::Result<Socket> {
         let socket = UdpSocket::bind(listen)?;

@@ -14,7 +14,6 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use chitchat::{ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, NodeState, spawn_chitchat};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use rand::{rngs::StdRng, seq::IndexedRandom};
@@ -22,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 use super::{
-    Announced, Facts, LedgerMark, MemberState, View,
+    Announced, Facts, Gossip, LedgerMark, MemberState, View,
     gossip::QuicTransport,
     roster::{Observation, Roster},
 };
@@ -54,7 +53,7 @@ pub(crate) struct Arguments {
     pub(crate) shared: Arc<Shared>,
     pub(crate) incarnation: u64,
     pub(crate) facts: Facts,
-    pub(crate) inbox: mpsc::Receiver<(SocketAddr, Bytes)>,
+    pub(crate) inbox: mpsc::Receiver<Gossip>,
     pub(crate) mark: Arc<SharedMark>,
 }
 
@@ -260,7 +259,7 @@ impl State {
         }
     }
 
-    fn seek_seeds(&mut self, myself: &ActorRef<Message>) {
+    fn seek_seeds(&self, myself: &ActorRef<Message>) {
         let profile = &self.shared.config.profile;
         let lonely = self.shared.view.load().alive().count() <= 1;
         let every = if lonely {

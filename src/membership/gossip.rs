@@ -19,19 +19,22 @@ use crate::net::Net;
 /// Messages that wait to be read; the oldest information is replaced by the next round anyway.
 const INBOX_MAX: usize = 256;
 
+/// A message and who sent it.
+pub(crate) type Gossip = (SocketAddr, Bytes);
+
 /// Where received gossip goes in, and where chitchat takes it out.
-pub(crate) fn gossip_channel() -> (mpsc::Sender<(SocketAddr, Bytes)>, mpsc::Receiver<(SocketAddr, Bytes)>) {
+pub(crate) fn gossip_channel() -> (mpsc::Sender<Gossip>, mpsc::Receiver<Gossip>) {
     mpsc::channel(INBOX_MAX)
 }
 
 /// Opens the one socket that chitchat asks for.
 pub(super) struct QuicTransport {
     net: Arc<Net>,
-    inbox: Mutex<Option<mpsc::Receiver<(SocketAddr, Bytes)>>>,
+    inbox: Mutex<Option<mpsc::Receiver<Gossip>>>,
 }
 
 impl QuicTransport {
-    pub(super) fn new(net: Arc<Net>, inbox: mpsc::Receiver<(SocketAddr, Bytes)>) -> Self {
+    pub(super) fn new(net: Arc<Net>, inbox: mpsc::Receiver<Gossip>) -> Self {
         Self { net, inbox: Mutex::new(Some(inbox)) }
     }
 }
@@ -46,7 +49,7 @@ impl Transport for QuicTransport {
 
 struct QuicSocket {
     net: Arc<Net>,
-    inbox: mpsc::Receiver<(SocketAddr, Bytes)>,
+    inbox: mpsc::Receiver<Gossip>,
 }
 
 #[async_trait]

@@ -16,6 +16,6 @@ mod view;
 
 pub use self::view::{Member, MemberState, View};
 pub(crate) use self::{
-    gossip::gossip_channel,
+    gossip::{Gossip, gossip_channel},
     roster::{Announced, Facts, LedgerMark, Role},
 };

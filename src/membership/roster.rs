@@ -342,7 +342,7 @@ mod tests {
         let a = seen("a", 1, true, Announced::Serving);
         roster.observe(at(0), vec![a.clone(), seen("b", 1, true, Announced::Serving)]);
         roster.observe(at(1), vec![a.clone(), seen("b", 1, false, Announced::Serving)]);
-        let back = roster.observe(at(2), vec![a.clone(), seen("b", 2, true, Announced::Joining)]).unwrap();
+        let back = roster.observe(at(2), vec![a, seen("b", 2, true, Announced::Joining)]).unwrap();
         assert_eq!(ring_of(&back), ["a", "b"]);
     }
 

@@ -8,7 +8,6 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use bytes::Bytes;
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     time::Instant,
@@ -20,7 +19,7 @@ use crate::{
     balancer::actor as balancer,
     config::NodeConfig,
     key::{Key, NodeName},
-    membership::{View, actor as membership},
+    membership::{Gossip, View, actor as membership},
     net::{DialError, Net, Peer},
     provider::Provider,
     published::Published,
@@ -50,7 +49,7 @@ pub(crate) struct Shared {
     pub(crate) balancer: Mailbox<balancer::Message>,
     pub(crate) router: Mailbox<router::Message>,
     /// Where received gossip goes.
-    pub(crate) gossip: ArcSwapOption<mpsc::Sender<(SocketAddr, Bytes)>>,
+    pub(crate) gossip: ArcSwapOption<mpsc::Sender<Gossip>>,
     /// Whether the first scan of the local data ended.
     pub(crate) scanned: AtomicBool,
     /// Incarnation and version of the own ledger, for the feeds.

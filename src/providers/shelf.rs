@@ -212,6 +212,7 @@ impl Drop for Scratch {
 }
 
 /// Deletes a directory and all in it, if it is there. Tries again while something is still being written into it. Blocks.
+#[expect(clippy::disallowed_methods, reason = "runs on a thread that may block")]
 pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
     let mut attempts = 1;
     loop {

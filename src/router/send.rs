@@ -245,7 +245,7 @@ impl Course {
         let mut running = FuturesUnordered::new();
         let hedge_after = self.shared.config.profile.hedge_after;
         let deadline = self.deadline;
-        self.start_next(&mut waiting, &mut running);
+        self.start_next(&mut waiting, &running);
         loop {
             let may_hedge = self.body.can_repeat() && self.repeatable && !waiting.as_slice().is_empty();
             tokio::select! {
@@ -263,11 +263,11 @@ impl Course {
                         },
                         Err(error) => self.note_failure(node, error),
                     }
-                    self.start_next(&mut waiting, &mut running);
+                    self.start_next(&mut waiting, &running);
                 }
                 () = tokio::time::sleep(hedge_after), if may_hedge => {
                     debug!(key = %self.key, "no answer yet; asking another holder as well");
-                    self.start_next(&mut waiting, &mut running);
+                    self.start_next(&mut waiting, &running);
                 }
                 () = tokio::time::sleep_until(deadline) => return Err(self.timed_out()),
             }
@@ -286,7 +286,7 @@ impl Course {
     fn start_next(
         &mut self,
         waiting: &mut std::vec::IntoIter<NodeName>,
-        running: &mut FuturesUnordered<BoxFuture<'static, Outcome>>,
+        running: &FuturesUnordered<BoxFuture<'static, Outcome>>,
     ) {
         let spent = self.failed.len() + running.len() >= self.shared.config.attempts;
         // A request that must not be sent twice goes on only if the first attempt never got it.

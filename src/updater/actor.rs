@@ -46,8 +46,6 @@ pub(crate) enum Message {
     TakeOff { key: Key, reply: oneshot::Sender<Option<(Work, UpdateReason)>> },
     /// A worker is done with this key.
     Finished { key: Key, work: Work, reason: UpdateReason, outcome: Outcome },
-    /// How many wait, and how many run.
-    Counts(oneshot::Sender<(usize, usize)>),
     /// Fail, for tests of the supervisor.
     Panic,
 }
@@ -190,7 +188,6 @@ impl Actor for Updater {
             Message::Remove { key } => state.admit(key, Work::Remove, UpdateReason::Rebalance, None),
             Message::TakeOff { key, reply } => drop(reply.send(state.flights.take_off(&key))),
             Message::Finished { key, work, reason, outcome } => state.finish(&key, &work, reason, outcome),
-            Message::Counts(reply) => drop(reply.send(state.flights.counts())),
             Message::Panic => panic!("the updater was told to fail"),
         }
         Ok(())

@@ -153,7 +153,8 @@ impl<W> Flights<W> {
     }
 
     /// Flights that wait for a worker, and flights that are up.
-    pub(crate) fn counts(&self) -> (usize, usize) {
+    #[cfg(test)]
+    fn counts(&self) -> (usize, usize) {
         (self.queued, self.flights.len() - self.queued)
     }
 }

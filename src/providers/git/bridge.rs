@@ -42,6 +42,7 @@ pub(crate) struct Bridge<'a> {
 
 impl<'a> Bridge<'a> {
     /// Opens a port.
+    #[expect(clippy::disallowed_methods, reason = "a secret comes from the operating system and nowhere else")]
     pub(crate) async fn open(context: &'a UpdateContext, peer: &'a NodeName, key: &'a Key) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
         Ok(Self { listener, token: hex::encode(rand::random::<[u8; 16]>()), context, peer, key })
