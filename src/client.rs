@@ -326,7 +326,7 @@ async fn create(shared: &Arc<Shared>, key: &Key) -> Result<Vec<UpdatedReplica>, 
     let started = Instant::now();
     let deadline = started + shared.config.request_patience;
     let failed = |attempts| RouteError::Failed { key: key.clone(), attempts, retry_after: Duration::from_secs(1) };
-    match ensure::ensure(shared, key, deadline, ensure::HOPS).await {
+    match ensure::ensure(shared, key, deadline, ensure::HOPS, &[]).await {
         Ok(Ensured::Ready(nodes)) => Ok(nodes.into_iter().map(|node| UpdatedReplica { node, error: None }).collect()),
         Ok(Ensured::NotFound) => Err(RouteError::NotFound { key: key.clone() }),
         Ok(Ensured::Forbidden(reason)) => Err(RouteError::Forbidden { key: key.clone(), reason }),

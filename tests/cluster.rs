@@ -91,6 +91,22 @@ async fn requests_go_on_while_a_holder_dies_and_the_replica_is_made_again() {
 }
 
 #[tokio::test]
+async fn a_request_outlives_the_death_of_the_only_holder() {
+    let mut config = quick();
+    config.replicas = 1;
+    let mut cluster = Cluster::with_config(3, config).await;
+    cluster.upstream.put("k", "v");
+    fetch(&cluster.any(), "k").await.unwrap();
+    let victim = cluster.any().nodes_for_key(&key("k"))[0].to_string();
+    let asker = cluster.members.keys().find(|text| **text != victim).unwrap().clone();
+    let client = cluster.client(&asker);
+    eventually("the asker knows the holder", || async { client.nodes_for_key(&key("k")).len() == 1 }).await;
+    cluster.kill(&victim);
+    assert_eq!(fetch(&client, "k").await.unwrap(), (StatusCode::OK, "v".to_owned()));
+    assert_eq!(cluster.upstream.asks(), 2, "fetched again by the next owner, once");
+}
+
+#[tokio::test]
 async fn a_node_that_returns_within_the_delay_moves_nothing() {
     let mut config = quick();
     config.repair_delay = Duration::from_secs(60);

@@ -417,7 +417,11 @@ impl State {
     }
 
     fn summarize(&self) -> Summary {
-        let idle = self.dirty.is_empty() && self.outstanding.is_empty() && matches!(self.sweep, Sweep::Idle);
+        let idle = self.is_settled()
+            && self.dirty.is_empty()
+            && self.outstanding.is_empty()
+            && self.surplus_since.is_empty()
+            && matches!(self.sweep, Sweep::Idle);
         Summary { under_replicated: self.under_replicated.len(), idle }
     }
 }

@@ -52,7 +52,7 @@ impl Inbound for Answers {
         match call {
             Call::Ensure { key, patience_ms, hops, .. } => {
                 let deadline = Instant::now() + Duration::from_millis(patience_ms.into());
-                ensure(shared, &key, deadline, hops).await.map_or_else(Reply::Refused, Reply::Ensured)
+                ensure(shared, &key, deadline, hops, &[]).await.map_or_else(Reply::Refused, Reply::Ensured)
             }
             Call::Refresh { key, from: sources, patience_ms } => {
                 refresh(shared, key, sources, Duration::from_millis(patience_ms.into())).await

@@ -415,11 +415,11 @@ impl State {
         let settled = self.shared.uptime() >= self.shared.settled_at();
         let ready = if alone { self.rounds_alone > patience } else { settled && self.is_caught_up() };
         if ready {
-            self.serving = true;
-            if alone && patience > 0 {
+            // Membership may not be reachable yet while the set starts; the next round comes by here again.
+            self.serving = self.shared.membership.send(membership::Message::Announce(Announced::Serving)).is_ok();
+            if self.serving && alone && patience > 0 {
                 warn!("no seed answers; serving alone until one does");
             }
-            let _ = self.shared.membership.send(membership::Message::Announce(Announced::Serving));
         }
     }
 

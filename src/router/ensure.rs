@@ -32,12 +32,22 @@ use crate::{
 /// How often a request to ensure a key may be passed on: to the leader, and from there to whom *it* takes for it.
 pub(crate) const HOPS: u8 = 2;
 /// Pause before asking again after nobody could be asked.
-const RETRY: Duration = Duration::from_millis(100);
+pub(super) const RETRY: Duration = Duration::from_millis(100);
 
-/// Sees to it that somebody holds `key`, and waits for that until `deadline`.
-pub(crate) async fn ensure(shared: &Arc<Shared>, key: &Key, deadline: Instant, hops: u8) -> Result<Ensured, Refusal> {
+/// Sees to it that somebody holds `key`, somebody other than those in `apart_from`, and waits for that until `deadline`.
+///
+/// # Errors
+/// Nobody may be asked any more: the hops are used up.
+pub(crate) async fn ensure(
+    shared: &Arc<Shared>,
+    key: &Key,
+    deadline: Instant,
+    hops: u8,
+    apart_from: &[NodeName],
+) -> Result<Ensured, Refusal> {
     loop {
-        let ready = ready_holders(shared, key);
+        let mut ready = ready_holders(shared, key);
+        ready.retain(|name| !apart_from.contains(name));
         if !ready.is_empty() {
             return Ok(Ensured::Ready(ready));
         }

@@ -15,7 +15,7 @@ use tracing::debug;
 
 use super::{
     body::{Refetch, Replay, Resumable, hold_back},
-    ensure::{HOPS, ensure},
+    ensure::{HOPS, RETRY, ensure},
     serve::{report_trouble, serve_local},
 };
 use crate::{
@@ -213,7 +213,7 @@ impl Course {
         self.shared.routes.load().ranked(names, self.shared.uptime())
     }
 
-    /// Nobody has it: make somebody have it.
+    /// Nobody (else) has it: make somebody have it.
     async fn find_holders(&mut self) -> Result<Vec<NodeName>, RouteError> {
         let no_more = self.ensures >= ENSURES_MAX || self.failed.len() >= self.shared.config.attempts;
         if no_more || (!self.body.can_repeat() && !self.tried.is_empty()) {
@@ -221,18 +221,40 @@ impl Course {
         }
         self.ensures += 1;
         let key = self.key.clone();
-        match ensure(&self.shared, &key, self.deadline, HOPS).await {
-            Ok(Ensured::Ready(nodes)) => Ok(nodes.into_iter().filter(|node| !self.tried.contains(node)).collect()),
-            Ok(Ensured::NotFound) => Err(RouteError::NotFound { key }),
-            Ok(Ensured::Forbidden(reason)) => Err(RouteError::Forbidden { key, reason }),
-            Ok(Ensured::Failed { node, reason, retry_after_ms }) => {
-                self.failed.push(Attempt { node, error: AttemptError::FetchFailed(reason) });
-                let attempts = std::mem::take(&mut self.failed);
-                Err(RouteError::Failed { key, attempts, retry_after: Duration::from_millis(retry_after_ms.into()) })
+        loop {
+            match ensure(&self.shared, &key, self.deadline, HOPS, &self.tried).await {
+                Ok(Ensured::Ready(nodes)) => {
+                    let silent = self.unreachable();
+                    let usable: Vec<NodeName> = nodes.into_iter().filter(|node| !silent.contains(node)).collect();
+                    if !usable.is_empty() {
+                        // They have just said that they have it, whatever they said before.
+                        self.tried.retain(|node| !usable.contains(node));
+                        return Ok(usable);
+                    }
+                }
+                Ok(Ensured::NotFound) => return Err(RouteError::NotFound { key }),
+                Ok(Ensured::Forbidden(reason)) => return Err(RouteError::Forbidden { key, reason }),
+                Ok(Ensured::Failed { node, reason, retry_after_ms }) => {
+                    self.failed.push(Attempt { node, error: AttemptError::FetchFailed(reason) });
+                    let attempts = std::mem::take(&mut self.failed);
+                    let retry_after = Duration::from_millis(retry_after_ms.into());
+                    return Err(RouteError::Failed { key, attempts, retry_after });
+                }
+                Ok(Ensured::Pending) => return Err(RouteError::Pending { key, waited: self.started.elapsed() }),
+                Err(_) => {}
             }
-            Ok(Ensured::Pending) => Err(RouteError::Pending { key, waited: self.started.elapsed() }),
-            Err(_) => Ok(Vec::new()),
+            // The only holders are dead, but not everybody knows it yet: in a moment somebody else will lead.
+            if Instant::now() + RETRY >= self.deadline {
+                return Ok(Vec::new());
+            }
+            tokio::time::sleep(RETRY).await;
         }
+    }
+
+    /// The nodes that did not answer this request at all.
+    fn unreachable(&self) -> Vec<NodeName> {
+        let silent = |attempt: &&Attempt| matches!(attempt.error, AttemptError::Unreachable(_));
+        self.failed.iter().filter(silent).map(|attempt| attempt.node.clone()).collect()
     }
 
     fn exhausted(self) -> RouteError {
