@@ -217,6 +217,11 @@ impl Client {
         }
     }
 
+    /// Whether this node knows all that the others are known to have published.
+    pub(crate) async fn is_caught_up(&self) -> bool {
+        self.shared.registry.ask(registry::Message::Summarize).await.is_ok_and(|summary| summary.caught_up)
+    }
+
     /// All known members and the number of keys that each has ready.
     pub async fn member_statuses(&self) -> Vec<MemberStatus> {
         let summary = self.shared.registry.ask(registry::Message::Summarize).await.unwrap_or_default();

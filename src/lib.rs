@@ -2,6 +2,7 @@
 mod balancer;
 mod client;
 pub mod config;
+pub mod gateway;
 pub mod key;
 mod membership;
 mod net;
@@ -19,4 +20,4 @@ pub use client::{Client, Holding, HoldingState, Location, MemberStatus, Nodes, S
 pub use membership::{Member, MemberState, View};
 pub use net::identity::{ClusterKey, Credentials, IdentityError};
 pub use node::{ActorKind, Node, NodeBuilder, StartError, StopReason};
-pub use router::{Attempt, AttemptError, KeyTransport, PathTransport, RouteError};
+pub use router::{Attempt, AttemptError, KeyTransport, PathError, PathTransport, RouteError};

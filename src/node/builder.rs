@@ -133,6 +133,17 @@ impl NodeBuilder {
     /// # Errors
     /// See [`StartError`].
     pub async fn start(self) -> Result<Node, StartError> {
+        let node = self.launch().await?;
+        node.serving().await?;
+        Ok(node)
+    }
+
+    /// As [`NodeBuilder::start`], but returns as soon as the node runs, while it may still be joining. For those who
+    /// show how far it is; wait for [`Node::serving`] before relying on its answers.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn launch(self) -> Result<Node, StartError> {
         self.config.check()?;
         let credentials = self.credentials.ok_or(StartError::NoCredentials)?;
         let identity = Identity::new(&self.name, &credentials)?;
@@ -159,9 +170,7 @@ impl NodeBuilder {
             shared.net.abort();
             StartError::Actor(error.to_string())
         })?;
-        let node = Node { shared, _answers: answers, supervisor, supervising: Some(supervising), ended };
-        node.until_serving().await?;
-        Ok(node)
+        Ok(Node { shared, _answers: answers, supervisor, supervising: Some(supervising), ended })
     }
 }
 
@@ -175,8 +184,11 @@ fn warn_of_unreachable(net: &Net, config: &NodeConfig) {
 }
 
 impl Node {
-    /// Waits until this node announced that it serves, unless others say that its name is taken.
-    async fn until_serving(&self) -> Result<(), StartError> {
+    /// Waits until this node announced that it serves, unless others say that its name is taken. Cancel safe.
+    ///
+    /// # Errors
+    /// [`StartError::NameInUse`], or the node ended; shut it down or drop it.
+    pub async fn serving(&self) -> Result<(), StartError> {
         let me = &self.shared.name;
         let mut refusals = self.shared.net.refusals();
         let mut refused_since = None;

@@ -24,10 +24,10 @@ mod transport;
 pub(crate) use self::{
     budget::RetryBudget,
     health::Routes,
-    send::{PeerClient, route},
+    send::{AnsweredBy, PeerClient, route},
     serve::{report_trouble, serve_local},
 };
 pub use self::{
     send::{Attempt, AttemptError, RouteError},
-    transport::{KeyTransport, PathTransport},
+    transport::{KeyTransport, PathError, PathTransport},
 };

@@ -1,0 +1,171 @@
+//! The command line: what can be asked for, and the status that the process ends with (0 done, 1 failed, 2 wrong usage).
+//!
+//! | file | concern |
+//! | --- | --- |
+//! | `settings`, `provider` | options of a node, from flags, variables and a file |
+//! | `serve` | one node in this process |
+//! | `dev`, `child`, `hints` | a local cluster, one process per node |
+//! | `query`, `api`, `table` | asking a running node, and showing what it said |
+//! | `log`, `signals`, `output` | the process's surroundings |
+
+mod api;
+mod child;
+mod dev;
+mod hints;
+mod log;
+mod output;
+mod provider;
+mod query;
+mod serve;
+mod settings;
+mod signals;
+mod table;
+
+use std::{process::ExitCode, time::Duration};
+
+use clap::{Parser, Subcommand};
+use datad_gossip::ClusterKey;
+
+/// How long work that nobody waits for may hold up the end of the process.
+const LAST_WORK: Duration = Duration::from_secs(1);
+
+/// Spreads git repositories or files over a cluster, and routes every request to a node that has what it asks for.
+#[derive(Parser)]
+#[command(version, propagate_version = true, max_term_width = 110, after_help = EXAMPLES)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    log: log::LogOptions,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  datad-gossip dev                              this folder, served by three nodes on this machine
+  datad-gossip dev --git 'https://{key}.git'    the same with git repositories; then try
+  git clone http://127.0.0.1:8400/github.com/octocat/Hello-World
+  datad-gossip status                           how the cluster is
+
+Every option is also a variable, DATAD_ and its name, such as DATAD_HTTP=0.0.0.0:8400.
+Exit status: 0 done, 1 failed, 2 wrong usage.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs a cluster on this machine, one process per node, to try things out
+    Dev(Box<dev::DevOptions>),
+    /// Runs one node of a cluster
+    Serve(Box<serve::ServeOptions>),
+    /// Prints a fresh cluster key: the secret that makes a machine a member
+    #[command(after_help = "Example:\n  (umask 077; datad-gossip keygen > cluster.key)")]
+    Keygen,
+    /// Shows the cluster in numbers
+    Status(query::Ask),
+    /// Lists the members
+    Members(query::Ask),
+    /// Lists the known keys
+    Keys(query::Keys),
+    /// Shows where a key is and where it should be
+    Locate(query::Locate),
+    /// Brings every replica of a key up to date; fetches it if nobody has it
+    Update(query::Update),
+}
+
+/// Why a command did not do what it was asked for.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// It was asked for wrongly.
+    Usage(String),
+    /// It could not be done.
+    Failed(anyhow::Error),
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Runs the command that the process was started with.
+pub(crate) fn main() -> ExitCode {
+    // The first crypto provider wins; whoever makes a TLS client later finds this one.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let Cli { log, command } = Cli::parse();
+    match run(log, command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure::Usage(what)) => {
+            output::complain(&format!("error: {what}\n\nFor more information, try '--help'."));
+            ExitCode::from(2)
+        }
+        Err(Failure::Failed(error)) => {
+            output::complain(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(log: log::LogOptions, command: Command) -> Result<(), Failure> {
+    let usual = if matches!(command, Command::Serve(_)) { "info" } else { "warn" };
+    log.install(usual)?;
+    if matches!(command, Command::Keygen) {
+        return Ok(output::line(&ClusterKey::generate().to_text())?);
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(anyhow::Error::from)?;
+    let done = runtime.block_on(async {
+        match command {
+            Command::Dev(options) => dev::run(*options, &log).await,
+            Command::Serve(options) => serve::run(*options).await,
+            Command::Keygen => Ok(()),
+            Command::Status(ask) => query::status(&ask).await,
+            Command::Members(ask) => query::members(&ask).await,
+            Command::Keys(keys) => query::keys(&keys).await,
+            Command::Locate(locate) => query::locate(&locate).await,
+            Command::Update(update) => query::update(&update).await,
+        }
+    });
+    runtime.shutdown_timeout(LAST_WORK);
+    done
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_option_of_a_node_has_a_variable_of_its_name() {
+        let command = Cli::command();
+        for name in ["serve", "dev"] {
+            let options = command.find_subcommand(name).unwrap().get_arguments();
+            for option in options.filter(|option| !option.is_hide_set() && option.get_id() != "help") {
+                let long = option.get_long().unwrap_or_else(|| panic!("{} has no name", option.get_id()));
+                let variable = format!("DATAD_{}", long.to_uppercase().replace('-', "_"));
+                assert_eq!(option.get_env().and_then(|env| env.to_str()), Some(variable.as_str()), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_wrong_usage() {
+        for arguments in [
+            &["datad-gossip"][..],
+            &["datad-gossip", "nothing"],
+            &["datad-gossip", "dev", "--nodes", "0"],
+            &["datad-gossip", "dev", "--nodes", "many"],
+            &["datad-gossip", "serve", "--http", "nowhere"],
+            &["datad-gossip", "serve", "--repair-delay", "soon"],
+            &["datad-gossip", "serve", "--profile", "moon"],
+            &["datad-gossip", "locate"],
+            &["datad-gossip", "locate", "../x"],
+            &["datad-gossip", "status", "--at", "not a url"],
+        ] {
+            let error = Cli::try_parse_from(arguments).err().unwrap_or_else(|| panic!("{arguments:?} was taken"));
+            assert_eq!(error.exit_code(), 2, "{arguments:?}");
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! The commands that ask a running node, for people or, with `--json`, for programs.
+
+use anyhow::{Context, anyhow};
+use clap::Args;
+use datad_gossip::key::Key;
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use super::{
+    Failure,
+    api::{Admin, Endpoint, in_path},
+    output,
+    table::{Table, yes_no},
+};
+
+/// Keys that are asked for at a time.
+const PAGE: usize = 10_000;
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  datad-gossip status --at http://10.0.0.1:8400 --json")]
+pub(crate) struct Ask {
+    #[command(flatten)]
+    endpoint: Endpoint,
+    /// Print one JSON document
+    #[arg(long, env = "DATAD_JSON")]
+    json: bool,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  datad-gossip keys github.com/my-org/")]
+pub(crate) struct Keys {
+    /// Only keys that begin so
+    #[arg(value_name = "PREFIX", default_value = "", hide_default_value = true)]
+    prefix: String,
+    #[command(flatten)]
+    ask: Ask,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  datad-gossip locate github.com/octocat/Hello-World")]
+pub(crate) struct Locate {
+    /// The key: for git the repository's path without .git, for files the file's path
+    #[arg(value_name = "KEY", value_parser = parse_key)]
+    key: Key,
+    #[command(flatten)]
+    ask: Ask,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  datad-gossip update github.com/octocat/Hello-World --wait")]
+pub(crate) struct Update {
+    /// The key
+    #[arg(value_name = "KEY", value_parser = parse_key)]
+    key: Key,
+    /// Wait until it is done, and show what each node said
+    #[arg(long)]
+    wait: bool,
+    #[command(flatten)]
+    ask: Ask,
+    #[command(flatten)]
+    admin: Admin,
+}
+
+fn parse_key(text: &str) -> Result<Key, String> {
+    Key::new(text).map_err(|error| error.to_string())
+}
+
+#[derive(Deserialize)]
+struct StatusDocument {
+    node: String,
+    members: u64,
+    keys: u64,
+    under_replicated: u64,
+    fetching: u64,
+    converged: bool,
+}
+
+#[derive(Deserialize)]
+struct MemberDocument {
+    name: String,
+    state: String,
+    accepting: bool,
+    keys: u64,
+    address: String,
+    http: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct LocationDocument {
+    key: String,
+    owners: Vec<String>,
+    holders: Vec<HoldingDocument>,
+    pinned: bool,
+}
+
+#[derive(Deserialize)]
+struct HoldingDocument {
+    node: String,
+    state: String,
+}
+
+#[derive(Deserialize)]
+struct UpdateDocument {
+    replicas: Vec<ReplicaDocument>,
+}
+
+#[derive(Deserialize)]
+struct ReplicaDocument {
+    node: String,
+    error: Option<String>,
+}
+
+/// Prints `document`: as it is, or as `shown`.
+fn print<T: DeserializeOwned>(document: Value, json: bool, shown: impl Fn(&T) -> String) -> Result<(), Failure> {
+    if json {
+        return Ok(output::line(&document.to_string())?);
+    }
+    let typed =
+        serde_json::from_value(document).context("the node answered in a way that this version does not know")?;
+    Ok(output::line(&shown(&typed))?)
+}
+
+pub(super) async fn status(ask: &Ask) -> Result<(), Failure> {
+    let document = ask.endpoint.get("status", &[]).await?;
+    print(document, ask.json, |status: &StatusDocument| {
+        let pairs = [
+            ("node", status.node.clone()),
+            ("members", status.members.to_string()),
+            ("keys", status.keys.to_string()),
+            ("under replicated", status.under_replicated.to_string()),
+            ("fetching", status.fetching.to_string()),
+            ("converged", yes_no(status.converged)),
+        ];
+        Table::of_pairs(pairs).text()
+    })
+}
+
+pub(super) async fn members(ask: &Ask) -> Result<(), Failure> {
+    let document = ask.endpoint.get("members", &[]).await?;
+    print(document, ask.json, |members: &Vec<MemberDocument>| {
+        let mut table = Table::new(&["name", "state", "accepting", "keys", "address", "http"]);
+        for member in members {
+            table.row([
+                member.name.clone(),
+                member.state.clone(),
+                yes_no(member.accepting),
+                member.keys.to_string(),
+                member.address.clone(),
+                member.http.clone().unwrap_or_default(),
+            ]);
+        }
+        table.text()
+    })
+}
+
+pub(super) async fn keys(keys: &Keys) -> Result<(), Failure> {
+    let mut all: Vec<Value> = Vec::new();
+    let mut after: Option<String> = None;
+    loop {
+        let limit = PAGE.to_string();
+        let mut query = vec![("prefix", keys.prefix.as_str()), ("limit", &limit)];
+        query.extend(after.as_deref().map(|after| ("after", after)));
+        let page: Vec<Value> = match keys.ask.endpoint.get("keys", &query).await? {
+            Value::Array(page) => page,
+            _ => return Err(anyhow!("the node answered with something that is no list").into()),
+        };
+        let names = || page.iter().filter_map(Value::as_str);
+        after = names().next_back().map(str::to_owned);
+        let full = page.len() == PAGE && after.is_some();
+        if keys.ask.json {
+            all.extend(page);
+        } else if !page.is_empty() {
+            output::line(&names().collect::<Vec<_>>().join("\n"))?;
+        }
+        if !full {
+            break;
+        }
+    }
+    if keys.ask.json {
+        output::line(&Value::Array(all).to_string())?;
+    }
+    Ok(())
+}
+
+pub(super) async fn locate(locate: &Locate) -> Result<(), Failure> {
+    let document = locate.ask.endpoint.get(&format!("locate/{}", in_path(&locate.key)), &[]).await?;
+    print(document, locate.ask.json, |location: &LocationDocument| {
+        let pairs =
+            [("key", location.key.clone()), ("owners", location.owners.join(" ")), ("pinned", yes_no(location.pinned))];
+        let head = Table::of_pairs(pairs).text();
+        if location.holders.is_empty() {
+            return format!("{head}\n\nNobody has it; the first request for it fetches it.");
+        }
+        let mut table = Table::new(&["node", "state"]);
+        for holding in &location.holders {
+            table.row([holding.node.clone(), holding.state.clone()]);
+        }
+        format!("{head}\n\n{}", table.text())
+    })
+}
+
+pub(super) async fn update(update: &Update) -> Result<(), Failure> {
+    let path = format!("update/{}", in_path(&update.key));
+    let query: &[_] = if update.wait { &[("wait", "true")] } else { &[] };
+    let document = update.ask.endpoint.post(&path, query, &update.admin).await?;
+    if !update.wait {
+        return print(document, update.ask.json, |_: &Value| {
+            format!("started; see `datad-gossip locate {}`", update.key)
+        });
+    }
+    let result: UpdateDocument =
+        serde_json::from_value(document.clone()).context("the node's answer is not understood")?;
+    print(document, update.ask.json, |updated: &UpdateDocument| {
+        let mut table = Table::new(&["node", "result"]);
+        for replica in &updated.replicas {
+            table.row([replica.node.clone(), replica.error.clone().unwrap_or_else(|| "up to date".to_owned())]);
+        }
+        table.text()
+    })?;
+    match result.replicas.iter().filter(|replica| replica.error.is_some()).count() {
+        0 => Ok(()),
+        failed => Err(anyhow!("{failed} of {} replicas could not be updated", result.replicas.len()).into()),
+    }
+}

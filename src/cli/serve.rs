@@ -1,0 +1,233 @@
+//! `serve`: one node in this process, from its settings to its orderly end.
+//!
+//! ```text
+//!   lock the data folder -> bind HTTP -> open the provider -> launch the node -> answer HTTP -> ready
+//!   SIGTERM -> accept no more -> finish HTTP requests -> say goodbye to the cluster -> 0
+//! ```
+
+use std::{
+    fs::{self, File},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    pin::pin,
+};
+
+use anyhow::{Context, anyhow};
+use clap::Args;
+use datad_gossip::{Credentials, Node, config::NodeConfig, gateway::Gateway, key::NodeName};
+use rustix::fs::{FlockOperation, flock};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::{
+    Failure, output,
+    provider::{self, Origin},
+    settings::{Settings, read_secret},
+    signals::{Signals, stdin_ended},
+};
+
+/// Both protocols' port, if none is chosen.
+pub(crate) const PORT: u16 = 8400;
+
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct ServeOptions {
+    /// TOML file with settings, named as the options are; variables and flags overrule it
+    #[arg(long, env = "DATAD_CONFIG", value_name = "F.toml")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+    /// Stop when standard input ends; also announce the UDP address. For a parent that must not leave nodes behind
+    #[arg(long, hide = true)]
+    exit_with_stdin: bool,
+    /// A folder that is never served, should it lie among the data
+    #[arg(long, hide = true, value_name = "DIR")]
+    except: Vec<PathBuf>,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  datad-gossip serve --name n1 --data /var/lib/datad --cluster-key-file cluster.key \\
+      --http 0.0.0.0:8400 --advertise 10.0.0.1:8400 --git 'https://{key}.git' --allow 'github.com/my-org/*'
+  datad-gossip serve --name n2 --data /var/lib/datad --cluster-key-file cluster.key \\
+      --http 0.0.0.0:8400 --advertise 10.0.0.2:8400 --seed 10.0.0.1:8400 --git 'https://{key}.git'
+  datad-gossip serve --config /etc/datad.toml
+
+Prints `ready NAME http://ADDR pid PID` once it serves; until then /-/readyz is 503.
+SIGTERM ends it in order; a second one at once.";
+
+/// Everything that is known before anything is done.
+struct Plan {
+    name: NodeName,
+    config: NodeConfig,
+    credentials: Credentials,
+    origin: Origin,
+    allow: Vec<String>,
+    except: Vec<PathBuf>,
+    data: PathBuf,
+    http: SocketAddr,
+    advertise_http: Option<String>,
+    admin_token: Option<String>,
+    requests_max: Option<usize>,
+    is_child: bool,
+}
+
+impl ServeOptions {
+    fn plan(self) -> Result<Plan, Failure> {
+        let settings = match &self.config {
+            Some(path) => {
+                let text = fs::read_to_string(path);
+                let merged = text.map_err(Into::into).and_then(|text| self.settings.over_file(&text));
+                merged.map_err(|error| Failure::Usage(format!("{}: {error:#}", path.display())))?
+            }
+            None => self.settings,
+        };
+        let data = settings.data.clone().ok_or_else(|| Failure::Usage("give the node a folder with --data".into()))?;
+        let mut except = self.except;
+        except.extend(settings.secrets().cloned());
+        let token = settings.admin_token_file.as_deref().map(read_secret).transpose()?;
+        if token.as_ref().is_some_and(|token| token.trim().is_empty()) {
+            return Err(anyhow!("the file with the admin token is empty").into());
+        }
+        Ok(Plan {
+            name: settings.node_name()?,
+            config: settings.node_config()?,
+            origin: settings.origin()?,
+            credentials: settings.credentials()?,
+            allow: settings.provider.allow.clone().unwrap_or_default(),
+            http: settings.http.unwrap_or(SocketAddr::from(([127, 0, 0, 1], PORT))),
+            advertise_http: settings.advertise_http,
+            admin_token: token,
+            requests_max: settings.requests_max,
+            is_child: self.exit_with_stdin,
+            except,
+            data,
+        })
+    }
+}
+
+/// Runs the node until it is told to stop.
+pub(crate) async fn run(options: ServeOptions) -> Result<(), Failure> {
+    let plan = options.plan()?;
+    let mut signals = Signals::new().context("cannot listen for signals")?;
+    let _lock = lock(&plan.data)?;
+    let listener = bind(plan.http).await?;
+    let http = listener.local_addr().context("the HTTP socket has no address")?;
+    let node = tokio::select! {
+        launched = launch(&plan, http) => launched?,
+        () = signals.next() => return Ok(()),
+    };
+    let (stop, gateway) = (CancellationToken::new(), gateway(&plan, &node));
+    let mut serving = tokio::spawn(gateway.serve(listener, stop.clone().cancelled_owned()));
+    let ended = tokio::select! {
+        ended = until_told(&plan, &node, http, &mut signals) => ended,
+        gone = &mut serving => return Err(anyhow!("the HTTP side ended by itself: {gone:?}").into()),
+    };
+    info!(node = %plan.name, "finishing requests");
+    stop.cancel();
+    let finish = async {
+        let _ = serving.await;
+        node.shutdown().await;
+    };
+    tokio::select! {
+        () = finish => {}
+        () = signals.next() => {
+            warn!("told twice to stop: ending at once");
+            std::process::exit(1);
+        }
+    }
+    ended
+}
+
+/// One process at a time works in a data folder. The lock goes with the process, however it ends.
+fn lock(data: &Path) -> anyhow::Result<File> {
+    let folder = data.display();
+    fs::create_dir_all(data).with_context(|| format!("cannot make the data folder {folder}"))?;
+    let file = File::create(data.join("lock")).with_context(|| format!("cannot use the data folder {folder}"))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(anyhow!(
+            "the data folder {folder} is in use by another process; stop it, or choose another with --data"
+        )),
+        Err(error) => Err(anyhow!("cannot lock the data folder {folder}: {error}")),
+    }
+}
+
+async fn bind(http: SocketAddr) -> anyhow::Result<TcpListener> {
+    let what = || format!("cannot listen on {http}/tcp; choose another address with --http");
+    TcpListener::bind(http).await.with_context(what)
+}
+
+async fn launch(plan: &Plan, http: SocketAddr) -> anyhow::Result<Node> {
+    let (origin, allow, data, mut except) =
+        (plan.origin.clone(), plan.allow.clone(), plan.data.clone(), plan.except.clone());
+    except.push(data.clone());
+    let provider = tokio::task::spawn_blocking(move || provider::open(origin, allow, &data, except)).await??;
+    let node = Node::builder(plan.name.clone())
+        .config(plan.config.clone())
+        .credentials(plan.credentials.clone())
+        .provider(provider)
+        .data_folder(plan.data.join("node"))
+        .advertise_http(url_of(plan, http))
+        .launch()
+        .await?;
+    if plan.is_child {
+        output::line(&format!("udp {}", node.address()))?;
+    }
+    info!(node = %plan.name, %http, udp = %node.address(), "joining");
+    Ok(node)
+}
+
+/// How the node's HTTP side is to be called.
+fn url_of(plan: &Plan, bound: SocketAddr) -> String {
+    match (&plan.advertise_http, plan.config.advertise) {
+        (Some(url), _) => url.clone(),
+        (None, Some(advertise)) if bound.ip().is_unspecified() => {
+            format!("http://{}", SocketAddr::new(advertise.ip(), bound.port()))
+        }
+        _ => format!("http://{bound}"),
+    }
+}
+
+fn gateway(plan: &Plan, node: &Node) -> Gateway {
+    let mut gateway = Gateway::builder(node.client());
+    if let Some(token) = &plan.admin_token {
+        gateway = gateway.admin_token(token);
+    }
+    if let Some(requests) = plan.requests_max {
+        gateway = gateway.requests_max(requests);
+    }
+    gateway.build()
+}
+
+/// Says when the node is ready, and returns when it is to stop or has stopped.
+async fn until_told(plan: &Plan, node: &Node, http: SocketAddr, signals: &mut Signals) -> Result<(), Failure> {
+    let mut orphaned = pin!(stdin_ended(plan.is_child));
+    tokio::select! {
+        served = node.serving() => served.map_err(anyhow::Error::from)?,
+        () = signals.next() => return Ok(()),
+        () = &mut orphaned => return Ok(()),
+    }
+    output::line(&format!("ready {} http://{http} pid {}", plan.name, std::process::id()))?;
+    tokio::select! {
+        reason = node.failed() => Err(anyhow!("the node stopped: {reason}").into()),
+        () = signals.next() => Ok(()),
+        () = &mut orphaned => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_data_folder_belongs_to_one_process_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = lock(&folder.path().join("data")).unwrap();
+        let error = lock(&folder.path().join("data")).unwrap_err().to_string();
+        assert!(error.contains("in use") && error.contains("--data"), "{error}");
+        drop(held);
+        lock(&folder.path().join("data")).unwrap();
+    }
+}

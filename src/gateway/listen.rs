@@ -1,0 +1,161 @@
+//! Connections: how many there may be, how slow their clients, and how they end.
+//!
+//! Every wait for a client has a limit: for the head of a request, for the next part of its body (`data`), for room to
+//! write (the kernel's user timeout), and for the end of the last response when the gateway stops.
+
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use http::Request;
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{debug, warn};
+
+use super::Gateway;
+
+/// From the start of a connection, or the end of a response, to the end of the next request's head. Also how long an
+/// idle connection is kept: as long as other servers do, so that load balancers do not race against it.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// From the start of a connection to its first request.
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client may take nothing in, or acknowledge nothing, before its connection is broken off.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(60);
+/// Between signs of life asked of an HTTP/2 client, and how long it has to give one.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// All fields of a request together.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+/// Requests at once on one HTTP/2 connection.
+const STREAMS_MAX: u32 = 256;
+/// Pause after a connection could not be accepted, usually for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Accepts and serves until `shutdown`, then drains.
+pub(super) async fn serve(
+    gateway: Arc<Gateway>,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let address = listener.local_addr()?;
+    let slots = Arc::new(Semaphore::new(gateway.limits.connections_max));
+    let drain = gateway.limits.drain;
+    let (stop, connections) = (CancellationToken::new(), TaskTracker::new());
+    // Whatever ends this future ends the connections.
+    let broken_off = CancellationToken::new();
+    let _guard = broken_off.clone().drop_guard();
+    let mut shutdown = pin!(shutdown);
+    debug!(%address, "gateway is open");
+    loop {
+        let accepted = async {
+            let slot = slots.clone().acquire_owned().await.expect("never closed");
+            (listener.accept().await, slot)
+        };
+        tokio::select! {
+            () = &mut shutdown => break,
+            (accepted, slot) = accepted => match accepted {
+                Ok((stream, peer)) => {
+                    let connection = serve_connection(gateway.clone(), stream, peer, stop.clone());
+                    let broken_off = broken_off.clone();
+                    connections.spawn(async move {
+                        tokio::select! {
+                            () = connection => {}
+                            () = broken_off.cancelled() => {}
+                        }
+                        drop(slot);
+                    });
+                }
+                Err(error) => {
+                    warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    stop.cancel();
+    connections.close();
+    if tokio::time::timeout(drain, connections.wait()).await.is_err() {
+        warn!(connections = connections.len(), "breaking off requests that did not end in time");
+        broken_off.cancel();
+        connections.wait().await;
+    }
+    debug!(%address, "gateway is closed");
+    Ok(())
+}
+
+async fn serve_connection(gateway: Arc<Gateway>, stream: TcpStream, peer: SocketAddr, stop: CancellationToken) {
+    tune(&stream);
+    let asked = AtomicBool::new(false);
+    let service = service_fn(|request: Request<Incoming>| {
+        asked.store(true, Ordering::Relaxed);
+        let gateway = gateway.clone();
+        async move { Ok::<_, Infallible>(gateway.answer(peer, request).await) }
+    });
+    let server = server();
+    let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
+    let mut first_request = pin!(tokio::time::sleep(FIRST_REQUEST_TIMEOUT));
+    let (mut watching, mut stopping) = (true, false);
+    loop {
+        tokio::select! {
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    debug!(%peer, %error, "connection broke off");
+                }
+                return;
+            }
+            () = first_request.as_mut(), if watching => {
+                if !asked.load(Ordering::Relaxed) {
+                    debug!(%peer, "connection without a request");
+                    return;
+                }
+                watching = false;
+            }
+            () = stop.cancelled(), if !stopping => {
+                connection.as_mut().graceful_shutdown();
+                stopping = true;
+            }
+        }
+    }
+}
+
+fn server() -> auto::Builder<TokioExecutor> {
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(HEAD_BYTES_MAX)
+        .half_close(false);
+    server
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .max_header_list_size(HEAD_BYTES_MAX as u32)
+        .max_concurrent_streams(STREAMS_MAX);
+    server
+}
+
+/// Best effort: a connection without these options still works.
+fn tune(stream: &TcpStream) {
+    let _ = stream.set_nodelay(true);
+    #[cfg(target_os = "linux")]
+    let _ = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(UNACKNOWLEDGED_MAX));
+}

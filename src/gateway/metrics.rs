@@ -1,0 +1,184 @@
+//! What Prometheus reads. Each gateway has a registry of its own: a process may hold many nodes.
+//!
+//! Requests are counted as they pass; what describes the node is asked of it when somebody reads.
+
+use std::time::Instant;
+
+use axum::body::Body;
+use http::Response;
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+
+use super::body::Guarded;
+use crate::{Client, Member, MemberState, Status};
+
+/// Of the text that [`Metrics::render`] makes.
+pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What a request is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Something below the root.
+    Data,
+    /// Something below `/-/`.
+    Operations,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Data => "data",
+            Self::Operations => "operations",
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfKind {
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    kind: &'static str,
+    status: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct InState {
+    state: &'static str,
+}
+
+/// The metrics of one gateway.
+#[derive(Debug)]
+pub(super) struct Metrics {
+    registry: Registry,
+    requests: Family<Outcome, Counter>,
+    seconds: Family<OfKind, Histogram>,
+    in_flight: Family<OfKind, Gauge>,
+    keys: Gauge,
+    under_replicated: Gauge,
+    fetching: Gauge,
+    converged: Gauge,
+    connections: Gauge,
+    members: Family<InState, Gauge>,
+}
+
+impl Metrics {
+    pub(super) fn new() -> Self {
+        let mut registry = Registry::with_prefix("datad");
+        let seconds: Family<OfKind, Histogram> = Family::new_with_constructor(latencies);
+        let metrics = Self {
+            requests: Family::default(),
+            in_flight: Family::default(),
+            keys: Gauge::default(),
+            under_replicated: Gauge::default(),
+            fetching: Gauge::default(),
+            converged: Gauge::default(),
+            connections: Gauge::default(),
+            members: Family::default(),
+            seconds: seconds.clone(),
+            registry: Registry::default(),
+        };
+        registry.register("http_requests", "Answered HTTP requests by class of status", metrics.requests.clone());
+        let help = "Time to the head of the response";
+        registry.register_with_unit("http_response", help, Unit::Seconds, seconds);
+        let help = "HTTP requests whose response has not ended";
+        registry.register("http_in_flight", help, metrics.in_flight.clone());
+        registry.register("keys", "Keys that this node knows of", metrics.keys.clone());
+        let help = "Known keys with fewer live replicas than there should be";
+        registry.register("under_replicated", help, metrics.under_replicated.clone());
+        registry.register("fetching", "Fetches under way in the cluster", metrics.fetching.clone());
+        let help = "1 if this node knows all there is to know and has nothing to do";
+        registry.register("converged", help, metrics.converged.clone());
+        registry.register("members", "Known members by state", metrics.members.clone());
+        registry.register("peer_connections", "Connections to other members", metrics.connections.clone());
+        Self { registry, ..metrics }
+    }
+
+    /// A request has come.
+    pub(super) fn begin(&self, kind: Kind) -> Observed<'_> {
+        let in_flight = self.in_flight.get_or_create_owned(&OfKind { kind: kind.name() });
+        in_flight.inc();
+        Observed { metrics: self, kind, started: Instant::now(), in_flight: InFlight(in_flight) }
+    }
+
+    /// The text, with what `client`'s node says of itself now.
+    pub(super) async fn render(&self, client: &Client) -> String {
+        self.describe(&client.status().await, &client.members());
+        let mut text = String::new();
+        encode(&mut text, &self.registry).expect("writing to a string does not fail");
+        text
+    }
+
+    fn describe(&self, status: &Status, members: &[Member]) {
+        let set = |gauge: &Gauge, value: usize| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+        set(&self.keys, status.keys);
+        set(&self.under_replicated, status.under_replicated);
+        set(&self.fetching, status.fetching);
+        set(&self.converged, usize::from(status.converged));
+        set(&self.connections, status.connections);
+        for state in
+            [MemberState::Joining, MemberState::Serving, MemberState::Draining, MemberState::Left, MemberState::Dead]
+        {
+            let count = members.iter().filter(|member| member.state == state).count();
+            set(&self.members.get_or_create_owned(&InState { state: state_name(state) }), count);
+        }
+    }
+}
+
+/// From half a millisecond to a minute and a half.
+fn latencies() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_5, 3.0, 12))
+}
+
+/// A request that is being answered.
+pub(super) struct Observed<'a> {
+    metrics: &'a Metrics,
+    kind: Kind,
+    started: Instant,
+    in_flight: InFlight,
+}
+
+impl Observed<'_> {
+    /// Counts the response, and the request as in flight until the response's body ends.
+    pub(super) fn answered(self, response: Response<Body>) -> Response<Body> {
+        let Self { metrics, kind, started, in_flight } = self;
+        metrics.seconds.get_or_create(&OfKind { kind: kind.name() }).observe(started.elapsed().as_secs_f64());
+        let status = match response.status().as_u16() / 100 {
+            1 => "1xx",
+            2 => "2xx",
+            3 => "3xx",
+            4 => "4xx",
+            _ => "5xx",
+        };
+        metrics.requests.get_or_create(&Outcome { kind: kind.name(), status }).inc();
+        response.map(|body| Body::new(Guarded::new(body, in_flight)))
+    }
+}
+
+struct InFlight(Gauge);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+fn state_name(state: MemberState) -> &'static str {
+    match state {
+        MemberState::Joining => "joining",
+        MemberState::Serving => "serving",
+        MemberState::Draining => "draining",
+        MemberState::Left => "left",
+        MemberState::Dead => "dead",
+    }
+}

@@ -1,0 +1,170 @@
+//! The HTTP front door of a node: data at the root of the URL space, operations under `/-/`.
+//!
+//! | file | concern |
+//! | --- | --- |
+//! | `listen` | connections: how many, how slow, how they end |
+//! | `data` | a request for data, through the router and back |
+//! | `operations` | the documents and changes under `/-/` |
+//! | `access` | who may change something (pure) |
+//! | `headers`, `problem` | what crosses a hop (pure), and errors as RFC 9457 documents (pure) |
+//! | `metrics` | Prometheus text |
+//! | `body` | bodies that give back what they hold, and that do not stall for ever |
+//!
+//! No path can be both: a key never has a component that begins with `-`.
+
+mod access;
+mod body;
+mod data;
+mod headers;
+mod listen;
+mod metrics;
+mod operations;
+mod problem;
+#[cfg(test)]
+mod tests;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::body::Body;
+use http::{Request, Response};
+use hyper::body::Incoming;
+use tokio::{net::TcpListener, sync::Semaphore};
+use tower::ServiceExt;
+
+use self::{
+    access::AdminToken,
+    metrics::{Kind, Metrics},
+};
+use crate::{Client, PathTransport};
+
+/// Changes that go on after their request was answered; more are refused.
+const BACKGROUND_CHANGES_MAX: usize = 256;
+
+/// Settings of a gateway.
+#[derive(Debug)]
+pub struct GatewayBuilder {
+    client: Client,
+    admin_token: Option<AdminToken>,
+    limits: Limits,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    requests_max: usize,
+    connections_max: usize,
+    drain: Duration,
+}
+
+/// The front door of one node, ready to serve.
+#[derive(Debug)]
+pub struct Gateway {
+    state: Arc<State>,
+    operations: axum::Router,
+    limits: Limits,
+}
+
+/// What all requests share.
+#[derive(Debug)]
+struct State {
+    client: Client,
+    transport: PathTransport,
+    admin_token: Option<AdminToken>,
+    requests: Arc<Semaphore>,
+    background: Arc<Semaphore>,
+    metrics: Metrics,
+    joined: std::sync::atomic::AtomicBool,
+}
+
+impl Gateway {
+    /// A gateway to the node that `client` belongs to.
+    #[must_use]
+    pub fn builder(client: Client) -> GatewayBuilder {
+        let limits = Limits { requests_max: 4096, connections_max: 16_384, drain: Duration::from_secs(10) };
+        GatewayBuilder { client, admin_token: None, limits }
+    }
+
+    /// Serves HTTP/1.1 and HTTP/2 (with prior knowledge) on `listener` until `shutdown`; then takes no more connections,
+    /// finishes the requests under way within the drain limit, and returns.
+    ///
+    /// Dropping the future breaks off what is under way.
+    ///
+    /// # Errors
+    /// The listener has no address. A connection that cannot be accepted is no error: it is logged and the next one is
+    /// waited for.
+    pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+        listen::serve(Arc::new(self), listener, shutdown).await
+    }
+
+    async fn answer(&self, peer: SocketAddr, mut request: Request<Incoming>) -> Response<Body> {
+        let kind = if is_operation(request.uri().path()) { Kind::Operations } else { Kind::Data };
+        let observed = self.state.metrics.begin(kind);
+        let response = match kind {
+            Kind::Data => data::answer(&self.state, request).await,
+            Kind::Operations => {
+                request.extensions_mut().insert(access::Peer(peer));
+                let answered = self.operations.clone().oneshot(request).await;
+                answered.unwrap_or_else(|never| match never {})
+            }
+        };
+        observed.answered(response)
+    }
+}
+
+impl GatewayBuilder {
+    /// Token that changing requests have to carry (`Authorization: Bearer`). Without one, only this machine may change
+    /// anything, and no browser.
+    #[must_use]
+    pub fn admin_token(mut self, token: impl AsRef<str>) -> Self {
+        self.admin_token = Some(AdminToken::new(token.as_ref()));
+        self
+    }
+
+    /// Requests for data that are answered at once, at least 1; more get 503. Default 4,096. Operations are not counted,
+    /// so that an overloaded node can still be asked how it is.
+    #[must_use]
+    pub fn requests_max(mut self, requests: usize) -> Self {
+        self.limits.requests_max = requests.clamp(1, Semaphore::MAX_PERMITS);
+        self
+    }
+
+    /// Open connections, at least 1; more wait to be accepted. Default 16,384.
+    #[must_use]
+    pub fn connections_max(mut self, connections: usize) -> Self {
+        self.limits.connections_max = connections.clamp(1, Semaphore::MAX_PERMITS);
+        self
+    }
+
+    /// How long requests under way may take to end once the gateway is to stop. Default 10 s.
+    #[must_use]
+    pub fn drain(mut self, drain: Duration) -> Self {
+        self.limits.drain = drain;
+        self
+    }
+
+    /// The gateway.
+    #[must_use]
+    pub fn build(self) -> Gateway {
+        let state = Arc::new(State {
+            transport: self.client.transport(),
+            client: self.client,
+            admin_token: self.admin_token,
+            requests: Arc::new(Semaphore::new(self.limits.requests_max)),
+            background: Arc::new(Semaphore::new(BACKGROUND_CHANGES_MAX)),
+            metrics: Metrics::new(),
+            joined: std::sync::atomic::AtomicBool::new(false),
+        });
+        Gateway { operations: operations::routes(state.clone()), state, limits: self.limits }
+    }
+
+    /// Builds the gateway and serves; see [`Gateway::serve`].
+    ///
+    /// # Errors
+    /// As [`Gateway::serve`].
+    pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+        self.build().serve(listener, shutdown).await
+    }
+}
+
+fn is_operation(path: &str) -> bool {
+    path.strip_prefix("/-").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}

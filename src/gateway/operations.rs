@@ -1,0 +1,183 @@
+//! Operations: what stands under `/-/`.
+//!
+//! | request | answer |
+//! | --- | --- |
+//! | `GET /-/status`, `/-/members`, `/-/locate/KEY` | [`Status`](crate::Status), a list of [`MemberStatus`](crate::MemberStatus), [`Location`](crate::Location) |
+//! | `GET /-/keys?prefix=&after=&limit=` | a list of keys in order, after `after`, at most `limit` (1 to 10,000; 1,000 if not said); if there may be more, `Link` names the next page |
+//! | `POST /-/update/KEY` | 202: it goes on; with `?wait=true` 200 and what each node said |
+//! | `GET /-/healthz` | 200 while the process lives |
+//! | `GET /-/readyz` | 200 while the node serves and has caught up, else 503 |
+//! | `GET /-/metrics` | OpenMetrics text |
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    extract::{Extension, Query, State as Shared, rejection::QueryRejection},
+    response::{IntoResponse, Response},
+    routing::{MethodRouter, get, post},
+};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+use serde_json::json;
+use tracing::{info, warn};
+
+use super::{State, access, metrics, problem::Problem};
+use crate::{Client, MemberState, key::Key};
+
+const KEYS_DEFAULT: usize = 1_000;
+const KEYS_MAX: usize = 10_000;
+/// How long `readyz` lets a node catch up with what was published a moment ago before it calls it behind.
+const CATCH_UP: Duration = Duration::from_secs(1);
+const CATCH_UP_STEP: Duration = Duration::from_millis(50);
+const IN_QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+pub(super) fn routes(state: Arc<State>) -> Router {
+    Router::new()
+        .route("/-/status", reading(get(status)))
+        .route("/-/members", reading(get(members)))
+        .route("/-/keys", reading(get(keys)))
+        .route("/-/locate/{*key}", reading(get(locate)))
+        .route("/-/update/{*key}", post(update).fallback(|| async { Problem::method("POST") }))
+        .route("/-/healthz", reading(get(|| async { "ok\n" })))
+        .route("/-/readyz", reading(get(readyz)))
+        .route("/-/metrics", reading(get(render_metrics)))
+        .fallback(|uri: Uri| async move { Problem::unknown_operation(uri.path()) })
+        .with_state(state)
+}
+
+fn reading(method: MethodRouter<Arc<State>>) -> MethodRouter<Arc<State>> {
+    method.fallback(|| async { Problem::method("GET, HEAD") })
+}
+
+async fn status(Shared(state): Shared<Arc<State>>) -> Response {
+    document(Json(state.client.status().await))
+}
+
+async fn members(Shared(state): Shared<Arc<State>>) -> Response {
+    document(Json(state.client.member_statuses().await))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Page {
+    #[serde(default)]
+    prefix: String,
+    after: Option<Key>,
+    limit: Option<usize>,
+}
+
+async fn keys(
+    Shared(state): Shared<Arc<State>>,
+    page: Result<Query<Page>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(page) = page.map_err(|error| Problem::bad_request(error.body_text()))?;
+    let limit = page.limit.unwrap_or(KEYS_DEFAULT);
+    if !(1..=KEYS_MAX).contains(&limit) {
+        return Err(Problem::bad_request(format!("`limit` has to be 1 to {KEYS_MAX}")));
+    }
+    let found = state.client.keys(&page.prefix, page.after, limit).await;
+    let next = found.last().filter(|_| found.len() == limit).map(|last| {
+        let encoded = |text| utf8_percent_encode(text, IN_QUERY);
+        format!(
+            "</-/keys?prefix={}&after={}&limit={limit}>; rel=\"next\"",
+            encoded(&page.prefix),
+            encoded(last.as_str())
+        )
+    });
+    let mut response = document(Json(found));
+    if let Some(next) = next.and_then(|next| HeaderValue::from_str(&next).ok()) {
+        response.headers_mut().insert(header::LINK, next);
+    }
+    Ok(response)
+}
+
+async fn locate(Shared(state): Shared<Arc<State>>, uri: Uri) -> Result<Response, Problem> {
+    Ok(document(Json(state.client.locate(&key_after("/-/locate/", &uri)?))))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Waiting {
+    #[serde(default)]
+    wait: bool,
+}
+
+async fn update(
+    Shared(state): Shared<Arc<State>>,
+    Extension(peer): Extension<access::Peer>,
+    fields: HeaderMap,
+    method: Method,
+    uri: Uri,
+    waiting: Result<Query<Waiting>, QueryRejection>,
+) -> Result<Response, Problem> {
+    access::may_change(state.admin_token.as_ref(), peer.0, &fields)?;
+    let Query(Waiting { wait }) = waiting.map_err(|error| Problem::bad_request(error.body_text()))?;
+    let key = key_after("/-/update/", &uri)?;
+    let Ok(permit) = state.background.clone().try_acquire_owned() else {
+        return Err(Problem::overloaded("too many updates are under way; ask again"));
+    };
+    info!(%key, peer = %peer.0, %method, wait, "update asked for");
+    if wait {
+        let replicas = state.client.update(&key).await?;
+        return Ok(document(Json(json!({ "key": key, "replicas": replicas }))));
+    }
+    let (client, updated) = (state.client.clone(), key.clone());
+    tokio::spawn(async move {
+        update_in_background(&client, &updated).await;
+        drop(permit);
+    });
+    Ok((StatusCode::ACCEPTED, document(Json(json!({ "key": key, "started": true })))).into_response())
+}
+
+async fn update_in_background(client: &Client, key: &Key) {
+    match client.update(key).await {
+        Ok(replicas) => {
+            for replica in replicas {
+                if let Some(error) = replica.error {
+                    warn!(%key, node = %replica.node, %error, "replica not updated");
+                }
+            }
+        }
+        Err(error) => warn!(%key, %error, "update failed"),
+    }
+}
+
+async fn readyz(Shared(state): Shared<Arc<State>>) -> Result<&'static str, Problem> {
+    let view = state.client.view();
+    match view.member(view.me()).map(|me| me.state) {
+        Some(MemberState::Serving) => {}
+        Some(MemberState::Draining) => return Err(Problem::not_ready("the node is draining")),
+        Some(MemberState::Left) => return Err(Problem::not_ready("the node has left the cluster")),
+        _ => return Err(Problem::not_ready("the node is joining the cluster")),
+    }
+    if !catches_up(&state.client).await {
+        return Err(Problem::not_ready("the node is behind on what the others have published"));
+    }
+    Ok("ready\n")
+}
+
+async fn catches_up(client: &Client) -> bool {
+    let caught_up = async {
+        while !client.is_caught_up().await {
+            tokio::time::sleep(CATCH_UP_STEP).await;
+        }
+    };
+    tokio::time::timeout(CATCH_UP, caught_up).await.is_ok()
+}
+
+async fn render_metrics(Shared(state): Shared<Arc<State>>) -> Response {
+    let text = state.metrics.render(&state.client).await;
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response()
+}
+
+/// A document of this moment.
+fn document(content: impl IntoResponse) -> Response {
+    ([(header::CACHE_CONTROL, "no-store")], content).into_response()
+}
+
+/// The key after `prefix`, from the raw path: the slashes in it are the key's own.
+fn key_after(prefix: &str, uri: &Uri) -> Result<Key, Problem> {
+    Ok(Key::from_path(uri.path().strip_prefix(prefix).unwrap_or_default())?)
+}

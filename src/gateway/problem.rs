@@ -1,0 +1,216 @@
+//! Errors as clients see them: problem details (RFC 9457), with `Retry-After` where asking again may help.
+
+use std::time::Duration;
+
+use axum::{
+    body::Body,
+    response::{IntoResponse, Response},
+};
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+
+use crate::{
+    Attempt, PathError, RouteError,
+    key::{Key, KeyError, NodeName},
+};
+
+/// A problem document on its way to a client. Boxed, because it is the rare end of many results.
+#[derive(Debug)]
+pub(super) struct Problem(Box<Document>);
+
+#[derive(Debug, Serialize)]
+struct Document {
+    #[serde(rename = "type")]
+    kind: String,
+    title: &'static str,
+    #[serde(serialize_with = "as_number")]
+    status: StatusCode,
+    detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<Key>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    attempts: Option<Vec<AttemptDocument>>,
+    #[serde(skip)]
+    retry_after: Option<Duration>,
+    #[serde(skip)]
+    field: Option<(header::HeaderName, &'static str)>,
+}
+
+#[derive(Debug, Serialize)]
+struct AttemptDocument {
+    node: NodeName,
+    error: String,
+}
+
+fn as_number<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u16(status.as_u16())
+}
+
+impl Problem {
+    /// A problem of the kind `name`, which is the end of its type URI.
+    pub(super) fn new(status: StatusCode, name: &str, title: &'static str, detail: impl Into<String>) -> Self {
+        let (key, attempts, retry_after, field) = (None, None, None, None);
+        let kind = format!("urn:datad-gossip:problem:{name}");
+        Self(Box::new(Document { kind, title, status, detail: detail.into(), key, attempts, retry_after, field }))
+    }
+
+    pub(super) fn bad_request(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "bad-request", "The request makes no sense here", detail)
+    }
+
+    pub(super) fn unknown_operation(path: &str) -> Self {
+        let detail = format!("there is no operation {path}; data does not begin with /-/");
+        Self::new(StatusCode::NOT_FOUND, "unknown-operation", "No such operation", detail)
+    }
+
+    pub(super) fn method(allowed: &'static str) -> Self {
+        let detail = format!("this operation takes {allowed}");
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method", "Wrong method", detail).with_field(header::ALLOW, allowed)
+    }
+
+    pub(super) fn overloaded(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Too much at once", detail)
+            .with_retry_after(Duration::from_secs(1))
+    }
+
+    pub(super) fn not_ready(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "not-ready", "The node does not serve", detail)
+            .with_retry_after(Duration::from_secs(1))
+    }
+
+    pub(super) fn with_retry_after(mut self, after: Duration) -> Self {
+        self.0.retry_after = Some(after);
+        self
+    }
+
+    pub(super) fn with_field(mut self, name: header::HeaderName, value: &'static str) -> Self {
+        self.0.field = Some((name, value));
+        self
+    }
+
+    fn about(mut self, key: &Key) -> Self {
+        self.0.key = Some(key.clone());
+        self
+    }
+
+    fn after(mut self, attempts: &[Attempt]) -> Self {
+        let document =
+            |attempt: &Attempt| AttemptDocument { node: attempt.node.clone(), error: attempt.error.to_string() };
+        self.0.attempts = Some(attempts.iter().map(document).collect());
+        self
+    }
+}
+
+impl From<KeyError> for Problem {
+    fn from(error: KeyError) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "no-key", "The path names no key", error.to_string())
+    }
+}
+
+impl From<RouteError> for Problem {
+    fn from(error: RouteError) -> Self {
+        let detail = error.to_string();
+        match &error {
+            RouteError::NotFound { key } => {
+                Self::new(StatusCode::NOT_FOUND, "not-found", "The origin has no such key", detail).about(key)
+            }
+            RouteError::Forbidden { key, .. } => {
+                Self::new(StatusCode::FORBIDDEN, "forbidden", "The key may not be fetched", detail).about(key)
+            }
+            RouteError::Failed { key, attempts, retry_after } => {
+                Self::new(StatusCode::BAD_GATEWAY, "no-answer", "No node could answer", detail)
+                    .about(key)
+                    .after(attempts)
+                    .with_retry_after(*retry_after)
+            }
+            RouteError::Pending { key, .. } => {
+                Self::new(StatusCode::GATEWAY_TIMEOUT, "still-fetching", "The key is still being fetched", detail)
+                    .about(key)
+                    .with_retry_after(Duration::from_secs(1))
+            }
+            RouteError::Request(_) => Self::bad_request(detail),
+        }
+    }
+}
+
+impl From<PathError> for Problem {
+    fn from(error: PathError) -> Self {
+        match error {
+            PathError::Key(error) => error.into(),
+            PathError::Route(error) => error.into(),
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let document = self.0;
+        let body = serde_json::to_vec(&document).expect("a problem is plain data");
+        let mut response = Response::new(Body::from(body));
+        *response.status_mut() = document.status;
+        let fields = response.headers_mut();
+        fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        // Errors pass; a cache on the way must not keep them.
+        fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(after) = document.retry_after {
+            fields.insert(header::RETRY_AFTER, whole_seconds(after).into());
+        }
+        if let Some((name, value)) = document.field {
+            fields.insert(name, HeaderValue::from_static(value));
+        }
+        response
+    }
+}
+
+/// Rounded up, and never "at once".
+fn whole_seconds(duration: Duration) -> u64 {
+    (duration.as_secs() + u64::from(duration.subsec_nanos() > 0)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+    use crate::AttemptError;
+
+    fn key() -> Key {
+        Key::new("a/b").unwrap()
+    }
+
+    async fn document(response: Response) -> serde_json::Value {
+        serde_json::from_slice(&response.into_body().collect().await.unwrap().to_bytes()).unwrap()
+    }
+
+    #[test]
+    fn every_error_has_the_status_that_tells_the_client_what_to_do() {
+        let failed = RouteError::Failed { key: key(), attempts: Vec::new(), retry_after: Duration::from_millis(1_500) };
+        let cases: [(PathError, u16, Option<&str>); 6] = [
+            (KeyError::Empty.into(), 400, None),
+            (RouteError::NotFound { key: key() }.into(), 404, None),
+            (RouteError::Forbidden { key: key(), reason: "rule".into() }.into(), 403, None),
+            (failed.into(), 502, Some("2")),
+            (RouteError::Pending { key: key(), waited: Duration::from_secs(3) }.into(), 504, Some("1")),
+            (RouteError::Request("broke off".into()).into(), 400, None),
+        ];
+        for (error, status, retry_after) in cases {
+            let text = error.to_string();
+            let response = Problem::from(error).into_response();
+            assert_eq!(response.status(), status, "{text}");
+            let said = response.headers().get(header::RETRY_AFTER).map(|value| value.to_str().unwrap());
+            assert_eq!(said, retry_after, "{text}");
+            assert_eq!(response.headers()[header::CONTENT_TYPE], "application/problem+json");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failed_request_names_the_key_and_what_each_node_said() {
+        let attempt = Attempt { node: NodeName::new("n1").unwrap(), error: AttemptError::Timeout };
+        let error = RouteError::Failed { key: key(), attempts: vec![attempt], retry_after: Duration::ZERO };
+        let document = document(Problem::from(error).into_response()).await;
+        assert_eq!(document["type"], "urn:datad-gossip:problem:no-answer");
+        assert_eq!((&document["status"], &document["key"]), (&502.into(), &"a/b".into()));
+        assert_eq!(document["attempts"], serde_json::json!([{ "node": "n1", "error": "no answer in time" }]));
+        assert!(document["detail"].as_str().unwrap().contains("n1"));
+    }
+}

@@ -1,0 +1,405 @@
+//! The real server on a real socket, before a real node.
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::{self, BoxStream, StreamExt};
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Channel, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::oneshot,
+    task::JoinHandle,
+};
+
+use super::{Gateway, GatewayBuilder};
+use crate::{
+    ClusterKey, Credentials, Node,
+    config::{NodeConfig, Profile},
+    key::{Key, NodeName},
+    provider::{self, Body, Provider, ProviderError, ServeError, UpdateContext, UpdateError, full},
+};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Answers with what it was asked; fetches whatever does not begin with `no`.
+#[derive(Default)]
+struct Echo {
+    held: Mutex<BTreeSet<Key>>,
+}
+
+#[async_trait]
+impl Provider for Echo {
+    async fn has(&self, key: &Key) -> Result<bool, ProviderError> {
+        Ok(self.held.lock().unwrap().contains(key))
+    }
+
+    fn keys(&self) -> BoxStream<'_, Result<Key, ProviderError>> {
+        let keys: Vec<_> = self.held.lock().unwrap().iter().cloned().map(Ok).collect();
+        stream::iter(keys).boxed()
+    }
+
+    async fn update(&self, key: &Key, _: UpdateContext) -> Result<(), UpdateError> {
+        match key.as_str() {
+            "no/such" => Err(UpdateError::NotFound),
+            "no/right" => Err(UpdateError::Forbidden("not on the list".into())),
+            "no/luck" => Err(UpdateError::Unavailable("the origin is down".into())),
+            "no/end" => std::future::pending().await,
+            _ => {
+                self.held.lock().unwrap().insert(key.clone());
+                Ok(())
+            }
+        }
+    }
+
+    async fn remove(&self, key: &Key) -> Result<(), ProviderError> {
+        self.held.lock().unwrap().remove(key);
+        Ok(())
+    }
+
+    async fn serve(&self, key: &Key, request: Request<Body>) -> Result<Response<Body>, ServeError> {
+        if key.as_str() == "endless" {
+            let (mut sender, body) = Channel::<Bytes, provider::BoxError>::new(1);
+            tokio::spawn(async move { while sender.send_data(Bytes::from_static(&[0; 1024])).await.is_ok() {} });
+            return Ok(Response::new(provider::body(body)));
+        }
+        let (parts, body) = request.into_parts();
+        let body = body.collect().await.map_err(|error| ServeError::Failed(error.0))?.to_bytes();
+        let names: Vec<&str> = parts.headers.keys().map(http::HeaderName::as_str).collect();
+        let said = format!("{} {} {names:?} {}", parts.method, parts.uri, String::from_utf8_lossy(&body));
+        let response = Response::builder().header("connection", "x-hop").header("x-hop", "1").header("etag", "\"1\"");
+        Ok(response.body(full(said)).unwrap())
+    }
+}
+
+struct Front {
+    node: Node,
+    address: std::net::SocketAddr,
+    stop: oneshot::Sender<()>,
+    serving: JoinHandle<std::io::Result<()>>,
+}
+
+async fn front() -> Front {
+    front_with(|gateway| gateway).await
+}
+
+async fn front_with(set: impl FnOnce(GatewayBuilder) -> GatewayBuilder) -> Front {
+    let front = joining_front(Vec::new(), set).await;
+    front.node.serving().await.unwrap();
+    front
+}
+
+/// A front door that is open already while its node joins.
+async fn joining_front(seeds: Vec<String>, set: impl FnOnce(GatewayBuilder) -> GatewayBuilder) -> Front {
+    let config = NodeConfig {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        profile: Profile::local(),
+        request_patience: Duration::from_secs(2),
+        seeds,
+        ..NodeConfig::default()
+    };
+    let builder = Node::builder(NodeName::new("n1").unwrap()).config(config).provider(Arc::new(Echo::default()));
+    let node = builder.credentials(Credentials::ClusterKey(ClusterKey::generate())).launch().await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel();
+    let gateway = set(Gateway::builder(node.client()));
+    let serving = tokio::spawn(gateway.serve(listener, async move {
+        let _ = stopped.await;
+    }));
+    Front { node, address, stop, serving }
+}
+
+impl Front {
+    async fn ask(&self, request: Request<Full<Bytes>>) -> Response<Bytes> {
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(TcpStream::connect(self.address).await.unwrap()))
+                .await
+                .unwrap();
+        let connection = tokio::spawn(connection);
+        let answered = tokio::time::timeout(PATIENCE, sender.send_request(request)).await.unwrap().unwrap();
+        let (parts, body) = answered.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        connection.abort();
+        Response::from_parts(parts, body)
+    }
+
+    async fn get(&self, path: &str) -> Response<Bytes> {
+        self.ask(Request::get(path).body(Full::default()).unwrap()).await
+    }
+
+    async fn post(&self, path: &str, fields: &[(&str, &str)]) -> Response<Bytes> {
+        let mut request = Request::post(path);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        self.ask(request.body(Full::default()).unwrap()).await
+    }
+
+    async fn stop(self) {
+        let _ = self.stop.send(());
+        tokio::time::timeout(PATIENCE, self.serving).await.unwrap().unwrap().unwrap();
+        self.node.shutdown().await;
+    }
+
+    /// Sends `head` as it is, and returns all that comes back until the server closes.
+    async fn raw(&self, head: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await.unwrap().unwrap();
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+}
+
+fn text(response: &Response<Bytes>) -> &str {
+    std::str::from_utf8(response.body()).unwrap()
+}
+
+fn json_of(response: &Response<Bytes>) -> Value {
+    serde_json::from_slice(response.body()).unwrap()
+}
+
+#[tokio::test]
+async fn the_first_request_fetches_and_the_second_finds_it() {
+    let front = front().await;
+    let first = front.get("/a/b?c=d").await;
+    assert_eq!((first.status(), &first.headers()["x-datad-node"]), (StatusCode::OK, &"n1".parse().unwrap()));
+    assert_eq!(first.headers()["cache-status"], "datad-gossip; fwd=miss; stored");
+    let second = front.get("/a/b?c=d").await;
+    assert_eq!(second.headers()["cache-status"], "datad-gossip; hit");
+    assert_eq!(second.headers()["etag"], "\"1\"");
+    assert!(!second.headers().contains_key("x-hop"));
+    assert!(text(&second).starts_with("GET /a/b?c=d "), "{}", text(&second));
+    front.stop().await;
+}
+
+#[tokio::test]
+async fn the_provider_sees_methods_bodies_and_fields_but_not_those_of_the_hop() {
+    let front = front().await;
+    let request = Request::builder().method(Method::PUT).uri("/x").header("x-datad-node", "evil");
+    let request = request.header("connection", "x-mine").header("x-mine", "1").header("x-yours", "1");
+    let answered = front.ask(request.body(Full::from("payload")).unwrap()).await;
+    let said = text(&answered);
+    assert!(said.starts_with("PUT /x ") && said.ends_with(" payload") && said.contains("x-yours"), "{said}");
+    assert!(!said.contains("x-mine") && !said.contains("x-datad") && !said.contains("\"connection\""), "{said}");
+    let head = front.ask(Request::head("/x").body(Full::default()).unwrap()).await;
+    assert_eq!((head.status(), head.body().len()), (StatusCode::OK, 0));
+    front.stop().await;
+}
+
+#[tokio::test]
+async fn http_2_is_spoken_to_those_who_begin_with_it() {
+    let front = front().await;
+    let stream = TokioIo::new(TcpStream::connect(front.address).await.unwrap());
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let request = Request::get("http://example.com/a").body(Full::<Bytes>::default()).unwrap();
+    let answered = sender.send_request(request).await.unwrap();
+    assert_eq!(answered.version(), http::Version::HTTP_2);
+    let said = answered.into_body().collect().await.unwrap().to_bytes();
+    assert!(said.starts_with(b"GET /a [\"host\"]"), "{said:?}");
+    drop(sender);
+    let _ = connection.await;
+    front.stop().await;
+}
+
+#[tokio::test]
+async fn what_goes_wrong_is_told_as_a_problem() {
+    let front = front().await;
+    let cases = [
+        ("/no/such", 404, "not-found"),
+        ("/no/right", 403, "forbidden"),
+        ("/no/luck", 502, "no-answer"),
+        ("/no/end", 504, "still-fetching"),
+        ("/a/../b", 400, "no-key"),
+        ("/%2d/status", 400, "no-key"),
+        ("/", 400, "no-key"),
+        ("/-", 404, "unknown-operation"),
+        ("/-/nothing", 404, "unknown-operation"),
+        ("/-/pins", 404, "unknown-operation"),
+        ("/-/events", 404, "unknown-operation"),
+    ];
+    for (path, status, kind) in cases {
+        let answered = front.get(path).await;
+        assert_eq!(answered.status(), status, "{path}");
+        assert_eq!(answered.headers()[header::CONTENT_TYPE], "application/problem+json", "{path}");
+        let document = json_of(&answered);
+        assert_eq!(document["type"], format!("urn:datad-gossip:problem:{kind}"), "{path}");
+        assert_eq!(document["status"], status, "{path}");
+        assert_eq!(answered.headers().contains_key(header::RETRY_AFTER), status >= 500, "{path}");
+    }
+    let document = json_of(&front.get("/no/luck").await);
+    assert_eq!(document["attempts"][0]["node"], "n1");
+    assert!(document["attempts"][0]["error"].as_str().unwrap().contains("the origin is down"), "{document}");
+    front.stop().await;
+}
+
+#[tokio::test]
+async fn more_requests_than_may_be_are_shed_while_operations_go_on() {
+    let front = front_with(|gateway| gateway.requests_max(1)).await;
+    let mut busy = TcpStream::connect(front.address).await.unwrap();
+    busy.write_all(b"GET /endless HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    busy.read_u8().await.unwrap();
+    let shed = front.get("/a").await;
+    assert_eq!(
+        (shed.status(), &shed.headers()[header::RETRY_AFTER]),
+        (StatusCode::SERVICE_UNAVAILABLE, &"1".parse().unwrap())
+    );
+    assert_eq!(front.get("/-/healthz").await.status(), StatusCode::OK);
+    assert!(text(&front.get("/-/metrics").await).contains("datad_http_in_flight{kind=\"data\"} 1"));
+    drop(busy);
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while front.get("/a").await.status() != StatusCode::OK {
+        assert!(tokio::time::Instant::now() < deadline, "a request that was broken off still counts");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    front.stop().await;
+}
+
+#[tokio::test]
+async fn the_documents_say_what_the_node_knows() {
+    let front = front().await;
+    assert_eq!(front.get("/-/readyz").await.status(), StatusCode::OK);
+    for path in ["/a", "/b/1", "/b/2", "/b/3"] {
+        assert_eq!(front.get(path).await.status(), StatusCode::OK);
+    }
+    let status = json_of(&front.get("/-/status").await);
+    assert_eq!((&status["node"], &status["members"], &status["keys"]), (&json!("n1"), &json!(1), &json!(4)));
+    for field in ["under_replicated", "fetching", "converged"] {
+        assert!(!status[field].is_null(), "{field}");
+    }
+    let members = json_of(&front.get("/-/members").await);
+    assert_eq!(members[0]["name"], "n1");
+    assert_eq!((&members[0]["state"], &members[0]["keys"]), (&json!("serving"), &json!(4)));
+    assert_eq!(members[0]["accepting"], true);
+    let located = json_of(&front.get("/-/locate/b%2f1").await);
+    assert_eq!(
+        located,
+        json!({ "key": "b/1", "owners": ["n1"], "holders": [{ "node": "n1", "state": "ready" }], "pinned": false })
+    );
+    assert_eq!(front.get("/-/locate/b//1").await.status(), StatusCode::BAD_REQUEST);
+    assert_eq!(front.post("/-/status", &[]).await.status(), StatusCode::METHOD_NOT_ALLOWED);
+    front.stop().await;
+}
+
+#[tokio::test]
+async fn keys_come_in_pages_that_name_the_next() {
+    let front = front().await;
+    for path in ["/a", "/b/1", "/b/2", "/b/3"] {
+        front.get(path).await;
+    }
+    let first = front.get("/-/keys?prefix=b/&limit=2").await;
+    assert_eq!(json_of(&first), json!(["b/1", "b/2"]));
+    let link = first.headers()[header::LINK].to_str().unwrap();
+    let next = link.strip_prefix('<').unwrap().split('>').next().unwrap();
+    let second = front.get(next).await;
+    assert_eq!((json_of(&second), second.headers().get(header::LINK)), (json!(["b/3"]), None));
+    assert_eq!(json_of(&front.get("/-/keys").await), json!(["a", "b/1", "b/2", "b/3"]));
+    for bad in ["limit=0", "limit=x", "after=..", "unknown=1"] {
+        assert_eq!(front.get(&format!("/-/keys?{bad}")).await.status(), StatusCode::BAD_REQUEST, "{bad}");
+    }
+    front.stop().await;
+}
+
+#[tokio::test]
+async fn an_update_can_be_waited_for_or_not() {
+    let front = front().await;
+    let waited = front.post("/-/update/a/b?wait=true", &[]).await;
+    assert_eq!(waited.status(), StatusCode::OK);
+    assert_eq!(json_of(&waited), json!({ "key": "a/b", "replicas": [{ "node": "n1", "error": null }] }));
+    let started = front.post("/-/update/c", &[]).await;
+    assert_eq!(started.status(), StatusCode::ACCEPTED);
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while json_of(&front.get("/-/keys").await) != json!(["a/b", "c"]) {
+        assert!(tokio::time::Instant::now() < deadline, "the update was not done");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(front.post("/-/update/no/such?wait=true", &[]).await.status(), StatusCode::NOT_FOUND);
+    assert_eq!(front.post("/-/update/a", &[("origin", "http://e.example")]).await.status(), StatusCode::FORBIDDEN);
+    assert_eq!(front.get("/-/update/a").await.status(), StatusCode::METHOD_NOT_ALLOWED);
+    front.stop().await;
+}
+
+#[tokio::test]
+async fn with_an_admin_token_changes_need_it() {
+    let front = front_with(|gateway| gateway.admin_token("secret")).await;
+    let refused = front.post("/-/update/a", &[]).await;
+    assert_eq!(
+        (refused.status(), &refused.headers()["www-authenticate"]),
+        (StatusCode::UNAUTHORIZED, &"Bearer".parse().unwrap())
+    );
+    let accepted = front.post("/-/update/a?wait=true", &[("authorization", "Bearer secret")]).await;
+    assert_eq!(accepted.status(), StatusCode::OK);
+    assert_eq!(front.get("/-/status").await.status(), StatusCode::OK);
+    front.stop().await;
+}
+
+#[tokio::test]
+async fn a_joining_node_is_alive_but_not_ready_and_requests_wait_for_it() {
+    let nobody = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let front = joining_front(vec![nobody.local_addr().unwrap().to_string()], |gateway| gateway).await;
+    assert_eq!(front.get("/-/healthz").await.status(), StatusCode::OK);
+    let readiness = front.get("/-/readyz").await;
+    assert_eq!(readiness.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(text(&readiness).contains("joining"), "{}", text(&readiness));
+    assert_eq!(front.get("/a").await.status(), StatusCode::OK);
+    assert_eq!(front.get("/-/readyz").await.status(), StatusCode::OK);
+    front.stop().await;
+}
+
+#[tokio::test]
+async fn metrics_are_text_that_prometheus_reads() {
+    let front = front().await;
+    front.get("/a").await;
+    front.get("/no/such").await;
+    let answered = front.get("/-/metrics").await;
+    let said = text(&answered);
+    for line in [
+        "datad_http_requests_total{kind=\"data\",status=\"2xx\"} 1",
+        "datad_http_requests_total{kind=\"data\",status=\"4xx\"} 1",
+        "datad_http_response_seconds_count{kind=\"data\"} 2",
+        "datad_keys 1",
+        "datad_members{state=\"serving\"} 1",
+        "datad_members{state=\"dead\"} 0",
+        "datad_peer_connections 0",
+        "# EOF",
+    ] {
+        assert!(said.lines().any(|found| found == line), "{line} is not in:\n{said}");
+    }
+    front.stop().await;
+}
+
+#[tokio::test]
+async fn absurd_heads_are_refused_by_the_protocol() {
+    let front = front().await;
+    let long = "x".repeat(70_000);
+    let answer = front.raw(&format!("GET /{long} HTTP/1.1\r\nhost: a\r\n\r\n")).await;
+    assert!(answer.starts_with("HTTP/1.1 414") || answer.starts_with("HTTP/1.1 431"), "{answer}");
+    let answer = front.raw(&format!("GET /{} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n", &long[..600])).await;
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("more than 512"), "{answer}");
+    let answer = front.raw("OPTIONS * HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    front.stop().await;
+}
+
+#[tokio::test]
+async fn stopping_breaks_off_what_does_not_end_by_itself() {
+    let front = front_with(|gateway| gateway.drain(Duration::from_millis(200))).await;
+    let mut busy = TcpStream::connect(front.address).await.unwrap();
+    busy.write_all(b"GET /endless HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    busy.read_u8().await.unwrap();
+    let address = front.address;
+    front.stop().await;
+    assert!(TcpStream::connect(address).await.is_err());
+    let mut rest = Vec::new();
+    let _ = tokio::time::timeout(PATIENCE, busy.read_to_end(&mut rest)).await.expect("the connection was closed");
+}
