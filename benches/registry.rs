@@ -6,11 +6,19 @@
     reason = "benchmarks measure real time; criterion's macros have no docs"
 )]
 
-use std::{collections::HashMap, hint::black_box, sync::RwLock, time::Duration};
+use std::{
+    collections::HashMap,
+    hint::black_box,
+    sync::{Arc, RwLock},
+    time::{Duration, Instant},
+};
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use datad_gossip::{
+    Client, ClusterKey, Credentials, Node,
+    config::NodeConfig,
     key::{Key, NodeName},
+    providers::Memory,
     registry::{
         ClaimState, Delta, HolderState, Incarnation, IndexWriter, KeyHasher, Ledger, LedgerOptions, LedgerWriter,
         Position,
@@ -29,6 +37,30 @@ fn key(number: usize) -> Key {
 /// The keys once, in an order that defeats the caches.
 fn scattered(keys: &[Key]) -> impl Iterator<Item = &Key> {
     (0..).map(|n: usize| &keys[n.wrapping_mul(7_919_777) % keys.len()])
+}
+
+/// A running node that holds all `keys`, and its client.
+fn serving_node(keys: &[Key]) -> (tokio::runtime::Runtime, Node, Client) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let memory = Memory::default();
+    for key in keys {
+        memory.insert(key.clone(), "");
+    }
+    let mut config = NodeConfig::default();
+    config.listen = ([127, 0, 0, 1], 0).into();
+    let builder = Node::builder(NodeName::new("bench").unwrap()).config(config).provider(Arc::new(memory));
+    let credentials = Credentials::ClusterKey(ClusterKey::generate());
+    let (node, client) = runtime.block_on(async {
+        let node = builder.credentials(credentials).start().await.unwrap();
+        let client = node.client();
+        let started = Instant::now();
+        while !client.status().await.converged || client.status().await.keys < keys.len() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        eprintln!("{} keys on disk were registered in {:?}", keys.len(), started.elapsed());
+        (node, client)
+    });
+    (runtime, node, client)
 }
 
 fn lookup(c: &mut Criterion) {
@@ -51,6 +83,9 @@ fn lookup(c: &mut Criterion) {
     group.bench_function("index", |b| {
         b.iter(|| index.lookup(next.next().unwrap(), |holders| holders.filter(ready).count()));
     });
+    let (_runtime, _node, client) = serving_node(&keys);
+    let mut next = scattered(&keys);
+    group.bench_function("Client::nodes_for_key", |b| b.iter(|| client.nodes_for_key(next.next().unwrap())));
     let mut next = scattered(&keys);
     group.bench_function("bare papaya", |b| b.iter(|| bare.pin().get(next.next().unwrap()).copied()));
     let mut next = scattered(&keys);

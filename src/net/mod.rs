@@ -287,6 +287,10 @@ impl Net {
         if self.stop.is_cancelled() {
             return Err(DialError::Stopping);
         }
+        // Gossip still names the former self of a node that was restarted where it was.
+        if address == self.advertise {
+            return Err(DialError::Unreachable { address, reason: "it is this node's own".into() });
+        }
         let mut slots = self.slots.lock().expect("no panic under this lock");
         let failures = match slots.get(&address) {
             Some(Slot::Up(peer)) if peer.is_open() => return Ok(Ok(peer.clone())),
@@ -326,7 +330,12 @@ impl Net {
     }
 
     fn record_failure(&self, address: SocketAddr, error: &DialError, failures: u32) {
-        if let DialError::Refused { refusal, .. } = error {
+        // A node of our name at our own address is this one, reached on a way round (a seed list that names everybody).
+        let myself =
+            |refusal: &HelloRefusal| matches!(refusal, HelloRefusal::NameInUse { at, .. } if *at == self.advertise);
+        if let DialError::Refused { refusal, .. } = error
+            && !myself(refusal)
+        {
             self.refused.send_replace(Some(refusal.clone()));
         }
         if failures <= 1 {

@@ -140,9 +140,12 @@ fn route_avoiding(
             Some(provider) => provider.is_idempotent(&parts),
             None => parts.method.is_idempotent(),
         };
-        let body = Replay::new(body, repeatable).await.map_err(|error| RouteError::Request(error.to_string()))?;
         let started = Instant::now();
         let deadline = started + shared.config.request_patience;
+        let body = match tokio::time::timeout_at(deadline, Replay::new(body, repeatable)).await {
+            Ok(body) => body.map_err(|error| RouteError::Request(error.to_string()))?,
+            Err(_) => return Err(RouteError::Request(format!("it did not end within {:?}", started.elapsed()))),
+        };
         shared.retry_budget.deposit();
         let course = Course {
             shared,

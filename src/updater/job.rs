@@ -12,6 +12,7 @@ use tracing::{debug, info, warn};
 use super::flights::Work;
 use crate::{
     key::{Key, NodeName},
+    membership::Member,
     node::Shared,
     provider::{Provider, UpdateContext, UpdateError, UpdateReason},
     registry::{ClaimState, HolderState, actor as registry},
@@ -53,8 +54,14 @@ async fn ensure(
     if !unreadable && provider.has(key).await.unwrap_or(false) {
         return publish(shared, key).await;
     }
+    if origin {
+        let_others_finish(shared, key, |_| true).await;
+    }
     if claim(shared, key, ClaimState::Fetching).await.is_err() {
         return stopping();
+    }
+    if origin && ready_peers(shared, key).is_empty() {
+        give_way(shared, key).await;
     }
     let peers = ready_peers(shared, key);
     if peers.is_empty() && !origin {
@@ -73,6 +80,38 @@ async fn ensure(
     match updated {
         Ok(()) => publish(shared, key).await,
         Err(error) => Outcome::Failed(error),
+    }
+}
+
+/// While members come and go, two nodes may each take themselves for the one that asks the origin. Both have said by
+/// now that they fetch, so after a moment the younger, to whom the change is news, sees the other and lets it go first.
+/// Elders give way to nobody younger, so that no two wait for each other.
+async fn give_way(shared: &Arc<Shared>, key: &Key) {
+    if shared.uptime() < shared.settled_at() && shared.view.load().alive().count() > 1 {
+        tokio::time::sleep(shared.config.profile.gossip_interval).await;
+        let age = |member: &Member| (member.incarnation, member.name.clone());
+        let mine = shared.view.load().member(&shared.name).map(age);
+        let_others_finish(shared, key, |member| Some(age(member)) < mine).await;
+    }
+}
+
+/// Waits while a live member that `counts` says that it fetches `key` and nobody has it; at most as long as somebody
+/// who asked for the key would.
+async fn let_others_finish(shared: &Arc<Shared>, key: &Key, counts: impl Fn(&Member) -> bool) {
+    let is_fetched = || {
+        let view = shared.view.load();
+        let holders = shared.live_holders(key);
+        let counts = |name: &NodeName| *name != shared.name && view.member(name).is_some_and(&counts);
+        !holders.iter().any(|(_, state)| *state == HolderState::Ready)
+            && holders.iter().any(|(name, state)| *state == HolderState::Fetching && counts(name))
+    };
+    let ended = async {
+        while is_fetched() {
+            tokio::time::sleep(shared.config.profile.gossip_interval).await;
+        }
+    };
+    if tokio::time::timeout(shared.config.request_patience, ended).await.is_err() {
+        debug!(%key, "another node has been fetching it for long; not waiting any more");
     }
 }
 
