@@ -1,5 +1,7 @@
 //! The real program: its processes, its exit status, and what it leaves behind.
 
+#![allow(clippy::disallowed_methods, reason = "tests run on the real machine")]
+
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},

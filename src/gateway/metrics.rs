@@ -2,7 +2,7 @@
 //!
 //! Requests are counted as they pass; what describes the node is asked of it when somebody reads.
 
-use std::time::Instant;
+use tokio::time::Instant;
 
 use axum::body::Body;
 use http::Response;

@@ -1,5 +1,7 @@
 //! The real server on a real socket, before a real node.
 
+#![allow(clippy::disallowed_methods, reason = "tests run on the real machine")]
+
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex},
