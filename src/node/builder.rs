@@ -209,7 +209,12 @@ impl Node {
                 .view
                 .wait_for(|view| view.member(me).is_some_and(|member| member.state == MemberState::Serving));
             tokio::select! {
-                _ = serving, if refused_since.is_none() => return Ok(()),
+                _ = serving, if refused_since.is_none() => {
+                    // A round of gossip later the others know it too, so that whoever was waiting for this node finds a
+                    // cluster that agrees about it.
+                    tokio::time::sleep(self.shared.config.profile.gossip_interval).await;
+                    return Ok(());
+                }
                 _ = refusals.changed() => {}
                 () = tokio::time::sleep(Duration::from_millis(100)), if refused_since.is_some() => {}
                 reason = self.failed() => return Err(StartError::Actor(reason.to_string())),

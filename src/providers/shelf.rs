@@ -43,11 +43,17 @@ const REMOVE_PAUSE: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(crate) struct Shelf {
     root: PathBuf,
+    /// Part of every name that is made up: programs that a killed process left running still write to its scratches.
+    run: String,
     scratches: AtomicU64,
 }
 
 impl Shelf {
     /// Opens or creates the directory and deletes what a crash left behind. Blocks.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "only the name of a scratch folder, which has to differ in every run"
+    )]
     pub(crate) fn open(root: &Path) -> io::Result<Self> {
         for name in ["tmp", "trash"] {
             let dir = root.join(name);
@@ -57,7 +63,7 @@ impl Shelf {
         fs::create_dir_all(root.join("held"))?;
         let root = root.canonicalize()?;
         sync(&root)?;
-        Ok(Self { root, scratches: AtomicU64::new(0) })
+        Ok(Self { root, run: hex::encode(rand::random::<[u8; 8]>()), scratches: AtomicU64::new(0) })
     }
 
     /// The absolute path of the directory, without symbolic links.
@@ -131,7 +137,7 @@ impl Shelf {
 
     fn unused(&self, place: &str) -> PathBuf {
         let number = self.scratches.fetch_add(1, Ordering::Relaxed);
-        self.root.join(place).join(number.to_string())
+        self.root.join(place).join(format!("{}-{number}", self.run))
     }
 }
 

@@ -1,0 +1,124 @@
+//! Whole and partial files, conditions, types, and paths that are not there.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::join_all;
+use http::{Request, StatusCode};
+use http_body_util::Empty;
+
+use super::harness::{Answer, Cluster, QUICK, Upstream, get, send};
+
+async fn ask(port: u16, method: &str, path: &str, fields: &[(&str, &str)]) -> Answer {
+    let mut request = Request::builder().method(method).uri(path);
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    send(port, request.body(Empty::new()).unwrap()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_file_is_had_whole_in_part_and_on_condition_through_a_node_that_does_not_hold_it() {
+    let upstream = Upstream::start().await;
+    let content: Bytes = (0..=255_u8).cycle().take(1 << 20).collect();
+    upstream.put_file("data/blob.bin", content.clone(), "application/x-special");
+    let cluster = Cluster::start(3, QUICK, &["--files", &upstream.files_url()]).await;
+    let first = get(cluster.nodes[0].http, "/data/blob.bin").await.unwrap();
+    assert_eq!((first.status, &first.body), (StatusCode::OK, &content), "{}", first.status);
+    let holders = cluster.until_held("data/blob.bin", 2).await;
+    let port = cluster.other_than(&holders).http;
+
+    let whole = ask(port, "GET", "/data/blob.bin", &[]).await;
+    assert_eq!((whole.status, &whole.body), (StatusCode::OK, &content));
+    assert_eq!(whole.header("content-type"), "application/x-special");
+    assert!(holders.contains(&whole.header("x-datad-node").to_owned()));
+    assert!(whole.header("cache-status").contains("hit"), "{:?}", whole.headers);
+
+    let head = ask(port, "HEAD", "/data/blob.bin", &[]).await;
+    assert_eq!((head.status, head.body.len()), (StatusCode::OK, 0));
+    assert_eq!(head.header("content-length"), content.len().to_string());
+    assert_eq!(head.header("accept-ranges"), "bytes");
+
+    for (range, expected) in
+        [("bytes=10-19", 10..20), ("bytes=1048570-", 1_048_570..1 << 20), ("bytes=-6", 1_048_570..1 << 20)]
+    {
+        let part = ask(port, "GET", "/data/blob.bin", &[("range", range)]).await;
+        assert_eq!(part.status, StatusCode::PARTIAL_CONTENT, "{range}");
+        assert_eq!(part.body, content.slice(expected.clone()), "{range}");
+        let said = format!("bytes {}-{}/{}", expected.start, expected.end - 1, content.len());
+        assert_eq!(part.header("content-range"), said);
+    }
+    let beyond = ask(port, "GET", "/data/blob.bin", &[("range", "bytes=2000000-")]).await;
+    assert_eq!(beyond.status, StatusCode::RANGE_NOT_SATISFIABLE);
+
+    let etag = whole.header("etag");
+    let same = ask(port, "GET", "/data/blob.bin", &[("if-none-match", etag)]).await;
+    assert_eq!((same.status, same.body.len()), (StatusCode::NOT_MODIFIED, 0));
+    let changed = ask(port, "GET", "/data/blob.bin", &[("if-none-match", "\"other\"")]).await;
+    assert_eq!(changed.status, StatusCode::OK);
+    let stale = ask(port, "GET", "/data/blob.bin", &[("range", "bytes=0-9"), ("if-range", "\"other\"")]).await;
+    assert_eq!((stale.status, &stale.body), (StatusCode::OK, &content), "a part of something else is of no use");
+    assert_eq!(upstream.reads("data/blob.bin"), 1);
+}
+
+#[tokio::test]
+async fn files_asked_for_the_moment_a_node_has_joined_are_fetched_once_each() {
+    let upstream = Upstream::start().await;
+    upstream.set_delay(Duration::from_millis(300));
+    let mut cluster = Cluster::start(2, QUICK, &["--files", &upstream.files_url()]).await;
+    let joins = cluster.node("n3");
+    cluster.nodes.push(joins);
+    for round in 0..3 {
+        let keys: Vec<String> = (0..16).map(|number| format!("{round}/file{number}")).collect();
+        for key in &keys {
+            upstream.put_file(key, key.clone(), "text/plain");
+        }
+        cluster.by_name_mut("n3").restart().await;
+        // The others do not all know yet that it serves: they differ about who is to fetch what.
+        let requests = keys.iter().flat_map(|key| cluster.nodes.iter().map(move |node| (key, node.http)));
+        let answers = join_all(requests.map(|(key, port)| async move { (key, get(port, &format!("/{key}")).await) }));
+        for (key, answer) in answers.await {
+            assert_eq!(answer.unwrap().text(), *key);
+        }
+        let twice: Vec<_> = keys.iter().filter(|key| upstream.reads(key) != 1).collect();
+        assert!(twice.is_empty(), "{twice:?} of {}", keys.len());
+        assert_eq!(cluster.by_name_mut("n3").sigterm().await.code(), Some(0));
+        cluster.until_members_are(2).await;
+    }
+}
+
+#[tokio::test]
+async fn a_path_that_is_not_there_inside_a_held_key_is_404_and_moves_nothing() {
+    let source = tempfile::tempdir().unwrap();
+    let site = source.path().join("site");
+    std::fs::create_dir_all(site.join("deep")).unwrap();
+    for (name, text) in [("index.html", "<p>hello"), ("style.css", "p {}"), ("deep/data.json", "{}")] {
+        std::fs::write(site.join(name), text).unwrap();
+    }
+    let cluster = Cluster::start(3, QUICK, &["--files", source.path().to_str().unwrap(), "--key-depth", "1"]).await;
+    assert_eq!(get(cluster.nodes[0].http, "/site/index.html").await.unwrap().text(), "<p>hello");
+    let holders = cluster.until_held("site", 2).await;
+    let located = cluster.nodes[0].locate("site").await;
+    for node in &cluster.nodes {
+        for (path, content_type) in [
+            ("/site/index.html", "text/html"),
+            ("/site/style.css", "text/css"),
+            ("/site/deep/data.json", "application/json"),
+        ] {
+            let answer = get(node.http, path).await.unwrap();
+            assert_eq!(answer.status, StatusCode::OK, "{path}");
+            assert!(answer.header("content-type").starts_with(content_type), "{path}: {:?}", answer.headers);
+        }
+        for path in ["/site/nothing", "/site/deep", "/site/deep/nothing.json"] {
+            for _ in 0..5 {
+                let answer = get(node.http, path).await.unwrap();
+                assert_eq!(answer.status, StatusCode::NOT_FOUND, "{path} at {}", node.name);
+            }
+        }
+    }
+    for node in &cluster.nodes {
+        assert_eq!(node.locate("site").await, located, "as {} sees it", node.name);
+        assert_eq!(node.ready_holders("site").await, holders);
+    }
+    assert_eq!(get(cluster.nodes[0].http, "/nowhere/x").await.unwrap().status, StatusCode::NOT_FOUND);
+}

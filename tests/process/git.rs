@@ -1,0 +1,139 @@
+//! Clones and fetches of every kind through any node, and upstreams that are slow, down, or do not know.
+
+use std::time::Duration;
+
+use futures::future::join_all;
+use http::StatusCode;
+
+use super::harness::{Checkout, Cluster, QUICK, Upstream, eventually, get, git};
+
+const REPO: &str = "some/repo";
+/// Where a git client begins.
+const REFS: &str = "/some/repo/info/refs?service=git-upload-pack";
+
+async fn cluster(upstream: &Upstream, config: &str) -> Cluster {
+    Cluster::start(3, config, &["--git", &upstream.git_template()]).await
+}
+
+#[tokio::test]
+async fn a_cold_repository_cloned_everywhere_at_once_is_fetched_once_for_the_whole_cluster() {
+    let upstream = Upstream::start().await;
+    upstream.create(REPO, &[("README", b"hello"), ("data", &[7; 100_000])]).await;
+    upstream.set_delay(Duration::from_millis(100));
+    let cluster = cluster(&upstream, QUICK).await;
+    let clones = (0..24).map(|number| {
+        let port = cluster.nodes[number % 3].http;
+        // Users write it with and without the suffix.
+        Checkout::clone(port, if number % 2 == 0 { "/some/repo" } else { "/some/repo.git" }, &[])
+    });
+    let head = upstream.head(REPO).await;
+    for clone in join_all(clones).await {
+        let clone = clone.unwrap();
+        assert_eq!(clone.read("README"), "hello");
+        assert_eq!(clone.git(&["rev-parse", "HEAD"]).await.unwrap(), head);
+    }
+    assert_eq!(upstream.packs(REPO), 1);
+
+    cluster.until_held(REPO, 2).await;
+    assert_eq!(upstream.packs(REPO), 1, "the second replica comes from the first");
+    assert_eq!(upstream.advertised(REPO), 1);
+}
+
+#[tokio::test]
+async fn shallow_and_partial_clones_and_later_fetches_work_through_a_node_that_holds_nothing() {
+    let upstream = Upstream::start().await;
+    upstream.create(REPO, &[("file", b"one")]).await;
+    upstream.commit(REPO, &[("file", b"two"), ("other", b"unchanged")]).await;
+    let cluster = cluster(&upstream, QUICK).await;
+    Checkout::clone(cluster.nodes[0].http, "/some/repo", &[]).await.unwrap();
+    let holders = cluster.until_held(REPO, 2).await;
+    let outsider = cluster.other_than(&holders);
+
+    let shallow = Checkout::clone(outsider.http, "/some/repo", &["--depth=1"]).await.unwrap();
+    assert_eq!(shallow.git(&["rev-list", "--count", "HEAD"]).await.unwrap(), "1");
+    assert_eq!(shallow.read("file"), "two");
+    shallow.git(&["fetch", "--quiet", "--unshallow"]).await.unwrap();
+    assert_eq!(shallow.git(&["rev-list", "--count", "HEAD"]).await.unwrap(), "2");
+
+    let partial = Checkout::clone(outsider.http, "/some/repo", &["--filter=blob:none", "--no-checkout"]).await.unwrap();
+    let missing = partial.git(&["rev-list", "--objects", "--all", "--missing=print"]).await.unwrap();
+    assert_eq!(missing.lines().filter(|line| line.starts_with('?')).count(), 3, "three blobs are left out: {missing}");
+    partial.git(&["checkout", "--quiet", "main"]).await.unwrap();
+    assert_eq!(partial.read("file"), "two", "they are had when they are wanted");
+
+    let whole = Checkout::clone(outsider.http, "/some/repo", &[]).await.unwrap();
+    upstream.commit(REPO, &[("file", b"three")]).await;
+    outsider.ask(&["update", REPO, "--wait"]).await.unwrap();
+    // Once the update is said to be done, every replica has it.
+    for node in &cluster.nodes {
+        let url = format!("http://127.0.0.1:{}/some/repo", node.http);
+        let advertised = git(&whole.path, ["ls-remote", &url, "HEAD"]).await.unwrap();
+        assert!(advertised.starts_with(&upstream.head(REPO).await), "{}", node.name);
+    }
+    whole.git(&["pull", "--quiet", "--ff-only"]).await.unwrap();
+    assert_eq!(whole.read("file"), "three");
+    assert_eq!(upstream.packs(REPO), 2, "the clone and the update");
+    assert_eq!(cluster.until_held(REPO, 2).await, holders);
+}
+
+#[tokio::test]
+async fn a_repository_that_the_upstream_does_not_have_is_404_for_all_and_remembered() {
+    let upstream = Upstream::start().await;
+    let cluster = cluster(&upstream, QUICK).await;
+    let attempts = (0..12).map(|number| Checkout::clone(cluster.nodes[number % 3].http, "/no/such", &[]));
+    for attempt in join_all(attempts).await {
+        let complaint = attempt.err().expect("there is no such repository");
+        assert!(complaint.contains("not found"), "{complaint}");
+    }
+    let asked = upstream.advertised("no/such");
+    assert!((1..=2).contains(&asked), "asked {asked} times");
+    for node in &cluster.nodes {
+        let answer = get(node.http, "/no/such/info/refs?service=git-upload-pack").await.unwrap();
+        assert_eq!(answer.status, StatusCode::NOT_FOUND);
+        assert_eq!(answer.problem()["status"], 404);
+        assert_eq!(answer.problem()["key"], "no/such");
+    }
+    assert_eq!(upstream.advertised("no/such"), asked, "remembered");
+    assert!(cluster.nodes[0].ready_holders("no/such").await.is_empty());
+}
+
+#[tokio::test]
+async fn an_upstream_that_is_down_is_502_with_the_reason_until_it_is_back() {
+    let upstream = Upstream::start().await;
+    upstream.create(REPO, &[("file", b"one")]).await;
+    let cluster = cluster(&upstream, QUICK).await;
+    upstream.set_down(true);
+    for node in &cluster.nodes {
+        let answer = get(node.http, REFS).await.unwrap();
+        assert_eq!(answer.status, StatusCode::BAD_GATEWAY, "{}", answer.text());
+        let problem = answer.problem();
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains("unable to access") || detail.contains("Empty reply"), "{problem}");
+        assert!(!answer.header("retry-after").is_empty());
+    }
+    upstream.set_down(false);
+    eventually("it can be cloned again", || async {
+        Checkout::clone(cluster.nodes[1].http, "/some/repo", &[]).await.is_ok()
+    })
+    .await;
+    assert_eq!(upstream.packs(REPO), 1);
+}
+
+#[tokio::test]
+async fn a_fetch_that_outlasts_the_request_is_504_and_goes_on_to_its_end() {
+    let upstream = Upstream::start().await;
+    upstream.create(REPO, &[("file", b"one")]).await;
+    let cluster = cluster(&upstream, &QUICK.replace("\"25s\"", "\"1s\"")).await;
+    upstream.set_delay(Duration::from_secs(2));
+    for answer in join_all(cluster.nodes.iter().map(|node| get(node.http, REFS))).await {
+        let answer = answer.unwrap();
+        assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT, "{}", answer.text());
+        assert!(answer.header("retry-after").parse::<u32>().unwrap() >= 1);
+        assert_eq!(answer.problem()["key"], REPO);
+    }
+    // Nobody asks again: it arrives all the same.
+    let holders = cluster.until_held(REPO, 2).await;
+    let clone = Checkout::clone(cluster.other_than(&holders).http, "/some/repo", &[]).await.unwrap();
+    assert_eq!(clone.read("file"), "one");
+    assert_eq!(upstream.packs(REPO), 1);
+}

@@ -1,0 +1,57 @@
+//! The git client of a user, without anything of this machine's own settings.
+
+use std::path::{Path, PathBuf};
+
+use tokio::{process::Command, time::timeout};
+
+use super::DEADLINE;
+
+/// Runs git in `dir`; what it printed, or what it complained about.
+pub(crate) async fn git<A: AsRef<std::ffi::OsStr>>(
+    dir: &Path,
+    args: impl IntoIterator<Item = A>,
+) -> Result<String, String> {
+    let mut command = Command::new("git");
+    command
+        .args(args)
+        .current_dir(dir)
+        .env_clear()
+        .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+        .env("HOME", dir)
+        .env("LC_ALL", "C")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .envs(["AUTHOR", "COMMITTER"].map(|who| (format!("GIT_{who}_NAME"), "A U Thor")))
+        .envs(["AUTHOR", "COMMITTER"].map(|who| (format!("GIT_{who}_EMAIL"), "author@example.com")))
+        .kill_on_drop(true);
+    let output = timeout(DEADLINE, command.output()).await.map_err(|_| format!("git ran for {DEADLINE:?}"))?;
+    let output = output.map_err(|error| format!("git cannot be run: {error}"))?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
+/// A clone that a user made.
+pub(crate) struct Checkout {
+    pub(crate) path: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl Checkout {
+    /// Clones `path`, such as `/some/repo`, through the node with this HTTP port.
+    pub(crate) async fn clone(port: u16, path: &str, options: &[&str]) -> Result<Self, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("http://127.0.0.1:{port}{path}");
+        let args = [&["clone", "--quiet"], options, &[url.as_str(), "checkout"]].concat();
+        git(dir.path(), args).await?;
+        Ok(Self { path: dir.path().join("checkout"), _dir: dir })
+    }
+
+    pub(crate) async fn git(&self, args: &[&str]) -> Result<String, String> {
+        git(&self.path, args).await
+    }
+
+    /// The content of a file in it.
+    pub(crate) fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path.join(name)).unwrap()
+    }
+}

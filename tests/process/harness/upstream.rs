@@ -1,0 +1,279 @@
+//! An origin: bare repositories over smart HTTP (by `git http-backend`) below `/git/`, and files below `/files/`. It
+//! counts what it is asked, and can be slow or gone.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt, Full};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::AsyncWriteExt,
+    net::{TcpListener, TcpStream},
+    process::Command,
+};
+use tokio_util::task::AbortOnDropHandle;
+
+use super::git;
+
+const MODIFIED: &str = "Sun, 01 Nov 2026 00:00:00 GMT";
+
+/// The origin; it is gone once this is dropped.
+pub(crate) struct Upstream {
+    address: SocketAddr,
+    state: Arc<State>,
+    dir: tempfile::TempDir,
+    _accepting: AbortOnDropHandle<()>,
+}
+
+struct State {
+    repositories: PathBuf,
+    asked: Mutex<Asked>,
+}
+
+#[derive(Default)]
+struct Asked {
+    delay: Duration,
+    down: bool,
+    files: BTreeMap<String, (Bytes, &'static str)>,
+    /// Requests of any kind.
+    requests: usize,
+    /// By repository: how often a conversation began, and how often a pack was asked for.
+    advertised: BTreeMap<String, usize>,
+    packs: BTreeMap<String, usize>,
+    /// By file: how often its content was asked for.
+    reads: BTreeMap<String, usize>,
+}
+
+impl Upstream {
+    pub(crate) async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let repositories = dir.path().join("repositories");
+        std::fs::create_dir(&repositories).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let state = Arc::new(State { repositories, asked: Mutex::default() });
+        let accepting = AbortOnDropHandle::new(tokio::spawn(accept(listener, state.clone())));
+        Self { address, state, dir, _accepting: accepting }
+    }
+
+    /// What a node is told with `--git`.
+    pub(crate) fn git_template(&self) -> String {
+        format!("http://{}/git/{{key}}.git", self.address)
+    }
+
+    /// What a node is told with `--files`.
+    pub(crate) fn files_url(&self) -> String {
+        format!("http://{}/files", self.address)
+    }
+
+    /// Makes a repository of one commit, with these files.
+    pub(crate) async fn create(&self, key: &str, files: &[(&str, &[u8])]) {
+        let (bare, work) = (self.bare(key), self.work(key));
+        std::fs::create_dir_all(&bare).unwrap();
+        std::fs::create_dir_all(&work).unwrap();
+        git(&bare, ["init", "--quiet", "--bare", "--initial-branch=main"]).await.unwrap();
+        // What the tests put in is random: time spent on making it smaller is lost.
+        for setting in ["core.bigFileThreshold=1m", "pack.compression=0", "pack.window=0"] {
+            let (name, value) = setting.split_once('=').unwrap();
+            git(&bare, ["config", name, value]).await.unwrap();
+        }
+        git(&work, ["init", "--quiet", "--initial-branch=main"]).await.unwrap();
+        git(&work, ["config", "core.compression", "0"]).await.unwrap();
+        self.commit(key, files).await;
+    }
+
+    /// Adds a commit with these files to a repository.
+    pub(crate) async fn commit(&self, key: &str, files: &[(&str, &[u8])]) {
+        let work = self.work(key);
+        for (name, content) in files {
+            std::fs::write(work.join(name), content).unwrap();
+        }
+        git(&work, ["add", "."]).await.unwrap();
+        git(&work, ["commit", "--quiet", "--message=more"]).await.unwrap();
+        git(&work, ["push", "--quiet", self.bare(key).to_str().unwrap(), "main"]).await.unwrap();
+    }
+
+    pub(crate) async fn head(&self, key: &str) -> String {
+        git(&self.bare(key), ["rev-parse", "main"]).await.unwrap()
+    }
+
+    pub(crate) fn put_file(&self, path: &str, content: impl Into<Bytes>, content_type: &'static str) {
+        self.asked().files.insert(path.to_owned(), (content.into(), content_type));
+    }
+
+    pub(crate) fn set_delay(&self, delay: Duration) {
+        self.asked().delay = delay;
+    }
+
+    /// While down, connections are closed as soon as they are made.
+    pub(crate) fn set_down(&self, down: bool) {
+        self.asked().down = down;
+    }
+
+    /// How often a whole repository, or what is new in it, was asked for.
+    pub(crate) fn packs(&self, key: &str) -> usize {
+        self.asked().packs.get(key).copied().unwrap_or(0)
+    }
+
+    /// How often a conversation about a repository began, whether or not there is such a repository.
+    pub(crate) fn advertised(&self, key: &str) -> usize {
+        self.asked().advertised.get(key).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn reads(&self, path: &str) -> usize {
+        self.asked().reads.get(path).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn requests(&self) -> usize {
+        self.asked().requests
+    }
+
+    fn asked(&self) -> std::sync::MutexGuard<'_, Asked> {
+        self.state.asked.lock().unwrap()
+    }
+
+    fn bare(&self, key: &str) -> PathBuf {
+        self.state.repositories.join(format!("{key}.git"))
+    }
+
+    fn work(&self, key: &str) -> PathBuf {
+        self.dir.path().join("work").join(key)
+    }
+}
+
+async fn accept(listener: TcpListener, state: Arc<State>) {
+    // Dropped with this task, and the connections with it.
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        while connections.try_join_next().is_some() {}
+        connections.spawn(serve(stream, state.clone()));
+    }
+}
+
+async fn serve(stream: TcpStream, state: Arc<State>) {
+    if state.asked.lock().unwrap().down {
+        return;
+    }
+    let service = service_fn(|request| answer(state.clone(), request));
+    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+}
+
+async fn answer(state: Arc<State>, request: Request<Incoming>) -> io::Result<Response<Full<Bytes>>> {
+    let delay = {
+        let mut asked = state.asked.lock().unwrap();
+        asked.requests += 1;
+        if asked.down {
+            return Err(io::Error::other("down"));
+        }
+        asked.delay
+    };
+    tokio::time::sleep(delay).await;
+    let path = request.uri().path().to_owned();
+    if let Some(path) = path.strip_prefix("/git/") {
+        return repository(&state, path, request).await;
+    }
+    match path.strip_prefix("/files/") {
+        Some(path) => Ok(file(&state, path, request.method())),
+        None => Ok(plain(StatusCode::NOT_FOUND)),
+    }
+}
+
+fn plain(status: StatusCode) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = status;
+    response
+}
+
+fn file(state: &State, path: &str, method: &Method) -> Response<Full<Bytes>> {
+    let mut asked = state.asked.lock().unwrap();
+    if *method == Method::GET {
+        *asked.reads.entry(path.to_owned()).or_default() += 1;
+    }
+    let Some((content, content_type)) = asked.files.get(path).cloned() else { return plain(StatusCode::NOT_FOUND) };
+    let response = Response::builder()
+        .header(header::CONTENT_TYPE, content_type)
+        .header(header::LAST_MODIFIED, MODIFIED)
+        .header(header::ETAG, format!("\"{}\"", content.len()))
+        .header(header::CONTENT_LENGTH, content.len());
+    // hyper sends no body in answer to a HEAD.
+    response.body(Full::new(content)).unwrap()
+}
+
+async fn repository(state: &State, path: &str, request: Request<Incoming>) -> io::Result<Response<Full<Bytes>>> {
+    let (parts, body) = request.into_parts();
+    let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+    let key = path.split_once(".git/").map_or(path, |(key, _)| key).to_owned();
+    {
+        let mut asked = state.asked.lock().unwrap();
+        if path.ends_with("/info/refs") {
+            *asked.advertised.entry(key).or_default() += 1;
+        } else if path.ends_with("/git-upload-pack") && !contains(&body, b"command=ls-refs") {
+            *asked.packs.entry(key).or_default() += 1;
+        }
+    }
+    backend(&state.repositories, path, &parts, &body).await
+}
+
+async fn backend(
+    root: &Path,
+    path: &str,
+    head: &http::request::Parts,
+    body: &[u8],
+) -> io::Result<Response<Full<Bytes>>> {
+    let value = |name: HeaderName| head.headers.get(name).map_or("", |value| value.to_str().unwrap_or(""));
+    let mut child = Command::new("git")
+        .arg("http-backend")
+        .env("GIT_PROJECT_ROOT", root)
+        .env("GIT_HTTP_EXPORT_ALL", "1")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("HOME", root)
+        .env("PATH_INFO", format!("/{path}"))
+        .env("REQUEST_METHOD", head.method.as_str())
+        .env("QUERY_STRING", head.uri.query().unwrap_or(""))
+        .env("CONTENT_TYPE", value(header::CONTENT_TYPE))
+        .env("HTTP_CONTENT_ENCODING", value(header::CONTENT_ENCODING))
+        .env("GIT_PROTOCOL", value(HeaderName::from_static("git-protocol")))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()?;
+    let mut stdin = child.stdin.take().expect("piped");
+    // Questions fit into the pipe.
+    let _ = stdin.write_all(body).await;
+    drop(stdin);
+    let output = child.wait_with_output().await?;
+    response_of(Bytes::from(output.stdout))
+}
+
+/// A CGI program's output as a response.
+fn response_of(output: Bytes) -> io::Result<Response<Full<Bytes>>> {
+    let mut slots = [httparse::EMPTY_HEADER; 32];
+    let parsed = httparse::parse_headers(&output, &mut slots).map_err(io::Error::other)?;
+    let httparse::Status::Complete((length, lines)) = parsed else { return Err(io::Error::other("no head")) };
+    let mut response = Response::new(Full::new(output.slice(length..)));
+    for line in lines {
+        if line.name.eq_ignore_ascii_case("status") {
+            *response.status_mut() = StatusCode::from_bytes(&line.value[..3]).map_err(io::Error::other)?;
+        } else {
+            let name = HeaderName::from_bytes(line.name.as_bytes()).map_err(io::Error::other)?;
+            response.headers_mut().insert(name, HeaderValue::from_bytes(line.value).map_err(io::Error::other)?);
+        }
+    }
+    Ok(response)
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
+}

@@ -1,0 +1,23 @@
+//! The program as its users see it: real processes, real sockets, real disks, the system's git.
+//!
+//! Each test has clusters, an upstream and folders of its own, and leaves nothing behind. When one fails, the ends of its
+//! nodes' logs are printed.
+//!
+//! | file | what it shows |
+//! | --- | --- |
+//! | `git` | clones and fetches of every kind, through any node; upstreams that are slow, down, or do not know |
+//! | `files` | whole and partial files, conditions, types, and paths that are not there |
+//! | `death` | nodes that are killed, frozen and brought back while requests go on |
+//! | `life` | starting, stopping, who is let in, and `dev` |
+//! | `input` | requests that nobody honest makes |
+//! | `memory` | large repositories through small processes |
+
+#![allow(clippy::disallowed_methods, reason = "tests run on the real machine")]
+
+mod death;
+mod files;
+mod git;
+mod harness;
+mod input;
+mod life;
+mod memory;
