@@ -179,11 +179,11 @@ impl Roster {
         changed.then(|| self.view())
     }
 
-    /// The ledger marks of the other live members, as gossiped.
+    /// The ledger marks of the other live members, as gossiped. Observers keep no keys, so nobody follows theirs.
     pub(crate) fn ledger_marks(&self) -> impl Iterator<Item = (&NodeName, u64, LedgerMark)> {
         self.entries
             .values()
-            .filter(|entry| entry.member.name != self.me && entry.member.state.is_alive())
+            .filter(|entry| entry.member.name != self.me && entry.member.state.is_alive() && !entry.member.observer)
             .map(|entry| (&entry.member.name, entry.member.incarnation, entry.ledger))
     }
 
@@ -380,5 +380,7 @@ mod tests {
         light.facts.weight = 0;
         let view = roster.observe(at(0), vec![observer, light, seen("a", 1, true, Announced::Serving)]).unwrap();
         assert_eq!(ring_of(&view), ["a"]);
+        let marks: Vec<_> = roster.ledger_marks().map(|(name, ..)| name.as_str()).collect();
+        assert_eq!(marks, ["w"], "nobody waits for the ledger of an observer");
     }
 }

@@ -320,7 +320,6 @@ impl Net {
         };
         match &outcome {
             Ok(peer) => {
-                let _ = self.refused.send_replace(None);
                 self.keep(address, peer.clone());
                 self.spawn_streams(peer.clone());
             }
@@ -393,6 +392,8 @@ impl Net {
 
     /// Makes `peer` the connection for `address`, unless an open one of the same or a newer incarnation is there.
     fn keep(&self, address: SocketAddr, peer: Arc<Peer>) {
+        // Whoever has a connection with us, either way, takes us for who we are.
+        self.refused.send_replace(None);
         let mut slots = self.slots.lock().expect("no panic under this lock");
         match slots.entry(address) {
             Entry::Occupied(mut slot) => match slot.get() {

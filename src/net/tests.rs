@@ -138,6 +138,27 @@ async fn a_node_with_another_cluster_key_is_refused() {
 }
 
 #[tokio::test]
+async fn a_client_without_a_certificate_is_refused() {
+    let b = node("b", &ClusterKey::generate(), Echo::default());
+    let mut crypto = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(identity::tests::Credulous))
+        .with_no_client_auth();
+    crypto.alpn_protocols = vec![wire::ALPN.to_vec()];
+    let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(crypto).unwrap();
+    endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
+    // The client believes to be connected before the server has seen that it has no certificate.
+    if let Ok(connection) = endpoint.connect(b.net.advertise(), "datad").unwrap().await {
+        let reason = connection.closed().await;
+        assert!(reason.to_string().contains("certificate"), "{reason}");
+    }
+    assert_eq!(b.net.connections(), 0);
+}
+
+#[tokio::test]
 async fn a_peer_that_is_not_who_was_expected_is_not_used() {
     let (a, b) = pair();
     let error = a.net.peer(b.net.advertise(), Some(&name("c"))).await.unwrap_err();

@@ -125,7 +125,7 @@ pub(crate) async fn route(
     key: &Key,
     request: Request<Body>,
 ) -> Result<Response<Body>, RouteError> {
-    Box::pin(route_avoiding(shared.clone(), key.clone(), request, Vec::new())).await
+    route_avoiding(shared.clone(), key.clone(), request, Vec::new()).await
 }
 
 fn route_avoiding(

@@ -252,17 +252,26 @@ impl State {
                 self.flights.forget(key);
                 Ensured::Ready(vec![self.shared.name.clone()])
             }
-            Outcome::Removed => {
-                // Somebody came to want it while it was being removed.
-                for waiter in waiters {
-                    self.admit(key.clone(), Work::Ensure { origin: true }, UpdateReason::Request, Some(waiter));
+            // Somebody came to want it while it was being removed.
+            Outcome::Removed => return self.fetch_for(key, waiters),
+            Outcome::Failed(error) => {
+                let answer = self.record(key, work, reason, error);
+                // Somebody came while only peers were asked.
+                if *work == (Work::Ensure { origin: false }) && !waiters.is_empty() {
+                    return self.fetch_for(key, waiters);
                 }
-                return;
+                answer
             }
-            Outcome::Failed(error) => self.record(key, work, reason, error),
         };
         for waiter in waiters {
             let _ = waiter.send(answer.clone());
+        }
+        let _ = self.shared.balancer.send(balancer::Message::UpdateFinished(key.clone()));
+    }
+
+    fn fetch_for(&mut self, key: &Key, waiters: Vec<Waiter>) {
+        for waiter in waiters {
+            self.admit(key.clone(), Work::Ensure { origin: true }, UpdateReason::Request, Some(waiter));
         }
         let _ = self.shared.balancer.send(balancer::Message::UpdateFinished(key.clone()));
     }
@@ -281,7 +290,7 @@ impl State {
             UpdateError::Unavailable(why) | UpdateError::Failed(why) => {
                 let jitter = self.rng.random::<f64>();
                 let provisional = self.failed(&why, Duration::ZERO);
-                let pause = self.flights.remember_failure(now, key, provisional, jitter);
+                let pause = self.flights.remember_failure(now, key, work, provisional, jitter);
                 (self.failed(&why, pause), Some((why, pause)))
             }
         };

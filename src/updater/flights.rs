@@ -57,6 +57,8 @@ struct Memory {
     until: Duration,
     failures: u32,
     answer: Ensured,
+    /// Whether the origin was asked, or only peers: then somebody who may ask the origin is not turned away.
+    asked_origin: bool,
 }
 
 /// Flights by key, with waiters of type `W`.
@@ -86,9 +88,10 @@ impl<W> Flights<W> {
         if let Some(flight) = self.flights.get_mut(key) {
             return flight.join(work, reason, waiter);
         }
-        if matches!(work, Work::Ensure { .. })
+        if let Work::Ensure { origin } = work
             && let Some(memory) = self.memories.get(key)
             && now < memory.until
+            && (memory.asked_origin || !origin)
         {
             return (Admission::Known(memory.answer.clone()), waiter);
         }
@@ -120,18 +123,26 @@ impl<W> Flights<W> {
 
     /// Remembers a failure until a time that grows with the number of failures in a row. `jitter` is in `0.0..1.0`.
     /// Returns how long.
-    pub(crate) fn remember_failure(&mut self, now: Duration, key: &Key, answer: Ensured, jitter: f64) -> Duration {
+    pub(crate) fn remember_failure(
+        &mut self,
+        now: Duration,
+        key: &Key,
+        work: &Work,
+        answer: Ensured,
+        jitter: f64,
+    ) -> Duration {
         let failures = self.memories.get(key).map_or(0, |memory| memory.failures).saturating_add(1);
         let pause = PAUSE_MIN.saturating_mul(1 << failures.min(10).saturating_sub(1)).min(PAUSE_MAX);
         let pause = pause.mul_f64(0.5 + jitter / 2.0);
-        self.remember(key, Memory { until: now + pause, failures, answer });
+        let asked_origin = *work != Work::Ensure { origin: false };
+        self.remember(key, Memory { until: now + pause, failures, answer, asked_origin });
         pause
     }
 
     /// Remembers that the origin has no such key.
     pub(crate) fn remember_absence(&mut self, now: Duration, key: &Key, ttl: Duration) {
         if !ttl.is_zero() {
-            self.remember(key, Memory { until: now + ttl, failures: 0, answer: Ensured::NotFound });
+            self.remember(key, Memory { until: now + ttl, failures: 0, answer: Ensured::NotFound, asked_origin: true });
         }
     }
 
@@ -223,8 +234,8 @@ mod tests {
     fn failures_are_remembered_longer_each_time_and_forgotten_on_success() {
         let mut flights = Flights::<u32>::new(10);
         let failed = Ensured::NotFound;
-        let first = flights.remember_failure(NOW, &key("a"), failed.clone(), 0.0);
-        let second = flights.remember_failure(NOW, &key("a"), failed.clone(), 0.0);
+        let first = flights.remember_failure(NOW, &key("a"), &ENSURE, failed.clone(), 0.0);
+        let second = flights.remember_failure(NOW, &key("a"), &ENSURE, failed.clone(), 0.0);
         assert_eq!(second, first * 2);
         assert_eq!(admit(&mut flights, "a", UpdateReason::Request, 1), Admission::Known(failed));
         let later = NOW + second;
@@ -235,10 +246,20 @@ mod tests {
     }
 
     #[test]
+    fn failing_to_copy_from_peers_turns_nobody_away_who_may_ask_the_origin() {
+        let mut flights = Flights::<u32>::new(10);
+        let copy = Work::Ensure { origin: false };
+        flights.remember_failure(NOW, &key("a"), &copy, Ensured::Pending, 0.0);
+        let (admission, _) = flights.admit(NOW, &key("a"), copy, UpdateReason::Repair, None);
+        assert_eq!(admission, Admission::Known(Ensured::Pending));
+        assert_eq!(admit(&mut flights, "a", UpdateReason::Request, 1), Admission::Start);
+    }
+
+    #[test]
     fn the_pause_has_a_ceiling() {
         let mut flights = Flights::<u32>::new(10);
         for _ in 0..100 {
-            assert!(flights.remember_failure(NOW, &key("a"), Ensured::NotFound, 0.999) <= PAUSE_MAX);
+            assert!(flights.remember_failure(NOW, &key("a"), &ENSURE, Ensured::NotFound, 0.999) <= PAUSE_MAX);
         }
     }
 

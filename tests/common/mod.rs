@@ -1,6 +1,8 @@
 //! A cluster of real nodes in one process, on real sockets, with data in memory.
 #![allow(dead_code, unreachable_pub, reason = "every test file uses its own part")]
 
+pub mod cut;
+
 use std::{
     collections::BTreeMap,
     future::Future,
@@ -105,6 +107,7 @@ pub struct Cluster {
     pub upstream: Upstream,
     pub members: BTreeMap<String, Member>,
     pub config: NodeConfig,
+    pub cuts: cut::Cuts,
 }
 
 impl Cluster {
@@ -116,8 +119,13 @@ impl Cluster {
         // RUST_LOG shows what the nodes do.
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
-        let mut cluster =
-            Self { secret: ClusterKey::generate(), upstream: Upstream::default(), members: BTreeMap::new(), config };
+        let mut cluster = Self {
+            secret: ClusterKey::generate(),
+            upstream: Upstream::default(),
+            members: BTreeMap::new(),
+            config,
+            cuts: cut::Cuts::default(),
+        };
         for number in 1..=count {
             let memory = cluster.upstream.memory();
             cluster.add(&format!("n{number}"), memory).await;
@@ -138,6 +146,7 @@ impl Cluster {
         let mut config = self.config.clone();
         config.seeds = self.seeds();
         let builder = Node::builder(name(text)).credentials(self.credentials()).config(config);
+        let builder = builder.world(Arc::new(cut::CutWorld::new(&self.cuts)));
         let node = builder.provider(Arc::new(memory.clone())).start().await.unwrap();
         self.members.insert(text.to_owned(), Member { node, memory });
     }
@@ -149,6 +158,10 @@ impl Cluster {
 
     pub fn client(&self, text: &str) -> Client {
         self.members[text].node.client()
+    }
+
+    pub fn address(&self, text: &str) -> SocketAddr {
+        self.members[text].node.address()
     }
 
     pub fn any(&self) -> Client {

@@ -1,0 +1,85 @@
+//! Links that are cut: what is known spreads by other ways, each side goes on, and all agree again afterwards.
+
+mod common;
+
+use std::time::Duration;
+
+use common::{Cluster, eventually, fetch, key, name, quick};
+use datad_gossip::{HoldingState, config::NodeConfig};
+use http::StatusCode;
+
+fn config() -> NodeConfig {
+    let mut config = quick();
+    config.repair_delay = Duration::from_secs(60);
+    config
+}
+
+#[tokio::test]
+async fn claims_reach_a_node_through_another_when_their_writer_cannot_be_reached() {
+    let cluster = Cluster::with_config(3, config()).await;
+    cluster.cuts.between(&[cluster.address("n1")], &[cluster.address("n3")]);
+    for number in 0..12 {
+        cluster.upstream.put(&format!("k{number}"), "v");
+        fetch(&cluster.client("n2"), &format!("k{number}")).await.unwrap();
+    }
+    let far = cluster.client("n3");
+    let near = cluster.client("n2");
+    eventually("n1 holds something that n3 does not", || async {
+        (0..12).any(|number| {
+            let nodes = near.nodes_for_key(&key(&format!("k{number}")));
+            nodes.contains(&name("n1")) && nodes.contains(&name("n2")) && !nodes.contains(&name("n3"))
+        })
+    })
+    .await;
+    eventually("n3 knows all that n1 claims", || async {
+        (0..12).all(|number| {
+            let key = key(&format!("k{number}"));
+            far.nodes_for_key(&key).contains(&name("n1")) == near.nodes_for_key(&key).contains(&name("n1"))
+        })
+    })
+    .await;
+    assert!(far.view().is_alive(&name("n1")), "gossip goes round as well");
+    let asked = (0..12).map(|number| {
+        let far = far.clone();
+        async move { fetch(&far, &format!("k{number}")).await.unwrap() }
+    });
+    for answer in futures::future::join_all(asked).await {
+        assert_eq!(answer, (StatusCode::OK, "v".to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn each_side_of_a_partition_goes_on_and_all_agree_after_it() {
+    let cluster = Cluster::with_config(3, config()).await;
+    cluster.upstream.put("before", "v");
+    fetch(&cluster.client("n1"), "before").await.unwrap();
+    cluster.until_replicated("before", 2).await;
+    let known = cluster.client("n1").nodes_for_key(&key("before"));
+
+    cluster.cuts.between(&[cluster.address("n1")], &[cluster.address("n2"), cluster.address("n3")]);
+    cluster.client("n1").view_when(|view| view.alive().count() == 1).await;
+    cluster.client("n2").view_when(|view| !view.is_alive(&name("n1"))).await;
+    cluster.client("n3").view_when(|view| !view.is_alive(&name("n1"))).await;
+    let still = cluster.client("n1").locate(&key("before"));
+    assert!(still.owners.iter().all(|owner| known.contains(owner)), "the lookup is answered, and nothing has moved");
+    for (side, text) in [("n1", "here"), ("n2", "there")] {
+        cluster.upstream.put(text, text);
+        assert_eq!(fetch(&cluster.client(side), text).await.unwrap().1, text);
+    }
+
+    cluster.cuts.heal();
+    cluster.until_whole().await;
+    for text in ["before", "here", "there"] {
+        cluster.until_replicated(text, 2).await;
+        for side in ["n1", "n2", "n3"] {
+            assert_eq!(fetch(&cluster.client(side), text).await.unwrap().0, StatusCode::OK);
+        }
+    }
+    let located = |side: &str| {
+        let location = cluster.client(side).locate(&key("here"));
+        let ready = location.holders.into_iter().filter(|holder| holder.state == HoldingState::Ready);
+        ready.map(|holder| holder.node).collect::<Vec<_>>()
+    };
+    assert_eq!(located("n1"), located("n2"));
+    assert_eq!(located("n1"), located("n3"));
+}
