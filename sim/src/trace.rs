@@ -1,4 +1,4 @@
-//! What happened in a run, in order: every datagram and every decision of the run, as one hash and, if kept, as a list.
+//! What happened in a run, in order: every datagram and every decision, as one hash and, if kept, as a list.
 
 use std::{
     fmt,
@@ -8,19 +8,24 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::Instant;
+use serde::Serialize;
+
+use crate::{machine::clock::Clock, script::Name};
 
 /// One thing that happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Event {
-    /// Virtual time since the beginning of the run.
+    /// Virtual time since the beginning of the run, in seconds.
+    #[serde(serialize_with = "seconds")]
     pub at: Duration,
     /// What.
+    #[serde(flatten)]
     pub what: What,
 }
 
 /// The kinds of events.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
 pub enum What {
     /// A datagram was handed to the network, whatever became of it.
     Datagram {
@@ -33,8 +38,85 @@ pub enum What {
         /// Hash of the bytes.
         hash: u64,
     },
-    /// Something that the run did or saw.
-    Note(String),
+    /// A fault began.
+    Fault {
+        /// Its place in the script.
+        number: usize,
+        /// Its kind.
+        kind: &'static str,
+        /// Machines that it is about.
+        machines: Vec<Name>,
+        /// Everything about it.
+        detail: String,
+    },
+    /// A fault was over.
+    Over {
+        /// Its place in the script.
+        number: usize,
+    },
+    /// A node changed: started, serves, stopped, ...
+    Node {
+        /// Which.
+        machine: Name,
+        /// What it does now.
+        now: &'static str,
+    },
+    /// A request ended.
+    Request {
+        /// The machine that was asked.
+        machine: Name,
+        /// About which key.
+        key: String,
+        /// When it began, in seconds.
+        #[serde(serialize_with = "seconds")]
+        began: Duration,
+        /// Whether it got what it wanted.
+        good: bool,
+        /// The answer.
+        answer: String,
+    },
+    /// A node says something else of a key than before.
+    Claim {
+        /// Which.
+        machine: Name,
+        /// The key.
+        key: String,
+        /// What it says.
+        state: &'static str,
+    },
+    /// A fetch or copy ended.
+    Update {
+        /// Whose.
+        machine: Name,
+        /// The key.
+        key: String,
+        /// When it began, in seconds.
+        #[serde(serialize_with = "seconds")]
+        began: Duration,
+        /// Why.
+        why: String,
+        /// Where the bytes came from.
+        source: &'static str,
+        /// How it went.
+        outcome: String,
+    },
+    /// A node dropped its data of a key.
+    Dropped {
+        /// Which.
+        machine: Name,
+        /// The key.
+        key: String,
+    },
+    /// A property did not hold.
+    Violation {
+        /// Which, and what was seen.
+        detail: String,
+    },
+    /// Something else that the run did or saw.
+    Note {
+        /// What.
+        note: String,
+    },
 }
 
 impl fmt::Display for Event {
@@ -42,64 +124,87 @@ impl fmt::Display for Event {
         write!(f, "{:.3}s ", self.at.as_secs_f64())?;
         match &self.what {
             What::Datagram { from, to, length, hash } => write!(f, "{from} -> {to}, {length} bytes, {hash:016x}"),
-            What::Note(note) => f.write_str(note),
+            What::Fault { number, kind, detail, .. } => write!(f, "fault {number} {kind} {detail}"),
+            What::Over { number } => write!(f, "fault {number} is over"),
+            What::Node { machine, now } => write!(f, "{machine} {now}"),
+            What::Request { machine, key, answer, .. } => write!(f, "{machine} asked for {key}: {answer}"),
+            What::Claim { machine, key, state } => write!(f, "{machine} claims {key} {state}"),
+            What::Update { machine, key, why, source, outcome, .. } => {
+                write!(f, "{machine} updates {key} ({why}) from {source}: {outcome}")
+            }
+            What::Dropped { machine, key } => write!(f, "{machine} drops {key}"),
+            What::Violation { detail } => write!(f, "VIOLATION {detail}"),
+            What::Note { note } => f.write_str(note),
         }
     }
+}
+
+fn seconds<S: serde::Serializer>(at: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(at.as_secs_f64())
+}
+
+/// What of a run is kept.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Keep {
+    /// The hash.
+    #[default]
+    Hash,
+    /// Besides, what happened, without datagrams.
+    Story,
+    /// Everything.
+    All,
 }
 
 /// The record of one run. A handle; clones write to the same record.
 #[derive(Debug, Clone)]
 pub struct Trace {
     state: Arc<Mutex<State>>,
-    began: Instant,
+    clock: Clock,
+    keep: Keep,
 }
 
 #[derive(Debug)]
 struct State {
     hasher: DefaultHasher,
-    events: Option<Vec<Event>>,
-    datagrams: u64,
+    events: Vec<Event>,
 }
 
 impl Trace {
-    /// An empty record that begins now. With `keep`, the events are kept besides their hash.
+    /// An empty record.
     #[must_use]
-    pub fn new(keep: bool) -> Self {
-        let state = State { hasher: DefaultHasher::new(), events: keep.then(Vec::new), datagrams: 0 };
-        Self { state: Arc::new(Mutex::new(state)), began: Instant::now() }
-    }
-
-    /// Virtual time since the beginning.
-    #[must_use]
-    pub fn now(&self) -> Duration {
-        self.began.elapsed()
+    pub fn new(clock: Clock, keep: Keep) -> Self {
+        let state = State { hasher: DefaultHasher::new(), events: Vec::new() };
+        Self { state: Arc::new(Mutex::new(state)), clock, keep }
     }
 
     /// Writes down that a datagram was sent.
     pub fn datagram(&self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
         let mut hasher = DefaultHasher::new();
         hasher.write(bytes);
-        let (at, hash) = (self.now(), hasher.finish());
+        let (at, hash) = (self.clock.now(), hasher.finish());
         let mut state = self.state();
-        state.datagrams += 1;
-        for number in [at.as_nanos() as u64, number(from), number(to), bytes.len() as u64, hash] {
-            state.hasher.write_u64(number);
-        }
-        if let Some(events) = &mut state.events {
-            events.push(Event { at, what: What::Datagram { from, to, length: bytes.len(), hash } });
+        state.hasher.write_u64(at.as_nanos() as u64);
+        (from, to, bytes.len(), hash).hash(&mut state.hasher);
+        if self.keep == Keep::All {
+            state.events.push(Event { at, what: What::Datagram { from, to, length: bytes.len(), hash } });
         }
     }
 
     /// Writes down something that the run did or saw.
-    pub fn note(&self, note: impl Into<String>) {
-        let (at, note) = (self.now(), note.into());
-        tracing::info!(target: "datad_sim", "{:.3}s {note}", at.as_secs_f64());
+    pub fn tell(&self, what: What) {
+        let event = Event { at: self.clock.now(), what };
+        let line = event.to_string();
+        tracing::info!(target: "datad_sim", "{line}");
         let mut state = self.state();
-        state.hasher.write_u64(at.as_nanos() as u64);
-        state.hasher.write(note.as_bytes());
-        if let Some(events) = &mut state.events {
-            events.push(Event { at, what: What::Note(note) });
+        state.hasher.write(line.as_bytes());
+        if self.keep >= Keep::Story {
+            state.events.push(event);
         }
+    }
+
+    /// Writes down a remark.
+    pub fn note(&self, note: impl Into<String>) {
+        self.tell(What::Note { note: note.into() });
     }
 
     /// The hash of everything so far.
@@ -108,27 +213,15 @@ impl Trace {
         self.state().hasher.finish()
     }
 
-    /// Datagrams so far.
-    #[must_use]
-    pub fn datagrams(&self) -> u64 {
-        self.state().datagrams
-    }
-
     /// Hands over the events that were kept.
     #[must_use]
     pub fn take_events(&self) -> Vec<Event> {
-        self.state().events.take().unwrap_or_default()
+        std::mem::take(&mut self.state().events)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("nothing panics while it holds this lock")
     }
-}
-
-fn number(address: SocketAddr) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    address.hash(&mut hasher);
-    hasher.finish()
 }
 
 /// The first place at which two runs differ.

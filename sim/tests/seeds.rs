@@ -1,66 +1,78 @@
-//! Whole runs: clean seeds, repeatable seeds, and bugs that are put in and have to be found.
+//! Whole runs: clean seeds, repeatable seeds, scenarios, and seeds that once failed.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use datad_sim::{Options, Plant, entropy, run, trace::first_difference};
+use datad_sim::{
+    Options, Script,
+    machine::entropy,
+    run,
+    script::{
+        draw::{Shape, draw},
+        scenarios,
+    },
+    trace::{Keep, first_difference},
+    warm_up,
+};
 
-/// What libraries draw once for the whole process, they draw in a run that nobody looks at.
-fn warm_up() {
-    let mut options = Options::new(0);
-    (options.nodes, options.faulty) = (2, Duration::from_millis(500));
-    let _ = run(&options);
-}
-
-fn clean(seeds: std::ops::Range<u64>) {
-    for seed in seeds {
-        let outcome = run(&Options::new(seed));
-        assert_eq!(outcome.violation, None, "datad-sim run --seed {seed}");
-        assert!(outcome.counts.answered > 0, "seed {seed} asked for nothing: {:?}", outcome.counts);
-    }
+fn shape(seconds: u64) -> Shape {
+    Shape { nodes: 5, lasts: Duration::from_secs(seconds) }
 }
 
 #[test]
 fn some_seeds_are_clean() {
-    clean(1..6);
+    for seed in 1..9 {
+        let outcome = run(&Options::new(seed, draw(seed, &shape(30))));
+        assert!(outcome.violation.is_none(), "{}", outcome.line());
+        assert!(outcome.requests.good > 0, "nothing was asked for: {}", outcome.line());
+    }
 }
 
 #[test]
-fn more_seeds_are_clean() {
-    clean(6..11);
-}
-
-#[test]
-fn a_seed_repeats_itself() {
+fn a_seed_repeats_itself_event_for_event() {
     if !entropy::is_supported() {
         return;
     }
     warm_up();
     for seed in [11, 12] {
-        let mut options = Options::new(seed);
-        (options.keep_events, options.faulty) = (true, Duration::from_secs(20));
+        let mut options = Options::new(seed, draw(seed, &shape(20)));
+        options.keep = Keep::All;
         let (first, second) = (run(&options), run(&options));
         assert_eq!(first_difference(&first.events, &second.events), None, "seed {seed}");
-        assert_eq!((first.hash, first.counts), (second.hash, second.counts), "seed {seed}");
+        assert_eq!(first.hash, second.hash, "seed {seed}");
+        // The hash does not depend on what is kept.
+        options.keep = Keep::Hash;
+        assert_eq!(run(&options).hash, first.hash, "seed {seed}");
         options.seed += 100;
         assert_ne!(run(&options).hash, first.hash, "another seed is another run");
     }
 }
 
 #[test]
-fn data_that_vanishes_behind_a_nodes_back_is_found() {
-    let finds = |seed| {
-        let mut options = Options::new(seed);
-        (options.faulty, options.plant) = (Duration::from_secs(20), Some(Plant::SilentLoss));
-        run(&options).violation.map(|violation| violation.property) == Some(2)
-    };
-    // Not in every run is anything held at the moment when the data goes.
-    assert!((1..9).any(finds));
+fn a_leaked_source_of_randomness_is_caught() {
+    let mut options = Options::new(5, draw(5, &shape(10)));
+    (options.keep, options.leak) = (Keep::All, true);
+    let (first, second) = (run(&options), run(&options));
+    assert!(first_difference(&first.events, &second.events).is_some());
+    assert_ne!(first.hash, second.hash);
 }
 
 #[test]
-fn bytes_that_nobody_published_are_found() {
-    let mut options = Options::new(3);
-    (options.faulty, options.plant) = (Duration::from_secs(20), Some(Plant::WrongBytes));
-    let found = run(&options).violation.map(|violation| violation.property);
-    assert_eq!(found, Some(9));
+fn the_expectations_of_a_scenario_are_demanded() {
+    let mut script = scenarios::load("thundering-herd").unwrap();
+    script.expect.fetches_max = Some(0);
+    let outcome = run(&Options::new(1, script));
+    assert_eq!(outcome.violation.map(|violation| violation.property), Some(6));
+}
+
+#[test]
+fn a_cluster_whose_machines_are_cut_off_for_good_is_judged_by_its_core() {
+    let text = "lasts = \"20s\"\n\
+        [[fault]]\nat = \"5s\"\nkind = \"cut\"\nfrom = [\"n1\"]\nto = [\"n2\", \"n3\", \"n4\", \"n5\"]\n\
+        [[fault]]\nat = \"6s\"\nkind = \"pause\"\nnode = \"n2\"\n\
+        [node]\nrepair_delay = \"2s\"\n[traffic]\nper_second = 10.0";
+    let script: Arc<Script> = Script::parse(text).unwrap().into();
+    for seed in 1..4 {
+        let outcome = run(&Options::new(seed, script.clone()));
+        assert!(outcome.violation.is_none(), "{}", outcome.line());
+    }
 }

@@ -289,8 +289,10 @@ impl State {
         }
         match action {
             Action::Nothing => {}
-            Action::Copy => self.ensure(key, false),
-            Action::Fetch => self.ensure(key, true),
+            // With all its replicas elsewhere, the key only moves here; missing ones are more urgent.
+            Action::Copy if !under_replicated => self.ensure(key, false, UpdateReason::Rebalance),
+            Action::Copy => self.ensure(key, false, UpdateReason::Repair),
+            Action::Fetch => self.ensure(key, true, UpdateReason::Repair),
             Action::Trim => {
                 let now = self.shared.uptime();
                 let since = *self.surplus_since.entry(key.clone()).or_insert(now);
@@ -336,10 +338,10 @@ impl State {
         action
     }
 
-    fn ensure(&mut self, key: Key, origin: bool) {
+    fn ensure(&mut self, key: Key, origin: bool, reason: UpdateReason) {
         if self.outstanding.insert(key.clone()) {
-            debug!(%key, origin, "a replica is missing here");
-            let message = updater::Message::Ensure { key, origin, reason: UpdateReason::Repair, reply: None };
+            debug!(%key, origin, ?reason, "a replica is missing here");
+            let message = updater::Message::Ensure { key, origin, reason, reply: None };
             let _ = self.shared.updater.send(message);
         }
     }

@@ -67,9 +67,10 @@ impl Node {
     /// Waits until the node ends by itself, and says why. Pending for ever on a healthy node. Cancel safe.
     pub async fn failed(&self) -> StopReason {
         let mut ended = self.ended.clone();
-        match ended.wait_for(Option::is_some).await {
-            Ok(reason) => reason.clone().expect("waited until there is one"),
-            Err(_) => std::future::pending().await,
+        let reason = ended.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+        match reason {
+            Some(reason) => reason,
+            None => std::future::pending().await,
         }
     }
 

@@ -1,38 +1,40 @@
-//! 12: once healed, all nodes see the same members, all of them alive and on the ring, and the same holders of every key.
+//! 12: once healed, the core sees the same members, those of the core alive and on the ring and nobody else, and the same
+//! holders of every key.
 
-use datad_gossip::key::NodeName;
+use std::collections::BTreeSet;
+
+use datad_gossip::key::{Key, NodeName};
 
 use super::Violation;
-use crate::cluster::Cluster;
+use crate::run::Core;
 
 /// Compares what the nodes see.
 ///
 /// # Errors
 /// They do not agree yet.
-pub async fn check(cluster: &Cluster) -> Result<(), Violation> {
+pub fn check(core: &Core<'_>, keys: &[Key]) -> Result<(), Violation> {
     let behind = |detail: String| Err(Violation::liveness(12, detail));
-    let names: Vec<NodeName> = cluster.machines.iter().map(|machine| machine.name.clone()).collect();
-    let keys = cluster.origin.keys();
+    let nodes: Vec<NodeName> = core.nodes();
+    let everybody: BTreeSet<NodeName> = core.names();
     let mut first = None;
-    for machine in &cluster.machines {
-        let Some(client) = machine.client() else { return behind(format!("{} is down", machine.name)) };
+    for (name, client) in core.clients()? {
         let view = client.view();
-        if view.ring().nodes() != names {
-            return behind(format!("the ring of {} is {:?}", machine.name, view.ring().nodes()));
+        if view.ring().nodes() != nodes {
+            return behind(format!("the ring of {name} is {:?}, the core is {nodes:?}", view.ring().nodes()));
         }
-        let members: Vec<_> = view.members().map(|member| (member.name.clone(), member.incarnation)).collect();
+        let alive: BTreeSet<NodeName> = view.alive().map(|member| member.name.clone()).collect();
+        if alive != everybody {
+            return behind(format!("{name} sees {alive:?} alive, the core is {everybody:?}"));
+        }
+        let members: Vec<_> = view.alive().map(|member| (member.name.clone(), member.incarnation)).collect();
         let holders: Vec<Vec<_>> = keys.iter().map(|key| client.locate(key).holders).collect();
         let (members_of_first, holders_of_first) = first.get_or_insert_with(|| (members.clone(), holders.clone()));
         if *members_of_first != members {
-            return behind(format!("{} sees {members:?}, another {members_of_first:?}", machine.name));
+            return behind(format!("{name} sees {members:?}, another {members_of_first:?}"));
         }
         if let Some(at) = (0..keys.len()).find(|&at| holders_of_first[at] != holders[at]) {
             let (key, here, there) = (&keys[at], &holders[at], &holders_of_first[at]);
-            return behind(format!("{} sees {here:?} of {key}, another {there:?}", machine.name));
-        }
-        let status = client.status().await;
-        if !status.converged {
-            return behind(format!("not converged: {status:?}"));
+            return behind(format!("{name} sees {here:?} of {key}, another {there:?}"));
         }
     }
     Ok(())

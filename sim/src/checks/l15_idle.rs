@@ -1,22 +1,47 @@
-//! 15: once healed, backlogs drain to zero and nobody fetches any more.
+//! 15: once healed, backlogs drain to zero, and traffic and tasks return to their idle level.
 
 use super::Violation;
-use crate::cluster::Cluster;
+use crate::run::Core;
+
+/// Datagrams that a machine sends in a second although nobody wants anything: gossip with three others and signs of life
+/// on every connection, answered and acknowledged.
+const DATAGRAMS: f64 = 120.0;
+const DATAGRAMS_EACH: f64 = 12.0;
+/// Tasks of a node without work, and for each other machine.
+const TASKS: usize = 90;
+const TASKS_EACH: usize = 15;
 
 /// Looks for work that has not ended.
 ///
 /// # Errors
 /// There is some.
-pub async fn check(cluster: &Cluster) -> Result<(), Violation> {
-    let in_flight = cluster.origin.in_flight();
-    if in_flight > 0 {
-        return Err(Violation::liveness(15, format!("{in_flight} fetches in flight at the origin")));
+pub fn check_backlogs(core: &Core<'_>) -> Result<(), Violation> {
+    let running = core.running();
+    if running > 0 {
+        return Err(Violation::liveness(15, format!("{running} updates still run")));
     }
-    for (_, _, client) in cluster.up() {
-        let status = client.status().await;
-        if status.fetching > 0 || status.under_replicated > 0 {
-            return Err(Violation::liveness(15, format!("not idle: {status:?}")));
+    for (name, status) in core.statuses()? {
+        if status.fetching > 0 || status.under_replicated > 0 || !status.converged {
+            return Err(Violation::liveness(15, format!("{name} is not idle: {status:?}")));
         }
     }
     Ok(())
+}
+
+/// Judges what an idle cluster does: datagrams that one machine sent in a second, on average, and tasks it has.
+///
+/// # Errors
+/// Too much for one that has nothing to do.
+pub fn check_level(core: &Core<'_>, datagrams_per_machine: f64) -> Result<(), Violation> {
+    let others = core.names().len() as f64;
+    let most = DATAGRAMS + DATAGRAMS_EACH * others;
+    if datagrams_per_machine > most {
+        let detail = format!("{datagrams_per_machine:.0} datagrams a second and machine in an idle cluster");
+        return Err(Violation::liveness(15, detail));
+    }
+    let most = TASKS + TASKS_EACH * core.names().len();
+    match core.tasks().into_iter().find(|(_, tasks)| *tasks > most) {
+        Some((name, tasks)) => Err(Violation::liveness(15, format!("{name} has {tasks} tasks and nothing to do"))),
+        None => Ok(()),
+    }
 }

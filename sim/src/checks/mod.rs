@@ -8,8 +8,13 @@ pub mod l15_idle;
 pub mod s01_no_going_back;
 pub mod s02_ready_is_there;
 pub mod s03_same_owners;
+pub mod s04_few_move;
+pub mod s05_one_update;
 pub mod s06_one_fetch;
+pub mod s07_enough_left;
 pub mod s09_answers;
+pub mod s10_no_strangers;
+pub mod s11_bounds;
 
 use std::{fmt, time::Duration};
 
@@ -17,13 +22,33 @@ use std::{fmt, time::Duration};
 /// connections are up.
 pub const CALM: Duration = Duration::from_secs(12);
 
+/// The properties with what they say.
+pub const ALL: [(u8, &str); 14] = [
+    (1, "a view of a node's ledger contains only what that node wrote, and never goes back"),
+    (2, "a key is claimed as ready only while it is durably there"),
+    (3, "nodes with the same members compute the same owners, distinct, as many as there should be"),
+    (4, "when one node joins or leaves, no key moves between two that stayed"),
+    (5, "updates stay within their number, and at most one runs for a key"),
+    (6, "at most one fetch of a key from the upstream is in flight among nodes that can talk"),
+    (7, "dropping a replica leaves enough others"),
+    (9, "a request ends in time, with what was published or with a typed error"),
+    (10, "nobody is a member who cannot prove it"),
+    (11, "nodes neither end nor fail by themselves, and tasks and connections stay within bounds"),
+    (12, "members and ledgers become identical again"),
+    (13, "every key is on its owners again, and nowhere else"),
+    (14, "a new request for any key succeeds at any node"),
+    (15, "backlogs drain, and traffic and tasks return to their idle level"),
+];
+
 /// What kind of property was violated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Class {
     /// Something happened that must never happen.
     Safety,
     /// Something did not happen that has to happen.
     Liveness,
+    /// The code panicked.
+    Crash,
 }
 
 /// A property that did not hold.
@@ -31,7 +56,7 @@ pub enum Class {
 pub struct Violation {
     /// Its kind.
     pub class: Class,
-    /// Its number in the design.
+    /// Its number in the design; 0 for a panic.
     pub property: u8,
     /// What was seen.
     pub detail: String,
@@ -47,10 +72,18 @@ impl Violation {
     pub fn liveness(property: u8, detail: impl Into<String>) -> Self {
         Self { class: Class::Liveness, property, detail: detail.into() }
     }
+
+    /// Of the promise not to panic.
+    pub fn crash(detail: impl Into<String>) -> Self {
+        Self { class: Class::Crash, property: 0, detail: detail.into() }
+    }
 }
 
 impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?} {}: {}", self.class, self.property, self.detail)
+        match self.class {
+            Class::Crash => write!(f, "panic: {}", self.detail),
+            class => write!(f, "{} {}: {}", format!("{class:?}").to_lowercase(), self.property, self.detail),
+        }
     }
 }

@@ -1,0 +1,21 @@
+//! 7: dropping a replica leaves at least R others.
+
+use std::time::Duration;
+
+use datad_gossip::key::Key;
+
+use super::Violation;
+
+/// What a fault took away this recently may have been counted when the drop was decided.
+pub const LATELY: Duration = Duration::from_secs(15);
+
+/// Judges that `machine` drops `key` while it is on so many other disks.
+///
+/// # Errors
+/// They are too few.
+pub fn check(machine: &str, key: &Key, others: usize, replicas: usize) -> Result<(), Violation> {
+    if others < replicas {
+        return Err(Violation::safety(7, format!("{machine} drops {key}, which is on {others} other disks")));
+    }
+    Ok(())
+}

@@ -1,0 +1,29 @@
+//! 11: tasks and connections stay within bounds, whatever happens. That no node ends by itself is seen to elsewhere.
+
+use super::Violation;
+use crate::{run::cluster::Cluster, script::MACHINES_MAX};
+
+/// Tasks of a node that has nothing to do with anybody, and for each other machine, request and update.
+const TASKS: usize = 120;
+const TASKS_EACH: usize = 40;
+
+/// Counts what nodes run.
+///
+/// # Errors
+/// It is too much.
+pub fn check(cluster: &Cluster, requests: usize) -> Result<(), Violation> {
+    let machines = cluster.machines.len();
+    let most = TASKS + TASKS_EACH * (machines + requests);
+    for machine in &cluster.machines {
+        let tasks = machine.tasks();
+        if tasks > most {
+            return Err(Violation::safety(11, format!("{} runs {tasks} tasks, more than {most}", machine.name)));
+        }
+        let status = machine.status(std::time::Duration::ZERO);
+        if let Some(status) = status.filter(|status| status.connections > 2 * machines.min(MACHINES_MAX)) {
+            let detail = format!("{} has {} connections to {machines} machines", machine.name, status.connections);
+            return Err(Violation::safety(11, detail));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,157 @@
+//! The data that runs have unless somebody brings their own: values of an upstream, kept in RAM behind a simulated disk.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use datad_gossip::{
+    key::Key,
+    provider::{Body, BoxError, Provider, ProviderError, ServeError, UpdateContext, UpdateError, empty},
+    providers::Memory,
+};
+use futures::stream::BoxStream;
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+
+use super::{Data, upstream::Upstream};
+use crate::{
+    machine::disk::SimDisk,
+    script::{Left, Trouble},
+};
+
+/// The data of all machines.
+pub struct Stock {
+    upstream: Upstream,
+    /// By machine.
+    shelves: Vec<Memory>,
+    disks: Vec<SimDisk>,
+}
+
+impl Stock {
+    /// Empty disks.
+    #[must_use]
+    pub fn new(upstream: Upstream, disks: Vec<SimDisk>) -> Self {
+        Self { upstream, shelves: disks.iter().map(|_| Memory::default()).collect(), disks }
+    }
+
+    /// Puts the current value of a key on a machine's disk, as if it had always been there.
+    pub fn place(&self, machine: usize, key: &Key) {
+        if let Some(bytes) = self.upstream.value(key) {
+            self.shelves[machine].insert(key.clone(), bytes);
+        }
+    }
+}
+
+impl Data for Stock {
+    fn keys(&self) -> Vec<Key> {
+        self.upstream.keys()
+    }
+
+    fn provider(&mut self, machine: usize) -> Arc<dyn Provider> {
+        let (shelf, disk) = (self.shelves[machine].clone(), self.disks[machine].clone());
+        Arc::new(Shelf { shelf, disk, upstream: self.upstream.clone() })
+    }
+
+    fn holds(&self, machine: usize, key: &Key) -> bool {
+        self.shelves[machine].bytes(key).is_some()
+    }
+
+    fn was_published(&self, key: &Key, bytes: &Bytes) -> bool {
+        self.upstream.was_published(key, bytes)
+    }
+
+    fn size(&self, key: &Key) -> u64 {
+        self.upstream.value(key).map_or(0, |bytes| bytes.len() as u64)
+    }
+
+    fn crash(&mut self, machine: usize, left: Left) {
+        // What an update was writing goes with the process; what it reported is synced.
+        if left == Left::Nothing {
+            self.shelves[machine] = Memory::default();
+        }
+    }
+
+    fn trouble(&mut self, trouble: &Trouble, begins: bool) -> bool {
+        let named =
+            |keys: &[String]| -> Vec<Key> { keys.iter().filter_map(|key| Key::new(key.as_str()).ok()).collect() };
+        let machine = || trouble.machines().first().and_then(|name| name.strip_prefix('n')?.parse::<usize>().ok());
+        let by_name = || machine().map(|number| number - 1).filter(|number| *number < self.shelves.len());
+        match trouble {
+            Trouble::UpstreamSlow { delay } => self.upstream.set_slower(*delay, begins),
+            Trouble::UpstreamDown {} => self.upstream.set_down(begins),
+            Trouble::UpstreamLacks { keys } => self.upstream.set_lacking(&named(keys), begins),
+            Trouble::Change { keys } => named(keys).iter().for_each(|key| self.upstream.change(key)),
+            Trouble::Vanish { keys, .. } => {
+                let Some(machine) = by_name() else { return false };
+                named(keys).iter().for_each(|key| _ = self.shelves[machine].lose(key));
+            }
+            Trouble::Appear { keys, .. } => {
+                let Some(machine) = by_name() else { return false };
+                named(keys).iter().for_each(|key| self.place(machine, key));
+            }
+            _ => return false,
+        }
+        true
+    }
+
+    fn may_lack(&self, key: &Key, within: Duration) -> bool {
+        self.upstream.lacked(key, within)
+    }
+}
+
+/// The provider of one start of one node.
+struct Shelf {
+    shelf: Memory,
+    disk: SimDisk,
+    upstream: Upstream,
+}
+
+#[async_trait]
+impl Provider for Shelf {
+    async fn has(&self, key: &Key) -> Result<bool, ProviderError> {
+        self.shelf.has(key).await
+    }
+
+    fn keys(&self) -> BoxStream<'_, Result<Key, ProviderError>> {
+        self.shelf.keys()
+    }
+
+    async fn update(&self, key: &Key, context: UpdateContext) -> Result<(), UpdateError> {
+        let bytes =
+            if context.peers().is_empty() { self.upstream.fetch(key).await? } else { copy(key, &context).await? };
+        self.disk.write().await?;
+        self.shelf.insert(key.clone(), bytes);
+        Ok(())
+    }
+
+    async fn remove(&self, key: &Key) -> Result<(), ProviderError> {
+        self.shelf.remove(key).await
+    }
+
+    async fn serve(&self, key: &Key, request: Request<Body>) -> Result<Response<Body>, ServeError> {
+        self.shelf.serve(key, request).await
+    }
+}
+
+async fn copy(key: &Key, context: &UpdateContext) -> Result<Bytes, UpdateError> {
+    let mut reasons = Vec::new();
+    for peer in context.peers() {
+        let copied: Result<Bytes, BoxError> = async {
+            let response = context.fetch(peer, key, Request::new(empty())).await?;
+            if response.status() != StatusCode::OK {
+                return Err(response.status().to_string().into());
+            }
+            let (mut body, mut bytes) = (response.into_body(), BytesMut::new());
+            while let Some(frame) = body.frame().await {
+                bytes.extend_from_slice(&frame?.into_data().unwrap_or_default());
+            }
+            Ok(bytes.freeze())
+        }
+        .await;
+        match copied {
+            Ok(bytes) => return Ok(bytes),
+            Err(error) => reasons.push(format!("{peer}: {error}")),
+        }
+    }
+    Err(UpdateError::Unavailable(format!("no peer could be copied from: {}", reasons.join("; "))))
+}

@@ -1,0 +1,367 @@
+//! What every node really does and has: a provider around the provider that counts, and judges on the spot.
+//!
+//! This is the oracle of a run. It believes no node; it sees updates and removals as they reach the data itself.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use datad_gossip::{
+    key::{Key, KeyError},
+    provider::{Body, Provider, ProviderError, ServeError, UpdateContext, UpdateError, UpdateReason},
+};
+use futures::stream::BoxStream;
+use http::{Request, Response, request::Parts};
+
+use super::Data;
+use crate::{
+    checks::{Violation, s05_one_update, s06_one_fetch, s07_enough_left},
+    machine::clock::Clock,
+    run::probes::Probes,
+    script::Name,
+    trace::{Trace, What},
+};
+
+/// An update that has not ended.
+#[derive(Debug, Clone)]
+pub struct Running {
+    /// Of what.
+    pub key: Key,
+    /// On which machine.
+    pub machine: usize,
+    /// Whether it asks the upstream, and not another node.
+    pub upstream: bool,
+    began: Duration,
+    id: u64,
+}
+
+/// What updates did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Counts {
+    /// Asks of the upstream.
+    pub fetches: u64,
+    /// Copies from node to node that came to a good end.
+    pub copies: u64,
+    /// Replicas dropped.
+    pub dropped: u64,
+}
+
+/// What is true. A handle; clones are the same truth.
+#[derive(Clone)]
+pub struct Oracle(Arc<Mutex<Truth>>);
+
+/// The truth.
+pub struct Truth {
+    clock: Clock,
+    trace: Trace,
+    names: Vec<Name>,
+    updaters: usize,
+    replicas: usize,
+    running: Vec<Running>,
+    next_id: u64,
+    /// What is on the disks.
+    held: BTreeSet<(usize, Key)>,
+    /// What was ever on them.
+    ever: BTreeSet<(usize, Key)>,
+    /// What a fault took from a disk, and when.
+    lost: BTreeMap<(usize, Key), Duration>,
+    /// Of that, what a node that still runs was not told of.
+    vanished: BTreeSet<(usize, Key)>,
+    /// What a fault put on a disk without telling the node that runs there.
+    appeared: BTreeSet<(usize, Key)>,
+    /// Since when nothing has been wrong.
+    pub calm_since: Option<Duration>,
+    violation: Option<Violation>,
+    /// What updates did.
+    pub counts: Counts,
+    /// Bytes that came from the upstream.
+    pub fetched_bytes: u64,
+    /// Bytes that came from other nodes.
+    pub copied_bytes: u64,
+    /// Bytes of the values, for counting.
+    sizes: BTreeMap<Key, u64>,
+    /// What happened at least once.
+    pub probes: Probes,
+}
+
+impl Oracle {
+    /// Nothing is held and nothing runs.
+    #[must_use]
+    pub fn new(names: Vec<Name>, updaters: usize, replicas: usize, clock: Clock, trace: Trace) -> Self {
+        Self(Arc::new(Mutex::new(Truth {
+            clock,
+            trace,
+            names,
+            updaters,
+            replicas,
+            running: Vec::new(),
+            next_id: 0,
+            held: BTreeSet::new(),
+            ever: BTreeSet::new(),
+            lost: BTreeMap::new(),
+            vanished: BTreeSet::new(),
+            appeared: BTreeSet::new(),
+            calm_since: None,
+            violation: None,
+            counts: Counts::default(),
+            fetched_bytes: 0,
+            copied_bytes: 0,
+            sizes: BTreeMap::new(),
+            probes: Probes::default(),
+        })))
+    }
+
+    /// A provider that does what `inner` does, under this oracle's eyes.
+    #[must_use]
+    pub fn watch(&self, machine: usize, inner: Arc<dyn Provider>) -> Arc<dyn Provider> {
+        Arc::new(Watched { oracle: self.clone(), machine, inner })
+    }
+
+    /// Looks at a disk that a fault has changed.
+    pub fn look_again(&self, machine: usize, data: &dyn Data) {
+        let mut truth = self.truth();
+        let now = truth.clock.now();
+        for key in data.keys() {
+            truth.sizes.insert(key.clone(), data.size(&key));
+            let place = (machine, key);
+            if data.holds(machine, &place.1) {
+                let unnoticed = truth.vanished.contains(&place);
+                if !truth.holds(machine, &place.1) {
+                    truth.has(machine, &place.1);
+                    if !unnoticed {
+                        truth.appeared.insert(place);
+                    }
+                }
+            } else if truth.held.remove(&place) {
+                truth.vanished.insert(place.clone());
+                truth.lost.insert(place, now);
+            }
+        }
+    }
+
+    /// The power of a machine went: nothing runs there any more.
+    pub fn crashed(&self, machine: usize) {
+        let truth = &mut *self.truth();
+        for running in truth.running.iter().filter(|running| running.machine == machine) {
+            truth.probes.hit(if running.upstream { "fetch leader died" } else { "copier died" });
+        }
+        truth.running.retain(|running| running.machine != machine);
+        truth.vanished.retain(|(loser, _)| *loser != machine);
+        truth.appeared.retain(|(finder, _)| *finder != machine);
+    }
+
+    /// The first property that was violated.
+    #[must_use]
+    pub fn violation(&self) -> Option<Violation> {
+        self.truth().violation.clone()
+    }
+
+    /// The truth, for a moment.
+    ///
+    /// # Panics
+    /// Somebody panicked while holding it.
+    #[must_use]
+    pub fn truth(&self) -> MutexGuard<'_, Truth> {
+        self.0.lock().expect("nothing panics while it holds this lock")
+    }
+
+    fn begin(&self, machine: usize, key: &Key, upstream: bool) -> Guard {
+        let truth = &mut *self.truth();
+        let now = truth.clock.now();
+        let judged = s05_one_update::check(&truth.running, machine, key, truth.updaters).and_then(|()| {
+            if !upstream {
+                return Ok(());
+            }
+            s06_one_fetch::check(&truth.running, machine, key, truth.calm_since.map(|since| now.saturating_sub(since)))
+        });
+        truth.blame(judged);
+        if upstream {
+            truth.counts.fetches += 1;
+            let others = truth.running.iter().any(|other| other.upstream && other.key == *key);
+            if others {
+                truth.probes.hit("two fetchers");
+            }
+        }
+        let id = truth.next_id;
+        truth.next_id += 1;
+        truth.running.push(Running { key: key.clone(), machine, upstream, began: now, id });
+        Guard { oracle: self.clone(), id }
+    }
+
+    fn ended(&self, id: u64, reason: UpdateReason, outcome: &Result<(), UpdateError>) {
+        let truth = &mut *self.truth();
+        let Some(running) = truth.running.iter().find(|running| running.id == id).cloned() else { return };
+        let Running { key, machine, upstream, began, .. } = running;
+        match outcome {
+            Ok(()) => {
+                truth.has(machine, &key);
+                truth.counts.copies += u64::from(!upstream);
+                let bytes = truth.sizes.get(&key).copied().unwrap_or(0);
+                *if upstream { &mut truth.fetched_bytes } else { &mut truth.copied_bytes } += bytes;
+                match reason {
+                    UpdateReason::Repair => truth.probes.hit("repair"),
+                    UpdateReason::Rebalance => truth.probes.hit("rebalance"),
+                    _ => {}
+                }
+            }
+            Err(error) => truth.probes.hit(match error.to_string() {
+                text if text.contains("No space left") => "disk filled mid-write",
+                text if text.contains("Input/output error") => "disk failed mid-write",
+                _ if upstream => "upstream failed",
+                _ => "copy failed",
+            }),
+        }
+        truth.trace.tell(What::Update {
+            machine: truth.names[machine].clone(),
+            key: key.to_string(),
+            began,
+            why: format!("{reason:?}").to_lowercase(),
+            source: if upstream { "upstream" } else { "peer" },
+            outcome: outcome.as_ref().map_or_else(ToString::to_string, |()| "done".into()),
+        });
+    }
+
+    fn removing(&self, machine: usize, key: &Key) {
+        let truth = &mut *self.truth();
+        truth.held.remove(&(machine, key.clone()));
+        truth.appeared.remove(&(machine, key.clone()));
+        let now = truth.clock.now();
+        let held = truth.held.iter().filter(|(_, held)| held == key).count();
+        let lost_lately = |(_, at): (&(usize, Key), &Duration)| now.saturating_sub(*at) < s07_enough_left::LATELY;
+        let lost = truth.lost.iter().filter(|((_, lost), _)| lost == key).filter(|entry| lost_lately(*entry)).count();
+        let judged = s07_enough_left::check(&truth.names[machine], key, held + lost, truth.replicas);
+        truth.blame(judged);
+        truth.counts.dropped += 1;
+        truth.probes.hit("trim");
+        truth.trace.tell(What::Dropped { machine: truth.names[machine].clone(), key: key.to_string() });
+    }
+}
+
+impl Truth {
+    /// Whether the key is on this machine's disk.
+    #[must_use]
+    pub fn holds(&self, machine: usize, key: &Key) -> bool {
+        self.held.contains(&(machine, key.clone()))
+    }
+
+    /// Whether the key was ever on this machine's disk.
+    #[must_use]
+    pub fn had(&self, machine: usize, key: &Key) -> bool {
+        self.ever.contains(&(machine, key.clone()))
+    }
+
+    /// Whether anything was ever on this machine's disk.
+    #[must_use]
+    pub fn had_any(&self, machine: usize) -> bool {
+        self.ever.iter().any(|(holder, _)| *holder == machine)
+    }
+
+    /// Whether the key vanished from this machine's disk, and the node that runs there was not told.
+    #[must_use]
+    pub fn vanished(&self, machine: usize, key: &Key) -> bool {
+        self.vanished.contains(&(machine, key.clone()))
+    }
+
+    /// Whether the node of this machine should say that it has the key: it is there, and not by a fault that the node
+    /// cannot know of; or it vanished by one.
+    #[must_use]
+    pub fn is_believed(&self, machine: usize, key: &Key) -> bool {
+        let place = (machine, key.clone());
+        (self.held.contains(&place) && !self.appeared.contains(&place)) || self.vanished.contains(&place)
+    }
+
+    /// The node of this machine has found out how it is with this key.
+    pub fn noticed(&mut self, machine: usize, key: &Key) {
+        let place = (machine, key.clone());
+        self.vanished.remove(&place);
+        self.appeared.remove(&place);
+    }
+
+    fn has(&mut self, machine: usize, key: &Key) {
+        let place = (machine, key.clone());
+        self.lost.remove(&place);
+        self.vanished.remove(&place);
+        self.appeared.remove(&place);
+        self.ever.insert(place.clone());
+        self.held.insert(place);
+    }
+
+    /// How many keys are on this machine's disk.
+    #[must_use]
+    pub fn held_by(&self, machine: usize) -> usize {
+        self.held.iter().filter(|(holder, _)| *holder == machine).count()
+    }
+
+    /// Updates that have not ended.
+    #[must_use]
+    pub fn running(&self) -> &[Running] {
+        &self.running
+    }
+
+    fn blame(&mut self, judged: Result<(), Violation>) {
+        if let Err(violation) = judged {
+            self.violation.get_or_insert(violation);
+        }
+    }
+}
+
+struct Watched {
+    oracle: Oracle,
+    machine: usize,
+    inner: Arc<dyn Provider>,
+}
+
+#[async_trait]
+impl Provider for Watched {
+    fn key_of(&self, path: &str) -> Result<Key, KeyError> {
+        self.inner.key_of(path)
+    }
+
+    async fn has(&self, key: &Key) -> Result<bool, ProviderError> {
+        self.inner.has(key).await
+    }
+
+    fn keys(&self) -> BoxStream<'_, Result<Key, ProviderError>> {
+        self.inner.keys()
+    }
+
+    async fn update(&self, key: &Key, context: UpdateContext) -> Result<(), UpdateError> {
+        let reason = context.reason();
+        let guard = self.oracle.begin(self.machine, key, context.peers().is_empty());
+        let outcome = self.inner.update(key, context).await;
+        self.oracle.ended(guard.id, reason, &outcome);
+        outcome
+    }
+
+    async fn remove(&self, key: &Key) -> Result<(), ProviderError> {
+        self.oracle.removing(self.machine, key);
+        self.inner.remove(key).await
+    }
+
+    async fn serve(&self, key: &Key, request: Request<Body>) -> Result<Response<Body>, ServeError> {
+        self.inner.serve(key, request).await
+    }
+
+    async fn export(&self, key: &Key, request: Request<Body>) -> Result<Response<Body>, ServeError> {
+        self.inner.export(key, request).await
+    }
+
+    fn is_idempotent(&self, request: &Parts) -> bool {
+        self.inner.is_idempotent(request)
+    }
+}
+
+/// Ends an update, also when it is cancelled.
+struct Guard {
+    oracle: Oracle,
+    id: u64,
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.oracle.truth().running.retain(|running| running.id != self.id);
+    }
+}

@@ -1,0 +1,264 @@
+//! Requests at nodes, and what their answers are worth.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use datad_gossip::{Client, RouteError, key::Key, provider::empty};
+use http::{Request, StatusCode};
+use http_body_util::BodyExt;
+use tokio::time::Instant;
+use tower::ServiceExt;
+
+use super::cluster::Cluster;
+use crate::{
+    checks::{CALM, Violation, s09_answers},
+    data::Data,
+    script::Wish,
+    trace::What,
+};
+
+/// A request may end this much after its deadline: its answer has to be read.
+const DEADLINE_SLACK: Duration = Duration::from_secs(10);
+/// Requests under way; further ones are left out.
+const UNDER_WAY_MAX: usize = 1_024;
+
+/// How a request ended.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// With a response, to its end.
+    Body(StatusCode, Bytes),
+    /// With an update of every replica: how many are up to date, and how many are not.
+    Updated(usize, usize),
+    /// With a response that broke off, and said so.
+    BrokenOff(String),
+    /// With an error.
+    Error(RouteError),
+    /// Not at all within the given time.
+    Hangs,
+}
+
+impl Answer {
+    /// Whether it is what was wanted, whatever it contains.
+    #[must_use]
+    pub fn is_good(&self) -> bool {
+        matches!(self, Self::Body(StatusCode::OK, _) | Self::Updated(..))
+    }
+}
+
+impl std::fmt::Display for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Body(status, bytes) => write!(f, "{} with {} bytes", status.as_u16(), bytes.len()),
+            Self::Updated(good, bad) => write!(f, "{good} replicas updated, {bad} not"),
+            Self::BrokenOff(error) => write!(f, "broken off: {error}"),
+            Self::Error(error) => error.fmt(f),
+            Self::Hangs => f.write_str("no answer"),
+        }
+    }
+}
+
+/// A request under way or ended.
+#[derive(Debug, Clone)]
+pub struct Asked {
+    /// The machine that was asked.
+    pub machine: usize,
+    /// About which key.
+    pub key: Key,
+    /// When.
+    pub began: Duration,
+    /// When the process that was asked began.
+    started: Duration,
+    /// Whether the asked node was cut off from another one when it was asked.
+    cut_off: bool,
+    /// Whether a holder that the asked node would have gone to cannot answer.
+    holder_gone: bool,
+}
+
+/// What requests came to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Counts {
+    /// Requests that were made.
+    pub asked: u64,
+    /// Those that got what they wanted.
+    pub good: u64,
+    /// Those for keys that exist which did not.
+    pub failed: u64,
+    /// Those that waited for longer than a second.
+    pub waited: u64,
+}
+
+/// What an answer of a node about a key has to be.
+pub type Demand = fn(&str, &Key, &dyn Data, &Answer) -> Result<(), Violation>;
+
+/// The requests of a run.
+#[derive(Default)]
+pub struct Requests {
+    under_way: BTreeMap<u64, Asked>,
+    ended: Arc<Mutex<Vec<(u64, Duration, Answer)>>>,
+    next: u64,
+    demand: Option<Demand>,
+    /// What they came to.
+    pub counts: Counts,
+    /// How long the good ones took, in milliseconds.
+    pub took_ms: Vec<u32>,
+}
+
+impl Requests {
+    /// Makes a request, if there is a node that takes it.
+    pub fn ask(&mut self, cluster: &mut Cluster, machine: usize, key: &Key, wish: Wish) {
+        let target = &cluster.machines[machine];
+        let Some(client) = target.client().filter(|_| target.is_serving()).cloned() else { return };
+        if self.under_way.len() >= UNDER_WAY_MAX {
+            return;
+        }
+        let gone = |name| {
+            let holder = &cluster.machines[cluster.number(name)];
+            !holder.is_well() || !cluster.fabric.is_linked(target.address.ip(), holder.address.ip())
+        };
+        let holders = client.nodes_for_key(key);
+        let others = || cluster.machines.iter().filter(|other| other.is_well());
+        let asked = Asked {
+            machine,
+            key: key.clone(),
+            began: cluster.clock.now(),
+            started: target.started().unwrap_or_default(),
+            cut_off: others().any(|other| !cluster.fabric.is_linked(target.address.ip(), other.address.ip())),
+            holder_gone: !holders.contains(&target.name) && holders.iter().any(|name| gone(name.as_str())),
+        };
+        let (id, key, ended, clock) = (self.next, key.clone(), self.ended.clone(), cluster.clock.clone());
+        let patience = patience(cluster, wish);
+        self.next += 1;
+        self.counts.asked += 1;
+        self.under_way.insert(id, asked);
+        let Some(process) = cluster.machines[machine].process() else { return };
+        process.spawn(async move {
+            let deadline = Instant::now() + patience;
+            let answer = tokio::time::timeout_at(deadline, answer(client, key, wish)).await.unwrap_or(Answer::Hangs);
+            ended.lock().expect("nothing panics while it holds this lock").push((id, clock.now(), answer));
+        });
+    }
+
+    /// Judges what has ended, and whatever should have.
+    ///
+    /// # Errors
+    /// An answer is wrong, or there is none.
+    pub fn judge(&mut self, cluster: &Cluster) -> Result<(), Violation> {
+        let ended = std::mem::take(&mut *self.ended.lock().expect("nothing panics while it holds this lock"));
+        for (id, at, answer) in ended {
+            let Some(asked) = self.under_way.remove(&id) else { continue };
+            self.judge_one(cluster, &asked, at, &answer)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets the requests at machines that lost their process since they were made: who asked has gone with it.
+    pub fn forget_gone(&mut self, cluster: &Cluster) {
+        self.under_way.retain(|_, asked| cluster.machines[asked.machine].started() == Some(asked.started));
+    }
+
+    /// Forgets requests at machines that do not count any more.
+    pub fn retain(&mut self, counts: impl Fn(usize) -> bool) {
+        self.under_way.retain(|_, asked| counts(asked.machine));
+    }
+
+    /// From now on, every answer has to satisfy `demand` as well.
+    pub fn expect_all(&mut self, demand: Demand) {
+        self.demand = Some(demand);
+    }
+
+    /// Requests that have not ended.
+    #[must_use]
+    pub fn under_way(&self) -> usize {
+        self.under_way.len()
+    }
+
+    fn judge_one(&mut self, cluster: &Cluster, asked: &Asked, at: Duration, answer: &Answer) -> Result<(), Violation> {
+        let Asked { machine, key, began, .. } = asked;
+        let (name, took) = (cluster.machines[*machine].name.to_string(), at - *began);
+        let good = answer.is_good();
+        cluster.trace.tell(What::Request {
+            machine: name.clone(),
+            key: key.to_string(),
+            began: *began,
+            good,
+            answer: answer.to_string(),
+        });
+        self.count(cluster, asked, took, answer);
+        if let Some(demand) = self.demand {
+            demand(&name, key, &*cluster.data, answer)?;
+        }
+        // Whoever was stopped or slow meanwhile may have missed its own deadline.
+        let disturbed = cluster.machines[*machine].unwell >= *began || !cluster.machines[*machine].is_well();
+        if disturbed && matches!(answer, Answer::Hangs) {
+            return Ok(());
+        }
+        let calm = !disturbed && cluster.oracle.truth().calm_since.is_some_and(|since| *began >= since + CALM);
+        s09_answers::check(key, &*cluster.data, answer, calm, not_found_memory(cluster))
+            .map_err(|violation| Violation { detail: format!("asked at {name}: {}", violation.detail), ..violation })
+    }
+
+    fn count(&mut self, cluster: &Cluster, asked: &Asked, took: Duration, answer: &Answer) {
+        let exists = !cluster.data.may_lack(&asked.key, Duration::ZERO);
+        self.counts.good += u64::from(answer.is_good());
+        self.counts.failed += u64::from(!answer.is_good() && exists);
+        self.counts.waited += u64::from(took > Duration::from_secs(1));
+        let mut truth = cluster.oracle.truth();
+        truth.probes.hit(match answer {
+            Answer::Body(..) | Answer::Updated(..) => "answered",
+            Answer::BrokenOff(_) => "broken off",
+            Answer::Error(RouteError::NotFound { .. }) => "not found",
+            Answer::Error(_) | Answer::Hangs => "refused",
+        });
+        if answer.is_good() {
+            self.took_ms.push(u32::try_from(took.as_millis()).unwrap_or(u32::MAX));
+            if asked.holder_gone {
+                truth.probes.hit("failover");
+            }
+            if asked.cut_off {
+                truth.probes.hit("cut off and serving");
+            }
+        }
+    }
+}
+
+/// How long a request may take. An update may first wait for the one node that asks the upstream, then for the others.
+fn patience(cluster: &Cluster, wish: Wish) -> Duration {
+    let updates = if wish == Wish::Update { 2 * cluster.config.update_timeout } else { Duration::ZERO };
+    cluster.config.request_patience + updates + DEADLINE_SLACK
+}
+
+/// For how long an answer may rest on what the upstream said earlier.
+fn not_found_memory(cluster: &Cluster) -> Duration {
+    cluster.config.not_found_ttl + patience(cluster, Wish::Update)
+}
+
+async fn answer(client: Client, key: Key, wish: Wish) -> Answer {
+    match wish {
+        Wish::Get => get(client, key).await,
+        Wish::Update => match client.update(&key).await {
+            Ok(replicas) => {
+                let bad = replicas.iter().filter(|replica| replica.error.is_some()).count();
+                Answer::Updated(replicas.len() - bad, bad)
+            }
+            Err(error) => Answer::Error(error),
+        },
+    }
+}
+
+async fn get(client: Client, key: Key) -> Answer {
+    let request = Request::get(format!("/{key}")).body(empty()).expect("a valid request");
+    match client.transport_for_key(key).oneshot(request).await {
+        Err(error) => Answer::Error(error),
+        Ok(response) => {
+            let status = response.status();
+            match response.into_body().collect().await {
+                Ok(body) => Answer::Body(status, body.to_bytes()),
+                Err(error) => Answer::BrokenOff(error.to_string()),
+            }
+        }
+    }
+}
