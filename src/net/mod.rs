@@ -67,7 +67,7 @@ const GOSSIP_IN_FLIGHT_MAX: usize = 512;
 /// Addresses that are remembered; gossip about more than this many members would be needed to fill it.
 const ADDRESSES_MAX: usize = 4096;
 /// Streams that one peer may have open towards us: requests, and gossip messages.
-const PEER_STREAMS_MAX: u32 = 4096;
+const PEER_STREAMS_MAX: u32 = 1024;
 const PEER_GOSSIP_STREAMS_MAX: u32 = 128;
 /// Bytes in flight of one stream and of one connection. One stream alone must be able to fill a 10 Gbit/s link at 2 ms.
 const STREAM_WINDOW_BYTES: u32 = 4 << 20;

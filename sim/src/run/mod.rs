@@ -52,6 +52,8 @@ use crate::{
 const HEALING: Duration = Duration::from_secs(90);
 /// Between two looks at everything.
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
+/// Between two looks at whether everything is well again.
+const RECOVERY_INTERVAL: Duration = Duration::from_millis(400);
 /// Pairs of a node and a key that are compared in one look; with more of them, looks take turns.
 const PAIRS_MAX: usize = 1_500;
 /// Between two questions to nodes how they are.
@@ -413,7 +415,7 @@ impl Run {
             match self.liveness(began) {
                 Ok(()) => return Ok(()),
                 Err(violation) if self.cluster.clock.now() >= began + HEALING => return Err(violation),
-                Err(_) => self.advance(self.cluster.clock.now() + CHECK_INTERVAL)?,
+                Err(_) => self.advance(self.cluster.clock.now() + RECOVERY_INTERVAL)?,
             }
         }
     }
@@ -428,7 +430,11 @@ impl Run {
     fn core(&self, since: Duration) -> Core<'_> {
         // Answers from before things were healed do not count, nor old ones.
         let fresh = self.cluster.clock.now().saturating_sub(2 * STATUS_INTERVAL);
-        Core { cluster: &self.cluster, names: self.script.core(), since: since.max(fresh) }
+        let core = self.script.core();
+        let numbers = (0..self.cluster.machines.len())
+            .filter(|number| core.contains(self.cluster.machines[*number].name.as_str()))
+            .collect();
+        Core { cluster: &self.cluster, numbers, since: since.max(fresh) }
     }
 
     /// Asks every node of the core for every key that the upstream has.
@@ -481,7 +487,7 @@ impl Run {
 /// The machines that have to be well in the end.
 pub struct Core<'a> {
     cluster: &'a Cluster,
-    names: BTreeSet<script::Name>,
+    numbers: Vec<usize>,
     /// Answers of nodes from before do not count.
     since: Duration,
 }
@@ -542,8 +548,8 @@ impl Core<'_> {
     /// Updates that they run.
     #[must_use]
     pub fn running(&self) -> usize {
-        let numbers: BTreeSet<usize> = self.machines().map(|(number, _)| number).collect();
-        self.cluster.oracle.truth().running().iter().filter(|running| numbers.contains(&running.machine)).count()
+        let truth = self.cluster.oracle.truth();
+        truth.running().iter().filter(|running| self.numbers.contains(&running.machine)).count()
     }
 
     /// Tasks of each.
@@ -553,8 +559,7 @@ impl Core<'_> {
     }
 
     fn machines(&self) -> impl Iterator<Item = (usize, &cluster::Machine)> {
-        let names = &self.names;
-        self.cluster.machines.iter().enumerate().filter(move |(_, machine)| names.contains(machine.name.as_str()))
+        self.numbers.iter().map(|number| (*number, &self.cluster.machines[*number]))
     }
 }
 
