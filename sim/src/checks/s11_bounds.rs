@@ -1,4 +1,9 @@
-//! 11: tasks and connections stay within bounds, whatever happens. That no node ends by itself is seen to elsewhere.
+//! 11: tasks, connections and retries stay within bounds, whatever happens. That no node ends by itself is seen to
+//! elsewhere.
+
+use std::time::Duration;
+
+use datad_gossip::key::Key;
 
 use super::Violation;
 use crate::{run::cluster::Cluster, script::MACHINES_MAX};
@@ -6,6 +11,22 @@ use crate::{run::cluster::Cluster, script::MACHINES_MAX};
 /// Tasks of a node that has nothing to do with anybody, and for each other machine, request and update.
 const TASKS: usize = 120;
 const TASKS_EACH: usize = 40;
+
+/// So many updates of one key may fail on one machine within this time; with pauses that grow they are far fewer.
+pub const STORM: Duration = Duration::from_secs(10);
+const FAILURES_MAX: usize = 25;
+
+/// Judges how often an update of `key` has failed lately.
+///
+/// # Errors
+/// It is tried again much too often.
+pub fn check_storm(machine: &str, key: &Key, failures: usize) -> Result<(), Violation> {
+    if failures > FAILURES_MAX {
+        let detail = format!("{machine} tried to update {key} {failures} times in {STORM:?}");
+        return Err(Violation::safety(11, detail));
+    }
+    Ok(())
+}
 
 /// Counts what nodes run.
 ///
@@ -19,7 +40,7 @@ pub fn check(cluster: &Cluster, requests: usize) -> Result<(), Violation> {
         if tasks > most {
             return Err(Violation::safety(11, format!("{} runs {tasks} tasks, more than {most}", machine.name)));
         }
-        let status = machine.status(std::time::Duration::ZERO);
+        let status = machine.status(Duration::ZERO);
         if let Some(status) = status.filter(|status| status.connections > 2 * machines.min(MACHINES_MAX)) {
             let detail = format!("{} has {} connections to {machines} machines", machine.name, status.connections);
             return Err(Violation::safety(11, detail));

@@ -3,7 +3,7 @@
 //! This is the oracle of a run. It believes no node; it sees updates and removals as they reach the data itself.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -18,7 +18,7 @@ use http::{Request, Response, request::Parts};
 
 use super::Data;
 use crate::{
-    checks::{Violation, s05_one_update, s06_one_fetch, s07_enough_left},
+    checks::{Violation, s05_one_update, s06_one_fetch, s07_enough_left, s11_bounds},
     machine::clock::Clock,
     run::probes::Probes,
     script::Name,
@@ -62,6 +62,8 @@ pub struct Truth {
     replicas: usize,
     running: Vec<Running>,
     next_id: u64,
+    /// When updates that failed lately did, by machine and key.
+    failures: BTreeMap<(usize, Key), VecDeque<Duration>>,
     /// What is on the disks.
     held: BTreeSet<(usize, Key)>,
     /// What was ever on them.
@@ -99,6 +101,7 @@ impl Oracle {
             replicas,
             running: Vec::new(),
             next_id: 0,
+            failures: BTreeMap::new(),
             held: BTreeSet::new(),
             ever: BTreeSet::new(),
             lost: BTreeMap::new(),
@@ -207,12 +210,20 @@ impl Oracle {
                     _ => {}
                 }
             }
-            Err(error) => truth.probes.hit(match error.to_string() {
-                text if text.contains("No space left") => "disk filled mid-write",
-                text if text.contains("Input/output error") => "disk failed mid-write",
-                _ if upstream => "upstream failed",
-                _ => "copy failed",
-            }),
+            Err(error) => {
+                let failures = truth.failures.entry((machine, key.clone())).or_default();
+                let now = truth.clock.now();
+                failures.push_back(now);
+                failures.retain(|at| now - *at < s11_bounds::STORM);
+                let judged = s11_bounds::check_storm(&truth.names[machine], &key, failures.len());
+                truth.blame(judged);
+                truth.probes.hit(match error.to_string() {
+                    text if text.contains("No space left") => "disk filled mid-write",
+                    text if text.contains("Input/output error") => "disk failed mid-write",
+                    _ if upstream => "upstream failed",
+                    _ => "copy failed",
+                });
+            }
         }
         truth.trace.tell(What::Update {
             machine: truth.names[machine].clone(),
