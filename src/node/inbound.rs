@@ -64,8 +64,12 @@ impl Inbound for Answers {
             }
             Call::Vouch { keys, .. } => {
                 tracing::debug!(%from, keys = keys.len(), "asked to vouch");
+                let asked = keys.clone();
                 let vouched = shared.balancer.ask(|reply| balancer::Message::Vouch { keys, reply }).await;
-                vouched.map_or(Reply::Refused(Refusal::Stopping), Reply::Vouched)
+                match vouched {
+                    Ok(vouched) => Reply::Vouched(without_lost(shared, &asked, vouched).await),
+                    Err(_) => Reply::Refused(Refusal::Stopping),
+                }
             }
         }
     }
@@ -89,6 +93,24 @@ impl Inbound for Answers {
         }
         answer
     }
+}
+
+/// Takes back the word for keys whose data is gone from this machine, although the ledger says otherwise: somebody is
+/// about to drop a replica on the strength of it.
+async fn without_lost(shared: &Arc<Shared>, keys: &[Key], mut vouched: Vec<bool>) -> Vec<bool> {
+    let Some(provider) = &shared.provider else { return vec![false; vouched.len()] };
+    for (key, word) in keys.iter().zip(&mut vouched).filter(|(_, word)| **word) {
+        // A source that cannot say does not vouch either.
+        match provider.has(key).await {
+            Ok(true) => {}
+            Ok(false) => {
+                *word = false;
+                report_trouble(shared, key, &Refusal::NotHeld).await;
+            }
+            Err(_) => *word = false,
+        }
+    }
+    vouched
 }
 
 /// Brings a key that this node holds up to date, and waits for that.

@@ -12,8 +12,8 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 use crate::{machine::clock::Clock, script::draw};
 
-/// How long it takes to notice that nobody answers.
-const CONNECT: Duration = Duration::from_millis(800);
+/// How long it takes to be told that nobody is there.
+const CONNECT: Duration = Duration::from_millis(20);
 
 /// The upstream of one run. A handle; clones are the same upstream.
 #[derive(Clone)]

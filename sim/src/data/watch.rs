@@ -152,6 +152,11 @@ impl Oracle {
             truth.probes.hit(if running.upstream { "fetch leader died" } else { "copier died" });
         }
         truth.running.retain(|running| running.machine != machine);
+    }
+
+    /// A node starts on a machine, and will see for itself what is there.
+    pub fn starts(&self, machine: usize) {
+        let truth = &mut *self.truth();
         truth.vanished.retain(|(loser, _)| *loser != machine);
         truth.appeared.retain(|(finder, _)| *finder != machine);
     }
@@ -211,12 +216,10 @@ impl Oracle {
                 }
             }
             Err(error) => {
-                let failures = truth.failures.entry((machine, key.clone())).or_default();
-                let now = truth.clock.now();
-                failures.push_back(now);
-                failures.retain(|at| now - *at < s11_bounds::STORM);
-                let judged = s11_bounds::check_storm(&truth.names[machine], &key, failures.len());
-                truth.blame(judged);
+                // What is asked for again and again is tried again and again; what a node does by itself has limits.
+                if reason != UpdateReason::Refresh {
+                    truth.count_failure(machine, &key);
+                }
                 truth.probes.hit(match error.to_string() {
                     text if text.contains("No space left") => "disk filled mid-write",
                     text if text.contains("Input/output error") => "disk failed mid-write",
@@ -289,6 +292,15 @@ impl Truth {
         let place = (machine, key.clone());
         self.vanished.remove(&place);
         self.appeared.remove(&place);
+    }
+
+    fn count_failure(&mut self, machine: usize, key: &Key) {
+        let now = self.clock.now();
+        let failures = self.failures.entry((machine, key.clone())).or_default();
+        failures.push_back(now);
+        failures.retain(|at| now.saturating_sub(*at) < s11_bounds::STORM);
+        let judged = s11_bounds::check_storm(&self.names[machine], key, failures.len());
+        self.blame(judged);
     }
 
     fn has(&mut self, machine: usize, key: &Key) {

@@ -227,7 +227,6 @@ impl Cluster {
         self.machines[number].disk.crash(&mut self.rng, left);
         self.data.crash(number, left);
         self.oracle.look_again(number, &*self.data);
-        self.oracle.crashed(number);
     }
 
     /// Gives it back, and starts the node if nothing else keeps it away.
@@ -319,6 +318,7 @@ impl Cluster {
             let node = Box::pin(builder.launch()).await;
             *started.lock().expect("nothing panics while it holds this lock") = Some(node);
         });
+        self.oracle.starts(number);
         let held_at_start = self.oracle.truth().held_by(number);
         machine.process = Some(Running {
             process,
