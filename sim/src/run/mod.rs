@@ -39,7 +39,7 @@ use self::{
 };
 use crate::{
     checks::{
-        Violation, l12_agreement, l13_replicas, l14_new_requests, l15_idle, s01_no_going_back::NoGoingBack,
+        CALM, Violation, l12_agreement, l13_replicas, l14_new_requests, l15_idle, s01_no_going_back::NoGoingBack,
         s02_ready_is_there::Claims, s03_same_owners::SameOwners, s04_few_move::FewMove, s10_no_strangers, s11_bounds,
     },
     data::{Data, own::Own, stock::Stock, upstream::Upstream, watch},
@@ -279,8 +279,11 @@ impl Run {
         self.turmoil()?;
         self.cluster.trace.note("heal the core");
         self.faults.heal(&mut self.cluster);
+        let healed = self.cluster.clock.now();
         self.finish_requests()?;
         self.recover()?;
+        // Connections that a fault broke may still be on their way back.
+        self.advance(healed + CALM)?;
         self.new_requests()?;
         self.recover()?;
         self.idle()?;

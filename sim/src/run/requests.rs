@@ -179,7 +179,9 @@ impl Requests {
     fn judge_one(&mut self, cluster: &Cluster, asked: &Asked, at: Duration, answer: &Answer) -> Result<(), Violation> {
         let Asked { machine, key, began, .. } = asked;
         let (name, took) = (cluster.machines[*machine].name.to_string(), at - *began);
-        let good = answer.is_good();
+        let lacking = matches!(answer, Answer::Error(RouteError::NotFound { .. }))
+            && cluster.data.may_lack(key, not_found_memory(cluster));
+        let good = answer.is_good() || lacking;
         cluster.trace.tell(What::Request {
             machine: name.clone(),
             key: key.to_string(),

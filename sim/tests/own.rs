@@ -1,0 +1,28 @@
+//! A provider of one's own under the faults of a seed, as the README shows it.
+
+use std::sync::Arc;
+
+use datad_gossip::{key::Key, providers::Memory};
+use datad_sim::Simulation;
+
+fn simulation(seed: u64) -> Simulation {
+    let keys = ["a", "b/c", "d"].map(|key| Key::new(key).unwrap());
+    Simulation::new(seed, |_machine, _left_by_crash| {
+        Arc::new(Memory::new(|key: Key| async move { Ok(format!("value of {key}").into()) }))
+    })
+    .keys(keys)
+}
+
+#[test]
+fn my_provider_survives() {
+    for seed in 1..4 {
+        let outcome = simulation(seed).judge(|key, bytes| bytes == format!("value of {key}").as_bytes()).check();
+        assert!(outcome.requests.good > 0);
+    }
+}
+
+#[test]
+fn answers_that_the_judge_refuses_are_violations() {
+    let outcome = simulation(1).judge(|_, _| false).run();
+    assert_eq!(outcome.violation.map(|violation| violation.property), Some(9));
+}
