@@ -10,14 +10,15 @@ use tokio::time::Instant;
 
 use crate::{
     balancer::actor as balancer,
-    config::NodeConfig,
+    catalog::{self, Intent, IntentError, Pin, Recorded},
+    config::{NodeConfig, REPLICAS_MAX},
     key::{Key, NodeName},
-    membership::{Member, View},
+    membership::{Member, MemberState, View},
     net::{
         identity::Credentials,
         wire::{Call, Ensured, Refusal, Reply},
     },
-    node::{Node, Shared, StartError, refresh},
+    node::{Drained, Node, Shared, StartError, drain, refresh},
     registry::{HolderState, actor as registry},
     router::{Attempt, AttemptError, KeyTransport, PathTransport, RouteError, ensure},
 };
@@ -115,6 +116,23 @@ pub struct UpdatedReplica {
     pub error: Option<String>,
 }
 
+/// Why a node was not asked to drain.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DrainError {
+    /// No live member has this name. Nothing was changed.
+    #[error("{0} is not a live member")]
+    NotAlive(NodeName),
+    /// It gave no answer. It may be draining; ask again.
+    #[error("{node} does not answer: {reason}")]
+    Unreachable {
+        /// The member.
+        node: NodeName,
+        /// What went wrong.
+        reason: String,
+    },
+}
+
 impl Client {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
         Self { shared, observer: None }
@@ -190,7 +208,7 @@ impl Client {
     /// Where `key` is and should be.
     #[must_use]
     pub fn locate(&self, key: &Key) -> Location {
-        let owners = self.shared.view.load().owners(key, self.shared.config.replicas).cloned().collect();
+        let owners = self.shared.view.load().owners(key, self.shared.intents.replicas(key)).cloned().collect();
         let mut holders: Vec<Holding> = self
             .shared
             .live_holders(key)
@@ -198,7 +216,7 @@ impl Client {
             .map(|(node, state)| Holding { node, state: state.into() })
             .collect();
         holders.sort_by(|a, b| a.node.cmp(&b.node));
-        Location { key: key.clone(), owners, holders, pinned: false }
+        Location { key: key.clone(), owners, holders, pinned: self.shared.intents.pinned(key).is_some() }
     }
 
     /// The cluster in numbers.
@@ -238,6 +256,81 @@ impl Client {
     /// The key could not be fetched, or not by the node that asks the origin.
     pub async fn update(&self, key: &Key) -> Result<Vec<UpdatedReplica>, RouteError> {
         update(&self.shared, key).await
+    }
+
+    /// Keeps `key` on so many nodes from now on (`None`: on as many as the settings say), though nobody asks for it. A key
+    /// with a `*` (any run of characters, slashes included) or a `?` (any single one) is a pattern: it applies to the keys
+    /// that match it and that somebody has asked for.
+    ///
+    /// Returns when the intent is on the disk of this node and of all members that can be reached now; what it returns
+    /// says which. Cancelling may leave it in force or not.
+    ///
+    /// # Errors
+    /// See [`IntentError`].
+    pub async fn pin(&self, key: &Key, replicas: Option<usize>) -> Result<Recorded, IntentError> {
+        let replicas = replicas.unwrap_or_else(|| self.shared.intents.configured(key));
+        let valid = u8::try_from(replicas).ok().filter(|_| (1..=REPLICAS_MAX).contains(&replicas));
+        let replicas = valid.ok_or(IntentError::Replicas(replicas))?;
+        catalog::write(&self.shared, key.clone(), Intent::Pin { replicas }).await
+    }
+
+    /// Keeps `key` as any other from now on. Patterns that match it go on to apply. See [`Client::pin`].
+    ///
+    /// # Errors
+    /// See [`IntentError`].
+    pub async fn unpin(&self, key: &Key) -> Result<Recorded, IntentError> {
+        catalog::write(&self.shared, key.clone(), Intent::Unpin).await
+    }
+
+    /// Drops every copy of `key` and what is known of it, and unpins it. Who is away drops its copy when it returns.
+    /// Whoever asks for the key afterwards makes it be fetched anew. See [`Client::pin`] for when this returns; copies go a
+    /// moment later.
+    ///
+    /// # Errors
+    /// See [`IntentError`].
+    pub async fn forget(&self, key: &Key) -> Result<Recorded, IntentError> {
+        if catalog::is_pattern(key) {
+            return Err(IntentError::Pattern(key.clone()));
+        }
+        catalog::write(&self.shared, key.clone(), Intent::Forget).await
+    }
+
+    /// Takes `node` out of service: it takes no more keys, hands over what only it holds, for at most `patience` (`None`:
+    /// as long as the settings of this node say), and leaves. As the last live holder of a key it does not leave unless
+    /// `force` says so, and what is returned names the keys. It goes on answering until it is stopped, and comes back when
+    /// it is started again.
+    ///
+    /// Cancelling leaves it draining.
+    ///
+    /// # Errors
+    /// See [`DrainError`].
+    pub async fn drain(&self, node: &NodeName, force: bool, patience: Option<Duration>) -> Result<Drained, DrainError> {
+        let patience = patience.unwrap_or(self.shared.config.drain_timeout);
+        if *node == self.shared.name {
+            return Ok(drain(&self.shared, force, patience).await);
+        }
+        let unknown = || DrainError::NotAlive(node.clone());
+        let state = self.shared.view.load().member(node).map(|member| member.state).ok_or_else(unknown)?;
+        if state == MemberState::Left {
+            return Ok(Drained { node: node.clone(), left: true, remaining: 0, keys: Vec::new() });
+        }
+        state.is_alive().then_some(()).ok_or_else(unknown)?;
+        let patience_ms = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
+        let failed = |reason: String| DrainError::Unreachable { node: node.clone(), reason };
+        let asked = async {
+            self.shared.peer(node).await?.call(Call::Drain { force, patience_ms }, patience + SYNC_TIMEOUT).await
+        };
+        match asked.await {
+            Ok(Reply::Drained { left, remaining, keys }) => Ok(Drained { node: node.clone(), left, remaining, keys }),
+            Ok(Reply::Refused(refusal)) => Err(failed(refusal.to_string())),
+            Ok(_) => Err(failed("unexpected answer".into())),
+            Err(error) => Err(failed(error.to_string())),
+        }
+    }
+
+    /// All pinned keys and patterns, in order.
+    pub async fn pins(&self) -> Vec<Pin> {
+        self.shared.catalog.ask(catalog::actor::Message::Pins).await.unwrap_or_default()
     }
 
     /// A transport for requests about `key`.
@@ -369,6 +462,8 @@ async fn refresh_at(
         Reply::Ensured(Ensured::Pending) => Some("not done in time; it goes on".into()),
         Reply::Refused(Refusal::NotHeld) => Some("the node does not hold it any more".into()),
         Reply::Refused(refusal) => Some(refusal.to_string()),
-        Reply::Delta(_) | Reply::Vouched(_) => Some("unexpected answer".into()),
+        Reply::Delta(_) | Reply::Vouched(_) | Reply::Intended | Reply::Catalog(_) | Reply::Drained { .. } => {
+            Some("unexpected answer".into())
+        }
     }
 }

@@ -3,7 +3,7 @@
 //! [`NodeConfig`] is a plain struct: start from its `Default`, change what you need, and hand it to the builder, which
 //! checks it once. Code behind that check relies on it.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +26,9 @@ pub struct NodeConfig {
     pub seeds: Vec<String>,
     /// How many nodes keep each key: 1 to 8, default 2. The same on all nodes. With fewer members, all of them keep it.
     pub replicas: usize,
+    /// How many nodes keep the keys that begin so, where it is not `replicas`: the longest prefix counts, 1 to 8 each. The
+    /// same on all nodes. Default none. For single keys, and without a restart, pin them.
+    pub prefix_replicas: BTreeMap<String, usize>,
     /// Share of the keys this node takes, relative to the others: 0 to 1,000, default 100. A machine with twice the
     /// disk wants 200. 0 keeps no keys of its own accord.
     pub weight: u32,
@@ -54,6 +57,10 @@ pub struct NodeConfig {
     /// cost no copies.
     #[serde(with = "humantime_serde")]
     pub trim_delay: Duration,
+    /// How long a node that is asked to stop or to drain hands over what only it holds. Default 10 s: room for a few large
+    /// keys, and below what service managers grant; 0 hands over nothing when it stops.
+    #[serde(with = "humantime_serde")]
+    pub drain_timeout: Duration,
     /// Attempts of one request at different holders: 1 to 8, default 3.
     pub attempts: usize,
     /// Pace of gossip and failure detection.
@@ -67,6 +74,7 @@ impl Default for NodeConfig {
             advertise: None,
             seeds: Vec::new(),
             replicas: 2,
+            prefix_replicas: BTreeMap::new(),
             weight: 100,
             updaters: 4,
             update_queue: 10_000,
@@ -76,6 +84,7 @@ impl Default for NodeConfig {
             repair_delay: Duration::from_secs(60),
             balance_interval: Duration::from_secs(300),
             trim_delay: Duration::from_secs(60),
+            drain_timeout: Duration::from_secs(10),
             attempts: 3,
             profile: Profile::lan(),
         }
@@ -217,6 +226,10 @@ impl NodeConfig {
         };
         let positive = |field, value: Duration| within(!value.is_zero(), field, format!("{value:?}"), "more than 0");
         within((1..=REPLICAS_MAX).contains(&self.replicas), "replicas", self.replicas.to_string(), "1 to 8")?;
+        for (prefix, replicas) in &self.prefix_replicas {
+            let value = format!("{replicas} for {prefix:?}");
+            within((1..=REPLICAS_MAX).contains(replicas), "prefix_replicas", value, "1 to 8")?;
+        }
         within(self.weight <= 1_000, "weight", self.weight.to_string(), "0 to 1,000")?;
         within((1..=1024).contains(&self.updaters), "updaters", self.updaters.to_string(), "1 to 1,024")?;
         within(

@@ -1,5 +1,6 @@
 //! Spreads an existing data source over a cluster.
 mod balancer;
+mod catalog;
 mod client;
 pub mod config;
 pub mod gateway;
@@ -16,8 +17,9 @@ mod router;
 mod updater;
 pub mod world;
 
-pub use client::{Client, Holding, HoldingState, Location, MemberStatus, Nodes, Status, UpdatedReplica};
+pub use catalog::{IntentError, Lacking, Pin, Recorded};
+pub use client::{Client, DrainError, Holding, HoldingState, Location, MemberStatus, Nodes, Status, UpdatedReplica};
 pub use membership::{Member, MemberState, View};
 pub use net::identity::{ClusterKey, Credentials, IdentityError};
-pub use node::{ActorKind, Node, NodeBuilder, StartError, StopReason};
+pub use node::{ActorKind, Drained, Node, NodeBuilder, StartError, StopReason};
 pub use router::{Attempt, AttemptError, KeyTransport, PathError, PathTransport, RouteError};

@@ -48,7 +48,7 @@ pub(crate) fn rng(world: &dyn World) -> StdRng {
     StdRng::seed_from_u64(world.seed())
 }
 
-/// A few small named records, each replaced as a whole. `replace` is durable when it returns.
+/// A few small named records, each replaced as a whole or added to. Either is durable when it returns.
 #[async_trait]
 pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// The record, if it was ever written.
@@ -62,6 +62,13 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// The old record still stands.
     async fn replace(&self, name: &str, bytes: Bytes) -> io::Result<()>;
+
+    /// Adds to the end of the record, which begins empty. After a crash or an error any part of `bytes` may be there,
+    /// and all that was there before is: the caller has to recognise a torn end.
+    ///
+    /// # Errors
+    /// See above.
+    async fn append(&self, name: &str, bytes: Bytes) -> io::Result<()>;
 }
 
 /// The real machine.
@@ -128,6 +135,19 @@ impl Disk for Folder {
         tokio::fs::rename(&aside, self.0.join(name)).await?;
         tokio::fs::File::open(&self.0).await?.sync_all().await
     }
+
+    async fn append(&self, name: &str, bytes: Bytes) -> io::Result<()> {
+        tokio::fs::create_dir_all(&self.0).await?;
+        let path = self.0.join(name);
+        let is_new = !tokio::fs::try_exists(&path).await?;
+        let mut file = tokio::fs::OpenOptions::new().append(true).create(true).open(&path).await?;
+        file.write_all(&bytes).await?;
+        file.sync_all().await?;
+        if is_new {
+            tokio::fs::File::open(&self.0).await?.sync_all().await?;
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -142,5 +162,9 @@ mod tests {
         disk.replace("x", Bytes::from_static(b"one")).await.unwrap();
         disk.replace("x", Bytes::from_static(b"two")).await.unwrap();
         assert_eq!(disk.read("x").await.unwrap().unwrap(), "two");
+        disk.append("x", Bytes::from_static(b" three")).await.unwrap();
+        disk.append("y", Bytes::from_static(b"four")).await.unwrap();
+        assert_eq!(disk.read("x").await.unwrap().unwrap(), "two three");
+        assert_eq!(disk.read("y").await.unwrap().unwrap(), "four");
     }
 }

@@ -196,8 +196,14 @@ async fn a_second_node_of_a_live_name_does_not_start() {
 
 #[tokio::test]
 async fn every_actor_that_panics_comes_back_and_the_node_is_whole_again() {
-    for kind in [ActorKind::Router, ActorKind::Balancer, ActorKind::Updater, ActorKind::Registry, ActorKind::Membership]
-    {
+    for kind in [
+        ActorKind::Router,
+        ActorKind::Balancer,
+        ActorKind::Updater,
+        ActorKind::Catalog,
+        ActorKind::Registry,
+        ActorKind::Membership,
+    ] {
         let cluster = Cluster::start(2).await;
         cluster.upstream.put("before", "1");
         cluster.upstream.put("after", "2");

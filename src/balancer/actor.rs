@@ -194,10 +194,18 @@ impl State {
             return;
         }
         self.next_sweep = self.shared.uptime() + self.shared.config.balance_interval;
+        self.add_pinned();
         match &mut self.sweep {
             Sweep::Asking { again } => *again = true,
             Sweep::Idle => self.ask_for_keys(None),
         }
+    }
+
+    /// Pinned keys that nobody has are not among those that the registry knows.
+    fn add_pinned(&mut self) {
+        let pinned = self.shared.intents.pinned_keys();
+        self.dirty.extend(pinned.into_iter().filter(|key| !self.shared.index.contains(key)));
+        self.wake();
     }
 
     fn ask_for_keys(&mut self, after: Option<Key>) {
@@ -309,12 +317,15 @@ impl State {
         let claims = shared.holders(key);
         let live: Vec<(NodeName, HolderState)> =
             claims.iter().filter(|(name, _)| view.is_alive(name)).cloned().collect();
-        let owners: Vec<NodeName> = view.owners(key, shared.config.replicas).cloned().collect();
+        let owners: Vec<NodeName> = view.owners(key, shared.intents.replicas(key)).cloned().collect();
         let owners_wanted = owners.len();
         let live_owners: Vec<NodeName> = owners.into_iter().filter(|name| view.is_alive(name)).collect();
         let leader = shared.leader(key);
-        // Failures of others do not make a key exist.
-        let known = claims.iter().any(|(_, state)| matches!(state, HolderState::Ready | HolderState::Presumed));
+        // Failures of others do not make a key exist. Nor does what the dead had of a key that was forgotten.
+        let standing = shared.intents.standing(key);
+        let counted = if standing.forgotten { &live } else { &claims };
+        let known = standing.pinned.is_some()
+            || counted.iter().any(|(_, state)| matches!(state, HolderState::Ready | HolderState::Presumed));
         let situation = Situation {
             me: &shared.name,
             owners: &live_owners,
@@ -325,7 +336,10 @@ impl State {
             backing_off: self.back_off.contains_key(key),
             scanned: shared.scanned.load(Ordering::Acquire),
         };
-        (self.or_withdraw(key, situation.action(), known, &live), situation.is_under_replicated())
+        // On its way out, it takes nothing and drops nothing: it may come back with what it has.
+        let draining = shared.draining.load(Ordering::Acquire);
+        let action = if draining { Action::Nothing } else { situation.action() };
+        (self.or_withdraw(key, action, known, &live), situation.is_under_replicated())
     }
 
     /// A failed claim on a key that nobody has ever had is taken back once its back-off is over.
@@ -357,7 +371,7 @@ impl State {
         for key in &surplus {
             // Asked again only if this attempt comes to nothing.
             self.surplus_since.insert(key.clone(), now);
-            for owner in view.owners(key, self.shared.config.replicas) {
+            for owner in view.owners(key, self.shared.intents.replicas(key)) {
                 questions.entry(owner.clone()).or_default().push(key.clone());
             }
         }
@@ -384,7 +398,7 @@ impl State {
         keys.into_iter()
             .take(VOUCH_KEYS_MAX)
             .map(|key| {
-                let owner = view.owners(&key, self.shared.config.replicas).any(|name| *name == self.shared.name);
+                let owner = view.owners(&key, self.shared.intents.replicas(&key)).any(|name| *name == self.shared.name);
                 let ready = self.shared.own_claim(&key) == Some(HolderState::Ready);
                 if owner && ready {
                     self.vouched_until.insert(key, until);

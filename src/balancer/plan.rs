@@ -20,7 +20,7 @@ pub(crate) struct Situation<'a> {
     pub(crate) owners_wanted: usize,
     /// Claims of live nodes.
     pub(crate) holders: &'a [(NodeName, HolderState)],
-    /// Whether anybody, dead or alive, is known to have had it.
+    /// Whether anybody, dead or alive, is known to have had it, or it is pinned.
     pub(crate) known: bool,
     /// The node that asks the origin.
     pub(crate) leader: Option<&'a NodeName>,

@@ -45,10 +45,16 @@ impl Endpoint {
         self.ask(Method::GET, path, query, None, Some(ANSWER_TIMEOUT)).await
     }
 
-    /// What the node answers to a POST of `/-/` and `path`; waits for it as long as it takes.
-    pub(super) async fn post(&self, path: &str, query: &[(&str, &str)], admin: &Admin) -> anyhow::Result<Value> {
+    /// What the node answers to a request that changes something at `/-/` and `path`; waits for it as long as it takes.
+    pub(super) async fn change(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        admin: &Admin,
+    ) -> anyhow::Result<Value> {
         let token = admin.admin_token_file.as_deref().map(read_secret).transpose()?;
-        self.ask(Method::POST, path, query, token.as_deref(), None).await
+        self.ask(method, path, query, token.as_deref(), None).await
     }
 
     async fn ask(

@@ -68,6 +68,16 @@ enum Command {
     Locate(query::Locate),
     /// Brings every replica of a key up to date; fetches it if nobody has it
     Update(query::Update),
+    /// Keeps a key always, though nobody asks for it; or all keys that match a pattern
+    Pin(query::PinKey),
+    /// Keeps a key as any other again
+    Unpin(query::UnpinKey),
+    /// Drops every copy of a key
+    Forget(query::ForgetKey),
+    /// Lists the pins
+    Pins(query::Ask),
+    /// Takes a node out of service: it hands over what only it holds, and leaves
+    Drain(query::Drain),
 }
 
 /// Why a command did not do what it was asked for.
@@ -120,6 +130,11 @@ fn run(log: log::LogOptions, command: Command) -> Result<(), Failure> {
             Command::Keys(keys) => query::keys(&keys).await,
             Command::Locate(locate) => query::locate(&locate).await,
             Command::Update(update) => query::update(&update).await,
+            Command::Pin(pin) => query::pin(&pin).await,
+            Command::Unpin(unpin) => query::unpin(&unpin).await,
+            Command::Forget(forget) => query::forget(&forget).await,
+            Command::Pins(ask) => query::pins(&ask).await,
+            Command::Drain(drain) => query::drain(&drain).await,
         }
     });
     runtime.shutdown_timeout(LAST_WORK);

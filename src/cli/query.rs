@@ -1,8 +1,11 @@
 //! The commands that ask a running node, for people or, with `--json`, for programs.
 
+use std::time::Duration;
+
 use anyhow::{Context, anyhow};
 use clap::Args;
-use datad_gossip::key::Key;
+use datad_gossip::key::{Key, NodeName};
+use reqwest::Method;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -61,6 +64,72 @@ pub(crate) struct Update {
     admin: Admin,
 }
 
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  datad-gossip pin github.com/octocat/Hello-World --replicas 3
+  datad-gossip pin 'github.com/my-org/*'           every repository of it that anybody has asked for")]
+pub(crate) struct PinKey {
+    /// The key, or a pattern: `*` is any run of characters, slashes included, `?` any single one
+    #[arg(value_name = "KEY", value_parser = parse_key)]
+    key: Key,
+    /// How many nodes keep it, 1 to 8. As many as the settings say, if not given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=8))]
+    replicas: Option<u8>,
+    #[command(flatten)]
+    ask: Ask,
+    #[command(flatten)]
+    admin: Admin,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  datad-gossip unpin 'github.com/my-org/*'")]
+pub(crate) struct UnpinKey {
+    /// The key or pattern, as it was pinned
+    #[arg(value_name = "KEY", value_parser = parse_key)]
+    key: Key,
+    #[command(flatten)]
+    ask: Ask,
+    #[command(flatten)]
+    admin: Admin,
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  datad-gossip forget github.com/octocat/Hello-World")]
+pub(crate) struct ForgetKey {
+    /// The key
+    #[arg(value_name = "KEY", value_parser = parse_key)]
+    key: Key,
+    #[command(flatten)]
+    ask: Ask,
+    #[command(flatten)]
+    admin: Admin,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  datad-gossip drain --at http://10.0.0.1:8400        the node that is asked
+  datad-gossip drain node-2 --timeout 10m
+
+Afterwards the node has left the cluster; stop it, or start it again to take it back.
+Exit status 1 if it is the last live holder of some keys, which are named; it then goes on draining.")]
+pub(crate) struct Drain {
+    /// The node; the one that is asked, if not given
+    #[arg(value_name = "NODE")]
+    node: Option<NodeName>,
+    /// Let it leave even as the last holder of some keys, which are then not to be had until it returns
+    #[arg(long)]
+    force: bool,
+    /// How long it hands over what only it holds. As long as its settings say, if not given
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    timeout: Option<Duration>,
+    #[command(flatten)]
+    ask: Ask,
+    #[command(flatten)]
+    admin: Admin,
+}
+
 fn parse_key(text: &str) -> Result<Key, String> {
     Key::new(text).map_err(|error| error.to_string())
 }
@@ -97,6 +166,31 @@ struct LocationDocument {
 struct HoldingDocument {
     node: String,
     state: String,
+}
+
+#[derive(Deserialize)]
+struct PinDocument {
+    key: String,
+    replicas: u64,
+}
+
+#[derive(Deserialize)]
+struct RecordedDocument {
+    confirmed: Vec<String>,
+    lacking: Vec<LackingDocument>,
+}
+
+#[derive(Deserialize)]
+struct LackingDocument {
+    node: String,
+    reason: String,
+}
+
+#[derive(Deserialize)]
+struct DrainedDocument {
+    node: String,
+    remaining: u64,
+    keys: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -202,7 +296,7 @@ pub(super) async fn locate(locate: &Locate) -> Result<(), Failure> {
 pub(super) async fn update(update: &Update) -> Result<(), Failure> {
     let path = format!("update/{}", in_path(&update.key));
     let query: &[_] = if update.wait { &[("wait", "true")] } else { &[] };
-    let document = update.ask.endpoint.post(&path, query, &update.admin).await?;
+    let document = update.ask.endpoint.change(Method::POST, &path, query, &update.admin).await?;
     if !update.wait {
         return print(document, update.ask.json, |_: &Value| {
             format!("started; see `datad-gossip locate {}`", update.key)
@@ -221,4 +315,64 @@ pub(super) async fn update(update: &Update) -> Result<(), Failure> {
         0 => Ok(()),
         failed => Err(anyhow!("{failed} of {} replicas could not be updated", result.replicas.len()).into()),
     }
+}
+
+pub(super) async fn pin(pin: &PinKey) -> Result<(), Failure> {
+    let replicas = pin.replicas.map(|replicas| replicas.to_string());
+    let query: Vec<(&str, &str)> = replicas.as_deref().map(|replicas| ("replicas", replicas)).into_iter().collect();
+    let path = format!("pins/{}", in_path(&pin.key));
+    recorded(&pin.ask, pin.ask.endpoint.change(Method::PUT, &path, &query, &pin.admin).await?)
+}
+
+pub(super) async fn unpin(unpin: &UnpinKey) -> Result<(), Failure> {
+    let path = format!("pins/{}", in_path(&unpin.key));
+    recorded(&unpin.ask, unpin.ask.endpoint.change(Method::DELETE, &path, &[], &unpin.admin).await?)
+}
+
+pub(super) async fn forget(forget: &ForgetKey) -> Result<(), Failure> {
+    let path = format!("keys/{}", in_path(&forget.key));
+    recorded(&forget.ask, forget.ask.endpoint.change(Method::DELETE, &path, &[], &forget.admin).await?)
+}
+
+/// Shows who has written it down. That somebody has not is no failure: it is durable, and gets there.
+fn recorded(ask: &Ask, document: Value) -> Result<(), Failure> {
+    print(document, ask.json, |recorded: &RecordedDocument| {
+        let mut lines = vec![format!("recorded by {}", recorded.confirmed.join(" "))];
+        lines.extend(recorded.lacking.iter().map(|lacking| format!("not yet by {}: {}", lacking.node, lacking.reason)));
+        lines.join("\n")
+    })
+}
+
+pub(super) async fn pins(ask: &Ask) -> Result<(), Failure> {
+    let document = ask.endpoint.get("pins", &[]).await?;
+    print(document, ask.json, |pins: &Vec<PinDocument>| {
+        let mut table = Table::new(&["key", "replicas"]);
+        for pin in pins {
+            table.row([pin.key.clone(), pin.replicas.to_string()]);
+        }
+        table.text()
+    })
+}
+
+pub(super) async fn drain(drain: &Drain) -> Result<(), Failure> {
+    let node = match &drain.node {
+        Some(node) => node.to_string(),
+        None => {
+            let status = drain.ask.endpoint.get("status", &[]).await?;
+            let status: StatusDocument =
+                serde_json::from_value(status).context("the node's answer is not understood")?;
+            status.node
+        }
+    };
+    let timeout = drain.timeout.map(|timeout| humantime::format_duration(timeout).to_string());
+    let mut query: Vec<(&str, &str)> = timeout.as_deref().map(|timeout| ("timeout", timeout)).into_iter().collect();
+    if drain.force {
+        query.push(("force", "true"));
+    }
+    let path = format!("members/{node}/drain");
+    let document = drain.ask.endpoint.change(Method::POST, &path, &query, &drain.admin).await?;
+    print(document, drain.ask.json, |drained: &DrainedDocument| match drained.remaining {
+        0 => format!("{} has left; nothing was on it alone", drained.node),
+        keys => format!("{} has left; {keys} keys are not to be had now: {}", drained.node, drained.keys.join(" ")),
+    })
 }

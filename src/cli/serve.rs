@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   lock the data folder -> bind HTTP -> open the provider -> launch the node -> answer HTTP -> ready
-//!   SIGTERM -> accept no more -> finish HTTP requests -> say goodbye to the cluster -> 0
+//!   SIGTERM -> not ready any more -> hand over what only this node holds -> accept no more -> finish requests -> 0
 //! ```
 
 use std::{
@@ -124,9 +124,12 @@ pub(crate) async fn run(options: ServeOptions) -> Result<(), Failure> {
         ended = until_told(&plan, &node, http, &mut signals) => ended,
         gone = &mut serving => return Err(anyhow!("the HTTP side ended by itself: {gone:?}").into()),
     };
-    info!(node = %plan.name, "finishing requests");
-    stop.cancel();
     let finish = async {
+        if ended.is_ok() {
+            node.retire(plan.config.drain_timeout).await;
+        }
+        info!(node = %plan.name, "finishing requests");
+        stop.cancel();
         let _ = serving.await;
         node.shutdown().await;
     };

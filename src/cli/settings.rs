@@ -77,6 +77,12 @@ pub(crate) struct Settings {
     /// How many nodes keep each key, 1 to 8; the same on all nodes. 2, if not given
     #[arg(long, env = "DATAD_REPLICAS", value_name = "R", help_heading = "Tuning")]
     pub(crate) replicas: Option<usize>,
+    /// `PREFIX=R`: how many nodes keep the keys that begin so, where it is not --replicas; the same on all nodes. Give it
+    /// several times, or with commas; in a file, a table
+    #[arg(long = "prefix-replicas", env = "DATAD_PREFIX_REPLICAS", value_name = "PREFIX=R", value_delimiter = ',')]
+    #[arg(value_parser = parse_prefix, help_heading = "Tuning")]
+    #[serde(with = "as_table")]
+    pub(crate) prefix_replicas: Option<Vec<(String, usize)>>,
     /// Share of the keys, relative to the other nodes, 0 to 1000. 100, if not given
     #[arg(long, env = "DATAD_WEIGHT", value_name = "N", help_heading = "Tuning")]
     pub(crate) weight: Option<u32>,
@@ -116,6 +122,11 @@ pub(crate) struct Settings {
     #[arg(value_parser = humantime::parse_duration)]
     #[serde(with = "humantime_serde::option")]
     pub(crate) trim_delay: Option<Duration>,
+    /// How long a node that is asked to stop hands over what only it holds. 10s, if not given; 0s hands over nothing
+    #[arg(long, env = "DATAD_DRAIN_TIMEOUT", value_name = "TIME", help_heading = "Tuning")]
+    #[arg(value_parser = humantime::parse_duration)]
+    #[serde(with = "humantime_serde::option")]
+    pub(crate) drain_timeout: Option<Duration>,
     /// Attempts of one request at different nodes, 1 to 8. 3, if not given
     #[arg(long, env = "DATAD_ATTEMPTS", value_name = "N", help_heading = "Tuning")]
     pub(crate) attempts: Option<usize>,
@@ -128,6 +139,30 @@ pub(crate) struct Settings {
     /// File with a token that changes then need (`Authorization: Bearer`), and that lets other machines make them
     #[arg(long, env = "DATAD_ADMIN_TOKEN_FILE", value_name = "F")]
     pub(crate) admin_token_file: Option<PathBuf>,
+}
+
+fn parse_prefix(text: &str) -> Result<(String, usize), String> {
+    let pair = text.rsplit_once('=').and_then(|(prefix, count)| Some((prefix.to_owned(), count.parse().ok()?)));
+    pair.ok_or_else(|| "it looks like github.com/my-org/=3".to_owned())
+}
+
+/// Pairs on the command line are a table in a file.
+mod as_table {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    type Pairs = Option<Vec<(String, usize)>>;
+
+    pub(super) fn serialize<S: Serializer>(pairs: &Pairs, to: S) -> Result<S::Ok, S::Error> {
+        let table: Option<BTreeMap<_, _>> = pairs.as_ref().map(|pairs| pairs.iter().cloned().collect());
+        table.serialize(to)
+    }
+
+    pub(super) fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Pairs, D::Error> {
+        let table = Option::<BTreeMap<String, usize>>::deserialize(from)?;
+        Ok(table.map(|table| table.into_iter().collect()))
+    }
 }
 
 fn parse_profile(text: &str) -> Result<ProfileName, String> {
@@ -176,6 +211,7 @@ impl Settings {
         set(&mut config.listen, self.listen.as_ref());
         set(&mut config.seeds, self.seeds.as_ref());
         set(&mut config.replicas, self.replicas.as_ref());
+        config.prefix_replicas = self.prefix_replicas.iter().flatten().cloned().collect();
         set(&mut config.weight, self.weight.as_ref());
         set(&mut config.updaters, self.updaters.as_ref());
         set(&mut config.update_queue, self.update_queue.as_ref());
@@ -185,6 +221,7 @@ impl Settings {
         set(&mut config.repair_delay, self.repair_delay.as_ref());
         set(&mut config.balance_interval, self.balance_interval.as_ref());
         set(&mut config.trim_delay, self.trim_delay.as_ref());
+        set(&mut config.drain_timeout, self.drain_timeout.as_ref());
         set(&mut config.attempts, self.attempts.as_ref());
         set(&mut config.profile, self.profile.map(Profile::from).as_ref());
         config.check().map_err(|error| Failure::Usage(error.to_string()))?;

@@ -1,5 +1,4 @@
-//! Bodies at the border: one that gives back what its exchange holds when it ends, however it ends, and one that fails
-//! when its sender falls silent.
+//! Bodies at the border: one that fails when its sender falls silent.
 
 use std::{
     pin::Pin,
@@ -12,38 +11,6 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use crate::provider::BoxError;
-
-/// A body that keeps `held` until it is dropped.
-pub(super) struct Guarded<B, G> {
-    inner: B,
-    _held: G,
-}
-
-impl<B, G> Guarded<B, G> {
-    pub(super) fn new(inner: B, held: G) -> Self {
-        Self { inner, _held: held }
-    }
-}
-
-impl<B: Body + Unpin, G: Unpin> Body for Guarded<B, G> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        Pin::new(&mut self.inner).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
 
 /// A body that fails if the next frame takes longer than `patience`. Time in which nobody asks for one does not count.
 pub(super) struct Impatient<B> {
@@ -89,9 +56,7 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use http_body_util::{BodyExt, Channel, Full};
+    use http_body_util::{BodyExt, Channel};
 
     use super::*;
 
@@ -106,15 +71,5 @@ mod tests {
         }
         let error = body.frame().await.unwrap().unwrap_err();
         assert!(error.to_string().contains("10s"), "{error}");
-    }
-
-    #[test]
-    fn what_is_held_is_given_back_with_the_body() {
-        let held = Arc::new(());
-        let body = Guarded::new(Full::new(Bytes::from_static(b"abc")), held.clone());
-        assert_eq!(body.size_hint().exact(), Some(3));
-        assert_eq!(Arc::strong_count(&held), 2);
-        drop(body);
-        assert_eq!(Arc::strong_count(&held), 1);
     }
 }

@@ -13,13 +13,11 @@ use http::{HeaderValue, Request, Uri, header, uri::PathAndQuery};
 use hyper::body::Incoming;
 use tower::Service;
 
-use super::{
-    State,
-    body::{Guarded, Impatient},
-    headers,
-    problem::Problem,
+use super::{State, body::Impatient, headers, problem::Problem};
+use crate::{
+    MemberState,
+    router::{AnsweredBy, Guarded},
 };
-use crate::{MemberState, router::AnsweredBy};
 
 /// A client that stops sending a body for this long is given up.
 const SILENCE_MAX: Duration = Duration::from_secs(60);

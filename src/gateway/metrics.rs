@@ -17,8 +17,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use super::body::Guarded;
-use crate::{Client, Member, MemberState, Status};
+use crate::{Client, Member, MemberState, Status, router::Guarded};
 
 /// Of the text that [`Metrics::render`] makes.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -5,6 +5,9 @@
 //! | `GET /-/status`, `/-/members`, `/-/locate/KEY` | [`Status`](crate::Status), a list of [`MemberStatus`](crate::MemberStatus), [`Location`](crate::Location) |
 //! | `GET /-/keys?prefix=&after=&limit=` | a list of keys in order, after `after`, at most `limit` (1 to 10,000; 1,000 if not said); if there may be more, `Link` names the next page |
 //! | `POST /-/update/KEY` | 202: it goes on; with `?wait=true` 200 and what each node said |
+//! | `GET /-/pins` | a list of [`Pin`](crate::Pin) |
+//! | `PUT /-/pins/KEY?replicas=`, `DELETE /-/pins/KEY`, `DELETE /-/keys/KEY` | pins, unpins, forgets; 200 and [`Recorded`](crate::Recorded) |
+//! | `POST /-/members/NAME/drain?force=&timeout=` | 200 and [`Drained`](crate::Drained) when it has left; 409 if it is the last live holder of a key |
 //! | `GET /-/healthz` | 200 while the process lives |
 //! | `GET /-/readyz` | 200 while the node serves and has caught up, else 503 |
 //! | `GET /-/metrics` | OpenMetrics text |
@@ -13,9 +16,9 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    extract::{Extension, Query, State as Shared, rejection::QueryRejection},
+    extract::{Extension, Path, Query, State as Shared, rejection::QueryRejection},
     response::{IntoResponse, Response},
-    routing::{MethodRouter, get, post},
+    routing::{MethodRouter, delete, get, post, put},
 };
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -24,7 +27,10 @@ use serde_json::json;
 use tracing::{info, warn};
 
 use super::{State, access, metrics, problem::Problem};
-use crate::{Client, MemberState, key::Key};
+use crate::{
+    Client, MemberState,
+    key::{Key, NodeName},
+};
 
 const KEYS_DEFAULT: usize = 1_000;
 const KEYS_MAX: usize = 10_000;
@@ -38,7 +44,11 @@ pub(super) fn routes(state: Arc<State>) -> Router {
         .route("/-/status", reading(get(status)))
         .route("/-/members", reading(get(members)))
         .route("/-/keys", reading(get(keys)))
+        .route("/-/keys/{*key}", delete(forget).fallback(|| async { Problem::method("DELETE") }))
         .route("/-/locate/{*key}", reading(get(locate)))
+        .route("/-/pins", reading(get(pins)))
+        .route("/-/pins/{*key}", put(pin).delete(unpin).fallback(|| async { Problem::method("PUT, DELETE") }))
+        .route("/-/members/{name}/drain", post(drain).fallback(|| async { Problem::method("POST") }))
         .route("/-/update/{*key}", post(update).fallback(|| async { Problem::method("POST") }))
         .route("/-/healthz", reading(get(|| async { "ok\n" })))
         .route("/-/readyz", reading(get(readyz)))
@@ -142,6 +152,78 @@ async fn update_in_background(client: &Client, key: &Key) {
         }
         Err(error) => warn!(%key, %error, "update failed"),
     }
+}
+
+async fn pins(Shared(state): Shared<Arc<State>>) -> Response {
+    document(Json(state.client.pins().await))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pinning {
+    replicas: Option<usize>,
+}
+
+async fn pin(
+    Shared(state): Shared<Arc<State>>,
+    Extension(peer): Extension<access::Peer>,
+    fields: HeaderMap,
+    uri: Uri,
+    pinning: Result<Query<Pinning>, QueryRejection>,
+) -> Result<Response, Problem> {
+    access::may_change(state.admin_token.as_ref(), peer.0, &fields)?;
+    let Query(Pinning { replicas }) = pinning.map_err(|error| Problem::bad_request(error.body_text()))?;
+    let key = key_after("/-/pins/", &uri)?;
+    info!(%key, ?replicas, peer = %peer.0, "pin asked for");
+    Ok(document(Json(state.client.pin(&key, replicas).await?)))
+}
+
+async fn unpin(
+    Shared(state): Shared<Arc<State>>,
+    Extension(peer): Extension<access::Peer>,
+    fields: HeaderMap,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    access::may_change(state.admin_token.as_ref(), peer.0, &fields)?;
+    let key = key_after("/-/pins/", &uri)?;
+    info!(%key, peer = %peer.0, "unpin asked for");
+    Ok(document(Json(state.client.unpin(&key).await?)))
+}
+
+async fn forget(
+    Shared(state): Shared<Arc<State>>,
+    Extension(peer): Extension<access::Peer>,
+    fields: HeaderMap,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    access::may_change(state.admin_token.as_ref(), peer.0, &fields)?;
+    let key = key_after("/-/keys/", &uri)?;
+    info!(%key, peer = %peer.0, "forget asked for");
+    Ok(document(Json(state.client.forget(&key).await?)))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Draining {
+    #[serde(default)]
+    force: bool,
+    #[serde(default, with = "humantime_serde::option")]
+    timeout: Option<Duration>,
+}
+
+async fn drain(
+    Shared(state): Shared<Arc<State>>,
+    Extension(peer): Extension<access::Peer>,
+    fields: HeaderMap,
+    Path(name): Path<String>,
+    draining: Result<Query<Draining>, QueryRejection>,
+) -> Result<Response, Problem> {
+    access::may_change(state.admin_token.as_ref(), peer.0, &fields)?;
+    let Query(Draining { force, timeout }) = draining.map_err(|error| Problem::bad_request(error.body_text()))?;
+    let name = NodeName::new(name).map_err(|error| Problem::bad_request(error.to_string()))?;
+    info!(%name, force, peer = %peer.0, "drain asked for");
+    let drained = state.client.drain(&name, force, timeout).await?;
+    if drained.left { Ok(document(Json(drained))) } else { Err(Problem::last_holder(&drained)) }
 }
 
 async fn readyz(Shared(state): Shared<Arc<State>>) -> Result<&'static str, Problem> {

@@ -10,7 +10,7 @@ use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
 use crate::{
-    Attempt, PathError, RouteError,
+    Attempt, DrainError, Drained, IntentError, PathError, RouteError,
     key::{Key, KeyError, NodeName},
 };
 
@@ -78,6 +78,19 @@ impl Problem {
             .with_retry_after(Duration::from_secs(1))
     }
 
+    /// A node does not leave, for it alone has these keys.
+    pub(super) fn last_holder(drained: &Drained) -> Self {
+        let keys: Vec<&str> = drained.keys.iter().map(Key::as_str).collect();
+        let more = drained.remaining.saturating_sub(keys.len() as u64);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let detail = format!(
+            "{} goes on draining; no other live node has {}{more}. Ask again, or force it to leave",
+            drained.node,
+            keys.join(", ")
+        );
+        Self::new(StatusCode::CONFLICT, "last-holder", "The node is the last holder of some keys", detail)
+    }
+
     pub(super) fn with_retry_after(mut self, after: Duration) -> Self {
         self.0.retry_after = Some(after);
         self
@@ -129,6 +142,32 @@ impl From<RouteError> for Problem {
                     .with_retry_after(Duration::from_secs(1))
             }
             RouteError::Request(_) => Self::bad_request(detail),
+        }
+    }
+}
+
+impl From<IntentError> for Problem {
+    fn from(error: IntentError) -> Self {
+        let detail = error.to_string();
+        match error {
+            IntentError::Replicas(_) | IntentError::Pattern(_) => Self::bad_request(detail),
+            IntentError::Full { .. } | IntentError::Disk(_) => {
+                Self::new(StatusCode::INSUFFICIENT_STORAGE, "not-recorded", "It could not be recorded", detail)
+            }
+            IntentError::NobodyReached | IntentError::Stopping => Self::not_ready(detail),
+        }
+    }
+}
+
+impl From<DrainError> for Problem {
+    fn from(error: DrainError) -> Self {
+        let detail = error.to_string();
+        match error {
+            DrainError::NotAlive(_) => Self::new(StatusCode::NOT_FOUND, "no-member", "No such live member", detail),
+            DrainError::Unreachable { .. } => {
+                Self::new(StatusCode::BAD_GATEWAY, "no-answer", "The node does not answer", detail)
+                    .with_retry_after(Duration::from_secs(1))
+            }
         }
     }
 }

@@ -227,7 +227,6 @@ async fn what_goes_wrong_is_told_as_a_problem() {
         ("/", 400, "no-key"),
         ("/-", 404, "unknown-operation"),
         ("/-/nothing", 404, "unknown-operation"),
-        ("/-/pins", 404, "unknown-operation"),
         ("/-/events", 404, "unknown-operation"),
     ];
     for (path, status, kind) in cases {
@@ -332,6 +331,35 @@ async fn an_update_can_be_waited_for_or_not() {
 }
 
 #[tokio::test]
+async fn pins_are_set_listed_and_taken_back() {
+    let front = front().await;
+    let change = async |method: Method, path: &str| {
+        front.ask(Request::builder().method(method).uri(path).body(Full::default()).unwrap()).await
+    };
+    let recorded = change(Method::PUT, "/-/pins/a/b?replicas=3").await;
+    assert_eq!(recorded.status(), StatusCode::OK);
+    assert_eq!(json_of(&recorded), json!({ "key": "a/b", "confirmed": ["n1"], "lacking": [] }));
+    assert_eq!(change(Method::PUT, "/-/pins/org/%2A").await.status(), StatusCode::OK);
+    let both = json!([{ "key": "a/b", "replicas": 3 }, { "key": "org/*", "replicas": 2 }]);
+    assert_eq!(json_of(&front.get("/-/pins").await), both);
+    assert_eq!(json_of(&front.get("/-/locate/org/x").await)["pinned"], true);
+    assert_eq!(change(Method::DELETE, "/-/pins/org/%2A").await.status(), StatusCode::OK);
+    assert_eq!(change(Method::DELETE, "/-/keys/a/b").await.status(), StatusCode::OK);
+    assert_eq!(json_of(&front.get("/-/pins").await), json!([]), "what is forgotten is not pinned");
+    for (method, path, status) in [
+        (Method::PUT, "/-/pins/a?replicas=9", 400),
+        (Method::PUT, "/-/pins/a?replicas=x", 400),
+        (Method::PUT, "/-/pins/a//b", 400),
+        (Method::DELETE, "/-/keys/org/%2A", 400),
+        (Method::GET, "/-/pins/a", 405),
+        (Method::GET, "/-/keys/a", 405),
+    ] {
+        assert_eq!(change(method, path).await.status(), status, "{path}");
+    }
+    front.stop().await;
+}
+
+#[tokio::test]
 async fn with_an_admin_token_changes_need_it() {
     let front = front_with(|gateway| gateway.admin_token("secret")).await;
     let refused = front.post("/-/update/a", &[]).await;
@@ -339,6 +367,10 @@ async fn with_an_admin_token_changes_need_it() {
         (refused.status(), &refused.headers()["www-authenticate"]),
         (StatusCode::UNAUTHORIZED, &"Bearer".parse().unwrap())
     );
+    for (method, path) in [(Method::PUT, "/-/pins/a"), (Method::DELETE, "/-/pins/a"), (Method::DELETE, "/-/keys/a")] {
+        let request = Request::builder().method(method).uri(path).body(Full::default()).unwrap();
+        assert_eq!(front.ask(request).await.status(), StatusCode::UNAUTHORIZED, "{path}");
+    }
     let accepted = front.post("/-/update/a?wait=true", &[("authorization", "Bearer secret")]).await;
     assert_eq!(accepted.status(), StatusCode::OK);
     assert_eq!(front.get("/-/status").await.status(), StatusCode::OK);

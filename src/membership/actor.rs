@@ -25,7 +25,7 @@ use super::{
     gossip::QuicTransport,
     roster::{Observation, Roster},
 };
-use crate::{key::NodeName, node::Shared, registry::actor as registry};
+use crate::{catalog::actor as catalog, key::NodeName, node::Shared, registry::actor as registry};
 
 /// How often seeds are contacted although others are known: it joins clusters that were apart.
 const SEED_INTERVAL: Duration = Duration::from_secs(5);
@@ -170,8 +170,10 @@ impl State {
     async fn tick(&mut self, myself: &ActorRef<Message>) {
         self.ticks = self.ticks.wrapping_add(1);
         let mark = self.mark.load();
-        if mark != self.facts.ledger {
+        let catalog = Some(self.shared.catalog_digest.load(Ordering::Acquire));
+        if mark != self.facts.ledger || catalog != self.facts.catalog {
             self.facts.ledger = mark;
+            self.facts.catalog = catalog;
             self.gossip_facts().await;
         }
         self.look().await;
@@ -179,7 +181,8 @@ impl State {
     }
 
     async fn announce(&mut self, announced: Announced) {
-        if self.facts.state != announced && self.facts.state != Announced::Left {
+        // A node that drains or has left stays so until it is started again.
+        if announced > self.facts.state {
             info!(state = ?announced, "announced");
             self.facts.state = announced;
             self.gossip_facts().await;
@@ -234,6 +237,8 @@ impl State {
         }
         let marks = self.roster.ledger_marks().map(|(name, incarnation, mark)| (name.clone(), incarnation, mark));
         let _ = self.shared.registry.send(registry::Message::MarksSeen(marks.collect()));
+        let digests = self.roster.catalog_digests().map(|(name, digest)| (name.clone(), digest)).collect();
+        let _ = self.shared.catalog.send(catalog::Message::DigestsSeen(digests));
     }
 
     async fn observations(&self) -> Vec<Observation> {

@@ -28,10 +28,12 @@ pub(crate) struct Facts {
     pub(crate) accepting: bool,
     pub(crate) http: Option<String>,
     pub(crate) ledger: LedgerMark,
+    /// Digest of its catalog; `None` of a version that has none.
+    pub(crate) catalog: Option<u64>,
 }
 
-/// The states that a member can announce; death it cannot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The states that a member can announce, in their order; death it cannot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Announced {
     Joining,
     Serving,
@@ -66,14 +68,16 @@ impl Facts {
             Role::Holder => "holder",
             Role::Observer => "observer",
         };
-        vec![
+        let catalog = self.catalog.map(|digest| ("catalog", format!("{digest:016x}")));
+        let pairs = vec![
             ("state", state.into()),
             ("role", role.into()),
             ("weight", self.weight.to_string()),
             ("accepting", self.accepting.to_string()),
             ("http", self.http.clone().unwrap_or_default()),
             ("ledger", format!("{}:{:016x}", self.ledger.version, self.ledger.digest)),
-        ]
+        ];
+        pairs.into_iter().chain(catalog).collect()
     }
 
     /// Reads them back. `None` while some have not arrived yet, or if they make no sense.
@@ -92,6 +96,7 @@ impl Facts {
             accepting: read("accepting")?.parse().ok()?,
             http: read("http").filter(|http| !http.is_empty()).map(str::to_owned),
             ledger: LedgerMark { version: version.parse().ok()?, digest: u64::from_str_radix(digest, 16).ok()? },
+            catalog: read("catalog").and_then(|digest| u64::from_str_radix(digest, 16).ok()),
         })
     }
 }
@@ -116,6 +121,7 @@ impl Observation {
 struct Entry {
     member: Member,
     ledger: LedgerMark,
+    catalog: Option<u64>,
     /// Whether it stood on the ring when last seen alive.
     settled: bool,
     /// When it was found to be gone.
@@ -187,6 +193,13 @@ impl Roster {
             .map(|entry| (&entry.member.name, entry.member.incarnation, entry.ledger))
     }
 
+    /// Digests of the catalogs of the other live members, as gossiped; not of observers, who may not be asked for them.
+    pub(crate) fn catalog_digests(&self) -> impl Iterator<Item = (&NodeName, u64)> {
+        let others = self.entries.values().filter(|entry| entry.member.name != self.me && !entry.member.observer);
+        let live = others.filter(|entry| entry.member.state.is_alive());
+        live.filter_map(|entry| Some((&entry.member.name, entry.catalog?)))
+    }
+
     fn view(&self) -> View {
         let members = self.entries.iter().map(|(name, entry)| (name.clone(), entry.member.clone())).collect();
         View::new(self.me.clone(), members, self.ring.clone(), self.since)
@@ -222,7 +235,10 @@ impl Roster {
             observer: seen.facts.role == Role::Observer,
         };
         let gone_at = (!state.is_alive()).then(|| known.and_then(|known| known.gone_at).unwrap_or(now));
-        self.entries.insert(seen.name, Entry { member, ledger: seen.facts.ledger, settled, gone_at });
+        self.entries.insert(
+            seen.name,
+            Entry { member, ledger: seen.facts.ledger, catalog: seen.facts.catalog, settled, gone_at },
+        );
     }
 
     fn forget_oldest(&mut self) {
@@ -283,7 +299,15 @@ mod tests {
 
     fn facts(state: Announced) -> Facts {
         let ledger = LedgerMark { version: 3, digest: 9 };
-        Facts { state, role: Role::Holder, weight: 100, accepting: true, http: Some("http://h:1".into()), ledger }
+        Facts {
+            state,
+            role: Role::Holder,
+            weight: 100,
+            accepting: true,
+            http: Some("http://h:1".into()),
+            ledger,
+            catalog: Some(7),
+        }
     }
 
     fn seen(who: &str, incarnation: u64, alive: bool, state: Announced) -> Observation {
@@ -311,6 +335,12 @@ mod tests {
         let read = |key: &str| pairs.iter().find(|(name, _)| *name == key).map(|(_, value)| value.as_str());
         assert_eq!(Facts::parse(read), Some(facts.clone()));
         assert_eq!(Facts::parse(|key| read(key).filter(|_| key != "weight")), None);
+        let older = Facts::parse(|key| read(key).filter(|_| key != "catalog"));
+        assert_eq!(
+            older,
+            Some(Facts { catalog: None, ..facts }),
+            "a version without catalogs is a member all the same"
+        );
     }
 
     #[test]

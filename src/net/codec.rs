@@ -33,7 +33,6 @@ pub(crate) enum CodecError {
 }
 
 /// The bytes of `value` without a prefix.
-#[cfg(test)]
 pub(crate) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
     bincode::serde::encode_to_vec(value, CONFIG).map_err(|error| CodecError::Malformed(error.to_string()))
 }

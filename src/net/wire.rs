@@ -16,6 +16,8 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+/// Likewise an intent and a part of a catalog.
+pub(crate) use crate::catalog::{Page, Record};
 use crate::key::{Key, NodeName};
 /// A ledger's own positions and deltas are its wire form: they are plain data, made to travel.
 pub(crate) use crate::registry::{Delta, Position};
@@ -24,7 +26,7 @@ pub(crate) use crate::registry::{Delta, Position};
 pub(crate) const ALPN: &[u8] = b"datad/1";
 
 /// The revision of the messages below that this build speaks.
-pub(crate) const REVISION: u16 = 1;
+pub(crate) const REVISION: u16 = 2;
 
 /// Largest gossip message, in bytes, before and after decompression is chitchat's own limit of a UDP datagram.
 pub(crate) const GOSSIP_BYTES_MAX: usize = 65_507;
@@ -90,6 +92,12 @@ pub(crate) enum Call {
     Pull { node: NodeName, position: Position },
     /// Are you a ready owner of these keys, and will you stay so for a while?
     Vouch { keys: Vec<Key>, ring: u64 },
+    /// Write these intents down, and say when they are durable.
+    Intend { records: Vec<Record> },
+    /// What do you know of the intents about keys after `after`?
+    PullCatalog { after: Option<Key> },
+    /// Hand over what only you hold, and leave.
+    Drain { force: bool, patience_ms: u32 },
 }
 
 /// The answer to a [`Call`].
@@ -99,6 +107,14 @@ pub(crate) enum Reply {
     Delta(Option<Box<Delta>>),
     Vouched(Vec<bool>),
     Refused(Refusal),
+    Intended,
+    Catalog(Box<Page>),
+    /// Whether the node left, how many keys no other live node has, and some of them.
+    Drained {
+        left: bool,
+        remaining: u64,
+        keys: Vec<Key>,
+    },
 }
 
 /// How an [`Call::Ensure`] or [`Call::Refresh`] ended.
@@ -166,6 +182,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        catalog::{Intent, Stamp, Time},
         net::codec,
         registry::{Change, ClaimState, Incarnation, Version},
     };
@@ -207,6 +224,18 @@ mod tests {
         pinned(&call(Call::Refresh { key: key.clone(), from, patience_ms: 1 }), "010103612f6201026e3101");
         pinned(&call(Call::Pull { node: name.clone(), position }), "0102026e31010203");
         pinned(&call(Call::Vouch { keys: vec![key.clone()], ring: 1 }), "01030103612f6201");
+        let stamp = Stamp { time: Time { ms: 300, count: 2 }, node: name.clone() };
+        let records: Vec<Record> = [Intent::Pin { replicas: 3 }, Intent::Unpin, Intent::Forget]
+            .map(|intent| Record { key: key.clone(), stamp: stamp.clone(), intent })
+            .into();
+        let intents = "0303612f62fb2c0102026e31000303612f62fb2c0102026e310103612f62fb2c0102026e3102";
+        pinned(&call(Call::Intend { records: records.clone() }), &format!("0104{intents}"));
+        pinned(&call(Call::PullCatalog { after: Some(key.clone()) }), "01050103612f62");
+        pinned(&call(Call::Drain { force: true, patience_ms: 300 }), "010601fb2c01");
+        pinned(&Reply::Drained { left: true, remaining: 2, keys: vec![key.clone()] }, "0601020103612f62");
+        pinned(&Reply::Intended, "04");
+        let page = Page { floor: stamp.time, records, next: Some(key.clone()) };
+        pinned(&Reply::Catalog(Box::new(page)), &format!("05fb2c0102{intents}0103612f62"));
         pinned(&Opening::Feed(position), "02010203");
         let head = RequestHead {
             key: key.clone(),

@@ -9,17 +9,18 @@ use futures::stream::BoxStream;
 use http::{Request, Response};
 use tokio::time::Instant;
 
-use super::Shared;
+use super::{Drained, Shared, drain};
 use crate::{
     balancer::actor as balancer,
+    catalog::actor as catalog,
     key::{Key, NodeName},
     net::{
         Inbound,
-        wire::{Call, Delta, Ensured, Hello, HelloRefusal, Position, Refusal, Reply, RequestHead},
+        wire::{Call, Delta, Ensured, Hello, HelloRefusal, Position, Record, Refusal, Reply, RequestHead},
     },
-    provider::Body,
+    provider::{self, Body},
     registry::{HolderState, actor as registry},
-    router::{ensure::ensure, report_trouble, serve_local},
+    router::{Guarded, ensure::ensure, report_trouble, serve_local},
     updater::actor as updater,
 };
 
@@ -62,6 +63,16 @@ impl Inbound for Answers {
                 let delta = shared.registry.ask(ask).await;
                 delta.map_or(Reply::Refused(Refusal::Stopping), |delta| Reply::Delta(delta.map(Box::new)))
             }
+            Call::Intend { records } => intend(shared, records).await,
+            Call::PullCatalog { after } => {
+                let page = shared.catalog.ask(|reply| catalog::Message::PageAfter { after, reply }).await;
+                page.map_or(Reply::Refused(Refusal::Stopping), |page| Reply::Catalog(Box::new(page)))
+            }
+            Call::Drain { force, patience_ms } => {
+                let Drained { left, remaining, keys, .. } =
+                    drain(shared, force, Duration::from_millis(patience_ms.into())).await;
+                Reply::Drained { left, remaining, keys }
+            }
             Call::Vouch { keys, .. } => {
                 tracing::debug!(%from, keys = keys.len(), "asked to vouch");
                 let asked = keys.clone();
@@ -84,14 +95,24 @@ impl Inbound for Answers {
         head: RequestHead,
         request: Request<Body>,
     ) -> Result<Response<Body>, Refusal> {
-        let Ok(_permit) = self.0.peer_requests.try_acquire() else { return Err(Refusal::Overloaded) };
+        let Ok(permit) = self.0.peer_requests.clone().try_acquire_owned() else { return Err(Refusal::Overloaded) };
         let patience = self.0.config.request_patience;
         let answer = tokio::time::timeout(patience, serve_local(&self.0, &head.key, head.purpose, request)).await;
         let answer = answer.unwrap_or_else(|_| Err(Refusal::Failed(format!("no answer within {patience:?}"))));
         if let Err(refusal) = &answer {
             report_trouble(&self.0, &head.key, refusal).await;
         }
-        answer
+        Ok(answer?.map(|body| provider::body(Guarded::new(body, permit))))
+    }
+}
+
+/// Writes intents of a peer down.
+async fn intend(shared: &Shared, records: Vec<Record>) -> Reply {
+    let Ok(_permit) = shared.peer_intents.try_acquire() else { return Reply::Refused(Refusal::Overloaded) };
+    match shared.catalog.ask(|reply| catalog::Message::Take { records, reply }).await {
+        Ok(Ok(())) => Reply::Intended,
+        Ok(Err(reason)) => Reply::Refused(Refusal::Failed(reason)),
+        Err(_) => Reply::Refused(Refusal::Stopping),
     }
 }
 

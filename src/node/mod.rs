@@ -1,10 +1,11 @@
-//! A node: five actors under a supervisor, one endpoint, one provider. This is what a program embeds.
+//! A node: six actors under a supervisor, one endpoint, one provider. This is what a program embeds.
 //!
 //! Life of a node: `builder` -> `start` (bind, take an incarnation, join, catch up) -> serve -> `shutdown` (say goodbye,
 //! finish what is being answered, stop). A node that is dropped without `shutdown` stops at once; peers take it for
 //! dead. Either way no task of it is left.
 
 mod builder;
+mod drain;
 mod inbound;
 mod incarnation;
 pub(crate) mod mailbox;
@@ -19,13 +20,13 @@ use tracing::{debug, info};
 
 pub use self::{
     builder::{NodeBuilder, StartError},
+    drain::Drained,
     supervisor::{ActorKind, StopReason},
 };
-pub(crate) use self::{inbound::refresh, shared::Shared};
-use crate::{client::Client, key::NodeName, membership::actor as membership, net::Inbound};
+pub(crate) use self::{drain::drain, inbound::refresh, shared::Shared};
+use crate::{client::Client, key::NodeName, net::Inbound};
 
-/// How long a stopping node waits for others to hear of it, for requests that it is answering, and for its connections.
-const GOODBYE: Duration = Duration::from_secs(2);
+/// How long a stopping node waits for requests that it is answering, and for its connections.
 const DRAIN: Duration = Duration::from_secs(10);
 const CLOSE: Duration = Duration::from_secs(2);
 
@@ -74,11 +75,20 @@ impl Node {
         }
     }
 
+    /// Hands over what only this node holds, for at most `patience`, and leaves the cluster, whether or not all of it was
+    /// handed over. The node goes on answering until [`Node::shutdown`]. No patience: nothing is done.
+    ///
+    /// Cancelling leaves the node draining.
+    pub async fn retire(&self, patience: Duration) {
+        if !patience.is_zero() {
+            drain(&self.shared, true, patience).await;
+        }
+    }
+
     /// Says goodbye, finishes what is being answered within limits, and stops. The local data stays where it is.
     pub async fn shutdown(mut self) {
         info!(node = %self.shared.name, "stopping");
-        let goodbye = self.shared.membership.ask(membership::Message::Leave);
-        let _ = tokio::time::timeout(GOODBYE, goodbye).await;
+        drain::leave(&self.shared).await;
         self.finish_requests().await;
         self.supervisor.stop(None);
         if let Some(supervising) = self.supervising.take() {
@@ -104,7 +114,7 @@ impl Node {
     /// Makes an actor panic, for tests of recovery.
     #[doc(hidden)]
     pub fn inject_panic(&self, kind: ActorKind) {
-        use crate::{balancer, membership, registry, router, updater};
+        use crate::{balancer, catalog, membership, registry, router, updater};
         let shared = &self.shared;
         let _ = match kind {
             ActorKind::Membership => shared.membership.send(membership::actor::Message::Panic),
@@ -112,6 +122,7 @@ impl Node {
             ActorKind::Balancer => shared.balancer.send(balancer::actor::Message::Panic),
             ActorKind::Updater => shared.updater.send(updater::actor::Message::Panic),
             ActorKind::Router => shared.router.send(router::actor::Message::Panic),
+            ActorKind::Catalog => shared.catalog.send(catalog::actor::Message::Panic),
         };
     }
 }

@@ -3,7 +3,10 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64},
+    },
     time::Duration,
 };
 
@@ -17,6 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::mailbox::Mailbox;
 use crate::{
     balancer::actor as balancer,
+    catalog::{Intents, actor as catalog},
     config::NodeConfig,
     key::{Key, NodeName},
     membership::{Gossip, View, actor as membership},
@@ -31,6 +35,8 @@ use crate::{
 
 /// Requests of peers that are answered at once; more are told that the node is overloaded and go elsewhere.
 pub(super) const PEER_REQUESTS_MAX: usize = 1024;
+/// Intents of peers that wait for the disk; more are told so, and pulled later.
+const PEER_INTENTS_MAX: usize = 256;
 
 pub(crate) struct Shared {
     pub(crate) name: NodeName,
@@ -41,10 +47,14 @@ pub(crate) struct Shared {
     pub(crate) net: Arc<Net>,
     pub(crate) view: Published<View>,
     pub(crate) index: Index,
+    pub(crate) intents: Intents,
+    /// Digest of the own catalog, for gossip.
+    pub(crate) catalog_digest: AtomicU64,
     pub(crate) routes: Published<Routes>,
     pub(crate) retry_budget: RetryBudget,
     pub(crate) membership: Mailbox<membership::Message>,
     pub(crate) registry: Mailbox<registry::Message>,
+    pub(crate) catalog: Mailbox<catalog::Message>,
     pub(crate) updater: Mailbox<updater::Message>,
     pub(crate) balancer: Mailbox<balancer::Message>,
     pub(crate) router: Mailbox<router::Message>,
@@ -52,9 +62,14 @@ pub(crate) struct Shared {
     pub(crate) gossip: ArcSwapOption<mpsc::Sender<Gossip>>,
     /// Whether the first scan of the local data ended.
     pub(crate) scanned: AtomicBool,
+    /// Whether this node is on its way out: it takes no keys and drops none.
+    pub(crate) draining: AtomicBool,
     /// Incarnation and version of the own ledger, for the feeds.
     pub(crate) ledger_version: watch::Sender<(u64, u64)>,
-    pub(crate) peer_requests: Semaphore,
+    /// Held from the arrival of a peer's request to the end of the body of its answer.
+    pub(crate) peer_requests: Arc<Semaphore>,
+    /// Intents that peers want written down at once.
+    pub(crate) peer_intents: Semaphore,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
     pub(crate) origin: Instant,
@@ -72,6 +87,8 @@ impl Shared {
         let view = View::new(name.clone(), std::collections::BTreeMap::new(), ring, Duration::ZERO);
         Arc::new(Self {
             index: IndexWriter::new(KeyHasher::seeded(world.seed())).index(),
+            intents: Intents::new(&config, KeyHasher::seeded(world.seed())),
+            catalog_digest: AtomicU64::new(0),
             view: Published::new(view),
             routes: Published::new(Routes::default()),
             retry_budget: RetryBudget::default(),
@@ -82,13 +99,16 @@ impl Shared {
             net,
             membership: Mailbox::default(),
             registry: Mailbox::default(),
+            catalog: Mailbox::default(),
             updater: Mailbox::default(),
             balancer: Mailbox::default(),
             router: Mailbox::default(),
             gossip: ArcSwapOption::empty(),
             scanned: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
             ledger_version: registry::version_channel(),
-            peer_requests: Semaphore::new(PEER_REQUESTS_MAX),
+            peer_requests: Arc::new(Semaphore::new(PEER_REQUESTS_MAX)),
+            peer_intents: Semaphore::new(PEER_INTENTS_MAX),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             origin: Instant::now(),
@@ -148,7 +168,7 @@ impl Shared {
         let holders = self.holders(key);
         let failed =
             |name: &NodeName| holders.iter().any(|(holder, state)| holder == name && *state == HolderState::Failed);
-        let owners: Vec<&NodeName> = view.live_preference(key).take(self.config.replicas).collect();
+        let owners: Vec<&NodeName> = view.live_preference(key).take(self.intents.replicas(key)).collect();
         owners.iter().find(|name| !failed(name)).or_else(|| owners.first()).map(|name| (*name).clone())
     }
 }

@@ -1,8 +1,9 @@
-//! The supervisor: starts the five actors of a node and brings them back when one fails.
+//! The supervisor: starts the six actors of a node and brings them back when one fails.
 //!
 //! | who failed | what is restarted | why |
 //! | --- | --- | --- |
 //! | router, balancer | itself | keeps nothing that cannot be found out again |
+//! | catalog | itself | reads its journal again |
 //! | updater | updater, balancer | the balancer counts work that died with the pool |
 //! | membership, registry | everything, as a new incarnation | a ledger version must never be given out twice, and gossip's identity contains the incarnation |
 //!
@@ -11,7 +12,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -22,6 +23,7 @@ use tracing::{error, info};
 use super::{Shared, incarnation};
 use crate::{
     balancer::actor::Balancer,
+    catalog::actor::CatalogKeeper,
     membership::{
         Announced, Facts, LedgerMark, Role,
         actor::{self as membership, Membership, SharedMark},
@@ -44,6 +46,7 @@ pub enum ActorKind {
     Balancer,
     Updater,
     Router,
+    Catalog,
 }
 
 /// Why a node ended by itself.
@@ -117,6 +120,7 @@ impl State {
                 }
                 ActorKind::Balancer => self.start_balancer(myself).await,
                 ActorKind::Router => self.start_router(myself).await,
+                ActorKind::Catalog => self.start_catalog(myself).await,
             }
             .map_err(|error| error.to_string())
         } else {
@@ -141,8 +145,8 @@ impl State {
     }
 
     async fn restart_all(&mut self, myself: &ActorRef<()>) -> Result<(), SpawnErr> {
-        use ActorKind::{Balancer, Membership, Registry, Router, Updater};
-        for kind in [Membership, Router, Balancer, Updater, Registry] {
+        use ActorKind::{Balancer, Catalog, Membership, Registry, Router, Updater};
+        for kind in [Membership, Router, Balancer, Updater, Registry, Catalog] {
             self.stop(kind);
         }
         self.incarnation = incarnation::after(&self.shared, self.incarnation).await;
@@ -158,6 +162,7 @@ impl State {
             ActorKind::Balancer => self.shared.balancer.empty(),
             ActorKind::Updater => self.shared.updater.empty(),
             ActorKind::Router => self.shared.router.empty(),
+            ActorKind::Catalog => self.shared.catalog.empty(),
         }
         self.children.retain(|_, (other, cell)| {
             if *other == kind {
@@ -168,6 +173,8 @@ impl State {
     }
 
     async fn start_all(&mut self, myself: &ActorRef<()>) -> Result<(), SpawnErr> {
+        // First: what is to be forgotten must be known before the registry finds it on disk.
+        self.start_catalog(myself).await?;
         let mark = Arc::new(SharedMark::default());
         let (gossip, inbox) = gossip_channel();
         self.shared.gossip.store(Some(Arc::new(gossip)));
@@ -196,6 +203,13 @@ impl State {
         Ok(())
     }
 
+    async fn start_catalog(&mut self, myself: &ActorRef<()>) -> Result<(), SpawnErr> {
+        let (actor, _) = Actor::spawn_linked(None, CatalogKeeper, self.shared.clone(), myself.get_cell()).await?;
+        self.adopt(ActorKind::Catalog, actor.get_cell());
+        self.shared.catalog.fill(actor);
+        Ok(())
+    }
+
     async fn start_balancer(&mut self, myself: &ActorRef<()>) -> Result<(), SpawnErr> {
         let (actor, _) = Actor::spawn_linked(None, Balancer, self.shared.clone(), myself.get_cell()).await?;
         self.adopt(ActorKind::Balancer, actor.get_cell());
@@ -215,13 +229,15 @@ impl State {
     }
 
     fn facts(&self) -> Facts {
+        let draining = self.shared.draining.load(Ordering::Acquire);
         Facts {
-            state: Announced::Joining,
+            state: if draining { Announced::Draining } else { Announced::Joining },
             role: if self.shared.provider.is_some() { Role::Holder } else { Role::Observer },
             weight: if self.shared.provider.is_some() { self.shared.config.weight } else { 0 },
             accepting: self.shared.provider.is_some(),
             http: self.http.clone(),
             ledger: LedgerMark::default(),
+            catalog: Some(self.shared.catalog_digest.load(Ordering::Acquire)),
         }
     }
 }

@@ -236,8 +236,11 @@ impl State {
     }
 
     fn found(&mut self, keys: Vec<Key>, reply: oneshot::Sender<()>) {
+        // What is to be forgotten is still on disk, but no more to be had.
         for key in keys {
-            self.claim(&key, ClaimState::Ready, None);
+            if !self.shared.intents.standing(&key).pending {
+                self.claim(&key, ClaimState::Ready, None);
+            }
         }
         let _ = reply.send(());
     }

@@ -1,4 +1,5 @@
-//! Bodies on their way through the router: requests that can be sent twice, and responses that survive their holder.
+//! Bodies on their way through the router: requests that can be sent twice, responses that survive their holder, and those
+//! that give back what they hold when they end, however they end.
 //!
 //! - A request body is kept for a second attempt if it is short ([`Replay`]).
 //! - The beginning of a response is held back until it is long enough or has taken too long ([`hold_back`]): a holder
@@ -115,6 +116,38 @@ impl http_body::Body for Prefixed {
             hint.set_upper(upper + ahead);
         }
         hint
+    }
+}
+
+/// A body that keeps `held` until it is dropped.
+pub(crate) struct Guarded<B, G> {
+    inner: B,
+    _held: G,
+}
+
+impl<B, G> Guarded<B, G> {
+    pub(crate) fn new(inner: B, held: G) -> Self {
+        Self { inner, _held: held }
+    }
+}
+
+impl<B: http_body::Body + Unpin, G: Unpin> http_body::Body for Guarded<B, G> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.inner).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
     }
 }
 
@@ -306,6 +339,16 @@ mod tests {
         let started = Instant::now();
         hold_back(Response::new(provider::body(body))).await.unwrap();
         assert_eq!(started.elapsed(), HOLD_BACK_TIME);
+    }
+
+    #[test]
+    fn what_is_held_is_given_back_with_the_body() {
+        let held = Arc::new(());
+        let body = Guarded::new(http_body_util::Full::new(Bytes::from_static(b"abc")), held.clone());
+        assert_eq!(http_body::Body::size_hint(&body).exact(), Some(3));
+        assert_eq!(Arc::strong_count(&held), 2);
+        drop(body);
+        assert_eq!(Arc::strong_count(&held), 1);
     }
 
     fn resumed(first: Response<Body>, second: Response<Body>) -> (Body, Arc<Mutex<Vec<String>>>) {

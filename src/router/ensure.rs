@@ -88,7 +88,7 @@ fn ready_holders(shared: &Arc<Shared>, key: &Key) -> Vec<NodeName> {
 }
 
 fn is_owner(shared: &Arc<Shared>, key: &Key) -> bool {
-    shared.view.load().live_preference(key).take(shared.config.replicas).any(|name| *name == shared.name)
+    shared.view.load().live_preference(key).take(shared.intents.replicas(key)).any(|name| *name == shared.name)
 }
 
 /// Whoever is fetching it already, else the leader.

@@ -22,6 +22,7 @@ mod serve;
 mod transport;
 
 pub(crate) use self::{
+    body::Guarded,
     budget::RetryBudget,
     health::Routes,
     send::{AnsweredBy, PeerClient, route},

@@ -27,6 +27,10 @@ pub(crate) async fn serve_local(
     request: Request<Body>,
 ) -> Result<Response<Body>, Refusal> {
     let Some(provider) = &shared.provider else { return Err(Refusal::NotHeld) };
+    // To be forgotten: on disk for a moment longer, but no more to be had.
+    if shared.intents.standing(key).pending {
+        return Err(Refusal::NotHeld);
+    }
     let answer = async {
         match purpose {
             Purpose::Serve => provider.serve(key, request).await,

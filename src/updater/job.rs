@@ -11,6 +11,7 @@ use tracing::{debug, info, warn};
 
 use super::flights::Work;
 use crate::{
+    catalog::{actor as catalog, push_to},
     key::{Key, NodeName},
     membership::Member,
     node::Shared,
@@ -48,6 +49,9 @@ async fn ensure(
     origin: bool,
     reason: UpdateReason,
 ) -> Outcome {
+    if !carry_out_forget(shared, provider, key).await {
+        return Outcome::Failed(UpdateError::Failed("a copy that is to be forgotten cannot be removed".into()));
+    }
     // On disk although not claimed: the first scan has not come by yet, or somebody put it there. But if it could not
     // be read, having it is not enough.
     let unreadable = shared.own_claim(key) == Some(HolderState::Failed);
@@ -60,6 +64,7 @@ async fn ensure(
     if claim(shared, key, ClaimState::Fetching).await.is_err() {
         return stopping();
     }
+    tell_of_forget(shared, key).await;
     if origin && ready_peers(shared, key).is_empty() {
         give_way(shared, key).await;
     }
@@ -129,6 +134,9 @@ async fn refresh(
 }
 
 async fn remove(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, key: &Key) -> Outcome {
+    if shared.intents.standing(key).pending {
+        return if carry_out_forget(shared, provider, key).await { Outcome::Removed } else { Outcome::Held };
+    }
     // Claimed again since the removal was planned: somebody wants it after all.
     if shared.own_claim(key).is_some() {
         return Outcome::Held;
@@ -141,6 +149,42 @@ async fn remove(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, key: &Key) -
         Err(error) => {
             warn!(%key, %error, "cannot remove a surplus replica");
             if provider.has(key).await.unwrap_or(false) { publish(shared, key).await } else { Outcome::Removed }
+        }
+    }
+}
+
+/// Drops the copy of before a forget, if there is one to drop; whether nothing of it is left. The claim goes before the
+/// data, and only when the data is gone is the forget done with, also if the node dies in between.
+async fn carry_out_forget(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, key: &Key) -> bool {
+    if !shared.intents.standing(key).pending {
+        return true;
+    }
+    let pending = shared.catalog.ask(|reply| catalog::Message::PendingOf { key: key.clone(), reply });
+    let Ok(Some(stamp)) = pending.await else { return true };
+    let released = shared.registry.ask(|reply| registry::Message::Release { key: key.clone(), reply: Some(reply) });
+    if released.await.is_err() {
+        return false;
+    }
+    if let Err(error) = provider.remove(key).await {
+        warn!(%key, %error, "cannot remove a copy that is to be forgotten");
+        return false;
+    }
+    info!(%key, "forgotten");
+    let done = shared.catalog.ask(|reply| catalog::Message::Executed { key: key.clone(), stamp, reply });
+    done.await.is_ok()
+}
+
+/// Sees to it that nobody from whom a forgotten key may be copied still has the copy that was to go: whoever was cut off
+/// until now hears of it first. What then is still ready came after.
+async fn tell_of_forget(shared: &Arc<Shared>, key: &Key) {
+    if !shared.intents.standing(key).forgotten {
+        return;
+    }
+    let asked = shared.catalog.ask(|reply| catalog::Message::ForgetOf { key: key.clone(), reply });
+    let Ok(Some(record)) = asked.await else { return };
+    for peer in ready_peers(shared, key) {
+        if let Err(error) = push_to(shared, &peer, &record).await {
+            debug!(%key, %peer, %error, "cannot tell it of a forget");
         }
     }
 }

@@ -6,7 +6,10 @@ use std::{
     io::IoSliceMut,
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicI64, Ordering},
+    },
     task::{Context, Poll},
 };
 
@@ -42,16 +45,27 @@ impl Cuts {
     }
 }
 
-/// The real machine behind links that can be cut.
+/// The real machine behind links that can be cut, with a clock that can be wrong.
 #[derive(Debug, Default)]
 pub struct CutWorld {
     machine: Machine,
     cuts: Cuts,
+    clock: WallClock,
+}
+
+/// A wall clock that can be set wrong, in milliseconds from the right time.
+#[derive(Debug, Clone, Default)]
+pub struct WallClock(Arc<AtomicI64>);
+
+impl WallClock {
+    pub fn set_off_by(&self, ms: i64) {
+        self.0.store(ms, Ordering::Relaxed);
+    }
 }
 
 impl CutWorld {
-    pub fn new(cuts: &Cuts) -> Self {
-        Self { machine: Machine::default(), cuts: cuts.clone() }
+    pub fn new(cuts: &Cuts, clock: &WallClock) -> Self {
+        Self { machine: Machine::default(), cuts: cuts.clone(), clock: clock.clone() }
     }
 }
 
@@ -66,7 +80,7 @@ impl World for CutWorld {
     }
 
     fn unix_ms(&self) -> u64 {
-        self.machine.unix_ms()
+        self.machine.unix_ms().saturating_add_signed(self.clock.0.load(Ordering::Relaxed))
     }
 
     fn seed(&self) -> u64 {

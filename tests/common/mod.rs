@@ -100,6 +100,7 @@ pub fn quick() -> NodeConfig {
 pub struct Member {
     pub node: Node,
     pub memory: Memory,
+    pub clock: cut::WallClock,
 }
 
 pub struct Cluster {
@@ -143,12 +144,19 @@ impl Cluster {
     }
 
     pub async fn add(&mut self, text: &str, memory: Memory) {
+        self.add_with_clock(text, memory, 0).await;
+    }
+
+    /// Adds a node whose wall clock is wrong by so many milliseconds.
+    pub async fn add_with_clock(&mut self, text: &str, memory: Memory, off_by: i64) {
         let mut config = self.config.clone();
         config.seeds = self.seeds();
         let builder = Node::builder(name(text)).credentials(self.credentials()).config(config);
-        let builder = builder.world(Arc::new(cut::CutWorld::new(&self.cuts)));
+        let clock = cut::WallClock::default();
+        clock.set_off_by(off_by);
+        let builder = builder.world(Arc::new(cut::CutWorld::new(&self.cuts, &clock)));
         let node = builder.provider(Arc::new(memory.clone())).start().await.unwrap();
-        self.members.insert(text.to_owned(), Member { node, memory });
+        self.members.insert(text.to_owned(), Member { node, memory, clock });
     }
 
     /// Drops a node without a goodbye: to the others it is dead.

@@ -6,8 +6,10 @@
 //! | file | what it shows |
 //! | --- | --- |
 //! | `git` | clones and fetches of every kind, through any node; upstreams that are slow, down, or do not know |
+//! | `drain` | a rolling restart while requests go on |
 //! | `files` | whole and partial files, conditions, types, and paths that are not there |
 //! | `death` | nodes that are killed, frozen and brought back while requests go on |
+//! | `intents` | pins and forgets, through the death of all nodes at once |
 //! | `life` | starting, stopping, who is let in, and `dev` |
 //! | `input` | requests that nobody honest makes |
 //! | `memory` | large repositories through small processes |
@@ -15,9 +17,11 @@
 #![allow(clippy::disallowed_methods, reason = "tests run on the real machine")]
 
 mod death;
+mod drain;
 mod files;
 mod git;
 mod harness;
 mod input;
+mod intents;
 mod life;
 mod memory;

@@ -1,4 +1,4 @@
-//! 13: once healed, every key that anybody in the core has is on all of its owners, and nowhere else.
+//! 13: once healed, every key that anybody in the core has or that is pinned is on all of its owners, and nowhere else.
 
 use std::collections::BTreeSet;
 
@@ -20,8 +20,9 @@ pub fn check(core: &Core<'_>, keys: &[Key]) -> Result<(), Violation> {
             if ready != have {
                 return missing(format!("{key}: {name} sees it on {ready:?}, but it is on {have:?}"));
             }
-            let owners: BTreeSet<NodeName> = client.locate(key).owners.into_iter().collect();
-            if !have.is_empty() && owners != have {
+            let located = client.locate(key);
+            let owners: BTreeSet<NodeName> = located.owners.into_iter().collect();
+            if (!have.is_empty() || located.pinned) && owners != have {
                 return missing(format!("{key}: owned by {owners:?}, but on {have:?}"));
             }
         }

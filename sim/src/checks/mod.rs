@@ -2,6 +2,7 @@
 //! in the design: `s` for safety, `l` for liveness.
 
 pub mod l12_agreement;
+pub mod l12_intents;
 pub mod l13_replicas;
 pub mod l14_new_requests;
 pub mod l15_idle;
@@ -34,7 +35,7 @@ pub const ALL: [(u8, &str); 14] = [
     (9, "a request ends in time, with what was published or with a typed error"),
     (10, "nobody is a member who cannot prove it"),
     (11, "nodes neither end nor fail by themselves, and tasks and connections stay within bounds"),
-    (12, "members and ledgers become identical again"),
+    (12, "members, ledgers and pins become identical again, and acknowledged intents hold"),
     (13, "every key is on its owners again, and nowhere else"),
     (14, "a new request for any key succeeds at any node"),
     (15, "backlogs drain, and traffic and tasks return to their idle level"),

@@ -24,6 +24,8 @@ pub fn check(key: &Key, data: &dyn Data, answer: &Answer, calm: bool, memory: Du
             wrong(format!("nothing is wrong, and yet: {error}"))
         }
         Answer::BrokenOff(error) if calm => wrong(format!("nothing is wrong, and yet it broke off: {error}")),
+        Answer::NotRecorded(error) if calm => wrong(format!("nothing is wrong, and yet an intent is refused: {error}")),
         Answer::Error(_) | Answer::BrokenOff(_) | Answer::Updated(..) => Ok(()),
+        Answer::Recorded(_) | Answer::NotRecorded(_) => Ok(()),
     }
 }

@@ -74,6 +74,8 @@ pub struct Truth {
     vanished: BTreeSet<(usize, Key)>,
     /// What a fault put on a disk without telling the node that runs there.
     appeared: BTreeSet<(usize, Key)>,
+    /// Keys that somebody said to forget: whoever has them drops them, now or when it returns.
+    pub forgotten: BTreeSet<Key>,
     /// Since when nothing has been wrong.
     pub calm_since: Option<Duration>,
     violation: Option<Violation>,
@@ -107,6 +109,7 @@ impl Oracle {
             lost: BTreeMap::new(),
             vanished: BTreeSet::new(),
             appeared: BTreeSet::new(),
+            forgotten: BTreeSet::new(),
             calm_since: None,
             violation: None,
             counts: Counts::default(),
@@ -139,7 +142,10 @@ impl Oracle {
                     }
                 }
             } else if truth.held.remove(&place) {
-                truth.vanished.insert(place.clone());
+                // What came and went unnoticed was never there, for the node.
+                if !truth.appeared.remove(&place) {
+                    truth.vanished.insert(place.clone());
+                }
                 truth.lost.insert(place, now);
             }
         }
@@ -171,7 +177,6 @@ impl Oracle {
     ///
     /// # Panics
     /// Somebody panicked while holding it.
-    #[must_use]
     pub fn truth(&self) -> MutexGuard<'_, Truth> {
         self.0.lock().expect("nothing panics while it holds this lock")
     }
@@ -247,9 +252,11 @@ impl Oracle {
         let lost_lately = |(_, at): (&(usize, Key), &Duration)| now.saturating_sub(*at) < s07_enough_left::LATELY;
         let lost = truth.lost.iter().filter(|((_, lost), _)| lost == key).filter(|entry| lost_lately(*entry)).count();
         let judged = s07_enough_left::check(&truth.names[machine], key, held + lost, truth.replicas);
-        truth.blame(judged);
+        if !truth.forgotten.contains(key) {
+            truth.blame(judged);
+            truth.probes.hit("trim");
+        }
         truth.counts.dropped += 1;
-        truth.probes.hit("trim");
         truth.trace.tell(What::Dropped { machine: truth.names[machine].clone(), key: key.to_string() });
     }
 }

@@ -1,6 +1,7 @@
 //! A disk: small records with honest durability, and a medium that can be slow, full or failing.
 //!
-//! What was being written when the power went is there or is not there; what was reported as written is there.
+//! What was reported as written is there after a crash. Of what was being written, a replacement is there or is not, and
+//! any part of an addition may be.
 
 use std::{
     collections::BTreeMap,
@@ -38,8 +39,10 @@ pub struct SimDisk(Arc<Mutex<State>>);
 struct State {
     condition: Condition,
     records: BTreeMap<String, Bytes>,
-    /// Being written.
+    /// Being replaced.
     pending: BTreeMap<String, Bytes>,
+    /// Being added to; those of one record in order.
+    additions: Vec<(String, Bytes)>,
 }
 
 impl SimDisk {
@@ -70,6 +73,11 @@ impl SimDisk {
     pub fn crash(&self, rng: &mut StdRng, left: Left) {
         let mut state = self.state();
         let pending = std::mem::take(&mut state.pending);
+        let additions = std::mem::take(&mut state.additions);
+        for (name, bytes) in additions {
+            let torn = if left == Left::Kept { bytes.len() } else { rng.random_range(0..=bytes.len()) };
+            state.add(&name, &bytes[..torn]);
+        }
         match left {
             Left::Nothing => state.records.clear(),
             Left::Kept => state.records.extend(pending),
@@ -79,6 +87,13 @@ impl SimDisk {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().expect("nothing panics while it holds this lock")
+    }
+}
+
+impl State {
+    fn add(&mut self, name: &str, bytes: &[u8]) {
+        let record = self.records.entry(name.to_owned()).or_default();
+        *record = [record, bytes].concat().into();
     }
 }
 
@@ -96,5 +111,17 @@ impl world::Disk for SimDisk {
         written?;
         state.records.insert(name.to_owned(), bytes);
         Ok(())
+    }
+
+    async fn append(&self, name: &str, bytes: Bytes) -> io::Result<()> {
+        self.state().additions.push((name.to_owned(), bytes.clone()));
+        let written = self.write().await;
+        let mut state = self.state();
+        let place = state.additions.iter().position(|(added, other)| added == name && *other == bytes);
+        place.map(|place| state.additions.remove(place));
+        // Also a write that failed may have got somewhere.
+        let there = if written.is_ok() { bytes.len() } else { bytes.len() / 2 };
+        state.add(name, &bytes[..there]);
+        written
     }
 }

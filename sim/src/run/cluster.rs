@@ -9,7 +9,7 @@ use std::{
 };
 
 use datad_gossip::{
-    ActorKind, Client, ClusterKey, Credentials, MemberState, Node, StartError, Status, config::NodeConfig,
+    ActorKind, Client, ClusterKey, Credentials, MemberState, Node, Pin, StartError, Status, config::NodeConfig,
     key::NodeName,
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
@@ -54,7 +54,13 @@ pub struct Machine {
     joined: bool,
     /// How many faults keep it without power.
     offs: u32,
+    /// How many faults stop whatever process it has.
+    stops: u32,
+    /// If it is slow, between two moments at which its process runs.
+    every: Option<Duration>,
     process: Option<Running>,
+    /// When its disk was last lost.
+    pub disk_lost: Option<Duration>,
     /// What the wall clock said at its last start.
     started_unix: Option<i64>,
 }
@@ -64,7 +70,7 @@ struct Running {
     node: Slot<Result<Node, StartError>>,
     client: Option<Client>,
     /// The last answer of the node to how it is, and when it was asked.
-    status: Slot<(Duration, Status)>,
+    status: Slot<(Duration, Status, Vec<Pin>)>,
     /// For a node that says goodbye: since when, and whether it is done.
     leaving: Option<(Duration, Slot<()>)>,
     started: Duration,
@@ -98,6 +104,24 @@ impl Machine {
         self.process.as_mut().map(|running| &mut running.process)
     }
 
+    /// Stops its process, and any that it starts, once more.
+    pub fn stop(&mut self) {
+        self.stops += 1;
+        self.process().into_iter().for_each(Process::stop);
+    }
+
+    /// Takes back one stop.
+    pub fn go_on(&mut self, now: Duration) {
+        self.stops = self.stops.saturating_sub(1);
+        self.process().into_iter().for_each(|process| process.go_on(now));
+    }
+
+    /// Makes it slow, or, with `None`, as quick as usual.
+    pub fn set_every(&mut self, every: Option<Duration>, now: Duration) {
+        self.every = every;
+        self.process().into_iter().for_each(|process| process.set_every(every, now));
+    }
+
     /// Whether its process exists and neither stands still nor is slow nor about to go.
     #[must_use]
     pub fn is_well(&self) -> bool {
@@ -119,7 +143,15 @@ impl Machine {
     pub fn status(&self, since: Duration) -> Option<Status> {
         let running = self.process.as_ref()?;
         let slot = running.status.lock().expect("nothing panics while it holds this lock");
-        slot.as_ref().filter(|(asked, _)| *asked >= since).map(|(_, status)| status.clone())
+        slot.as_ref().filter(|(asked, ..)| *asked >= since).map(|(_, status, _)| status.clone())
+    }
+
+    /// The pins that the node last said it knows, if it was asked at `since` or later.
+    #[must_use]
+    pub fn pins(&self, since: Duration) -> Option<Vec<Pin>> {
+        let running = self.process.as_ref()?;
+        let slot = running.status.lock().expect("nothing panics while it holds this lock");
+        slot.as_ref().filter(|(asked, ..)| *asked >= since).map(|(_, _, pins)| pins.clone())
     }
 
     /// Tasks that its process runs.
@@ -180,7 +212,10 @@ impl Cluster {
             unwell: Duration::ZERO,
             joined: false,
             offs: 0,
+            stops: 0,
+            every: None,
             process: None,
+            disk_lost: None,
             started_unix: None,
         };
         let machines = script.machines().into_iter().zip(disks).enumerate().map(machine).collect();
@@ -223,6 +258,9 @@ impl Cluster {
         let now = self.clock.now();
         self.machines[number].offs += 1;
         self.machines[number].unwell = now;
+        if left == Left::Nothing {
+            self.machines[number].disk_lost = Some(now);
+        }
         self.stop(number);
         self.machines[number].disk.crash(&mut self.rng, left);
         self.data.crash(number, left);
@@ -304,7 +342,9 @@ impl Cluster {
             self.oracle.truth().probes.hit("clock went back");
         }
         machine.started_unix = Some(unix);
-        let process = Process::start(self.rng.next_u64(), self.clock.clone(), now);
+        let mut process = Process::start(self.rng.next_u64(), self.clock.clone(), now);
+        (0..machine.stops).for_each(|_| process.stop());
+        process.set_every(machine.every, now);
         let (fabric, disk, clock) = (self.fabric.clone(), machine.disk.clone(), self.clock.clone());
         let world = SimWorld::new(fabric, disk, self.rng.next_u64(), clock, machine.skew.clone());
         let mut builder = Node::builder(machine.name.clone()).credentials(credentials).config(config);
@@ -341,8 +381,8 @@ impl Cluster {
             let Some(client) = running.client.clone() else { continue };
             let slot = running.status.clone();
             running.process.spawn(async move {
-                let status = client.status().await;
-                *slot.lock().expect("nothing panics while it holds this lock") = Some((now, status));
+                let (status, pins) = (client.status().await, client.pins().await);
+                *slot.lock().expect("nothing panics while it holds this lock") = Some((now, status, pins));
             });
         }
     }

@@ -181,18 +181,15 @@ fn change(number: usize, trouble: &Trouble, cluster: &mut Cluster, begins: bool)
     let add = |count: &mut u32| *count = if begins { *count + 1 } else { count.saturating_sub(1) };
     match trouble {
         Trouble::Pause { node } => {
-            let number = cluster.number(node);
-            cluster.machines[number].unwell = now;
-            if let Some(process) = cluster.machines[number].process() {
-                if begins { process.stop() } else { process.go_on(now) }
-            }
+            let machine = cluster.number(node);
+            let machine = &mut cluster.machines[machine];
+            machine.unwell = now;
+            if begins { machine.stop() } else { machine.go_on(now) }
         }
         Trouble::Slow { node, every } => {
-            let number = cluster.number(node);
-            cluster.machines[number].unwell = now;
-            if let Some(process) = cluster.machines[number].process() {
-                process.set_every(begins.then_some(*every), now);
-            }
+            let machine = cluster.number(node);
+            cluster.machines[machine].unwell = now;
+            cluster.machines[machine].set_every(begins.then_some(*every), now);
         }
         Trouble::Cut { .. } => {
             if begins {

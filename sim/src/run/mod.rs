@@ -24,7 +24,7 @@ use std::{
 };
 
 use datad_gossip::{
-    Client, Status,
+    Client, Pin, Status,
     key::{Key, NodeName},
     placement::{Ring, RingOptions},
 };
@@ -39,8 +39,9 @@ use self::{
 };
 use crate::{
     checks::{
-        CALM, Violation, l12_agreement, l13_replicas, l14_new_requests, l15_idle, s01_no_going_back::NoGoingBack,
-        s02_ready_is_there::Claims, s03_same_owners::SameOwners, s04_few_move::FewMove, s10_no_strangers, s11_bounds,
+        CALM, Violation, l12_agreement, l12_intents, l13_replicas, l14_new_requests, l15_idle,
+        s01_no_going_back::NoGoingBack, s02_ready_is_there::Claims, s03_same_owners::SameOwners, s04_few_move::FewMove,
+        s10_no_strangers, s11_bounds,
     },
     data::{Data, own::Own, stock::Stock, upstream::Upstream, watch},
     machine::{clock::Clock, disk::SimDisk, entropy, fabric},
@@ -391,9 +392,7 @@ impl Run {
     }
 
     fn finish_requests(&mut self) -> Result<(), Violation> {
-        let config = &self.cluster.config;
-        let longest = config.request_patience + 2 * config.update_timeout + Duration::from_secs(15);
-        let deadline = self.cluster.clock.now() + longest;
+        let deadline = self.cluster.clock.now() + requests::longest(&self.cluster);
         while self.requests.under_way() > 0 && self.cluster.clock.now() < deadline {
             self.advance(self.cluster.clock.now() + CHECK_INTERVAL)?;
             self.drop_outside();
@@ -425,6 +424,7 @@ impl Run {
     fn liveness(&self, since: Duration) -> Result<(), Violation> {
         let core = self.core(since);
         l12_agreement::check(&core, &self.keys)?;
+        l12_intents::check(&core, &self.requests.intents, &self.keys)?;
         l13_replicas::check(&core, &self.keys)?;
         l15_idle::check_backlogs(&core)
     }
@@ -535,6 +535,27 @@ impl Core<'_> {
                 None => Err(Violation::liveness(15, format!("{} does not say how it is", machine.name))),
             })
             .collect()
+    }
+
+    /// The pins that they know.
+    ///
+    /// # Errors
+    /// A node does not answer.
+    pub fn pins(&self) -> Result<Vec<(NodeName, Vec<Pin>)>, Violation> {
+        self.machines()
+            .map(|(_, machine)| match machine.pins(self.since) {
+                Some(pins) => Ok((machine.name.clone(), pins)),
+                None => Err(Violation::liveness(15, format!("{} does not say what is pinned", machine.name))),
+            })
+            .collect()
+    }
+
+    /// Whether this one is among them and has not lost its disk since that moment.
+    #[must_use]
+    pub fn kept_disk_since(&self, name: &NodeName, moment: Duration) -> bool {
+        let is_it =
+            |machine: &cluster::Machine| machine.name == *name && machine.disk_lost.is_none_or(|at| at < moment);
+        self.machines().any(|(_, machine)| is_it(machine))
     }
 
     /// Who should say that it has the key.

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 /// All probes with what they mean. A sweep of a thousand seeds in which one never fires has failed.
-pub const ALL: [(&str, &str); 24] = [
+pub const ALL: [(&str, &str); 26] = [
     ("answered", "a request was answered with data"),
     ("refused", "a request was answered with an error"),
+    ("intent recorded", "a pin, unpin or forget was acknowledged"),
+    ("intent refused", "a pin, unpin or forget was not taken"),
     ("broken off", "a response broke off, and said so"),
     ("not found", "a key that the upstream has not was asked for, and the answer said so"),
     ("failover", "a request succeeded although a holder that the asked node knew was down, frozen or cut off"),

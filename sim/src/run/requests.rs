@@ -7,7 +7,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use datad_gossip::{Client, RouteError, key::Key, provider::empty};
+use datad_gossip::{
+    Client, IntentError, Recorded, RouteError,
+    key::{Key, NodeName},
+    provider::empty,
+};
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use tokio::time::Instant;
@@ -21,8 +25,9 @@ use crate::{
     trace::What,
 };
 
-/// A request may end this much after its deadline: its answer has to be read.
-const DEADLINE_SLACK: Duration = Duration::from_secs(10);
+/// A request may end this much after its deadline: the answer has to be read, perhaps through a narrow link that many
+/// share.
+const DEADLINE_SLACK: Duration = Duration::from_secs(60);
 /// Requests under way; further ones are left out.
 const UNDER_WAY_MAX: usize = 1_024;
 
@@ -33,6 +38,10 @@ pub enum Answer {
     Body(StatusCode, Bytes),
     /// With an update of every replica: how many are up to date, and how many are not.
     Updated(usize, usize),
+    /// An intent is on these machines' disks.
+    Recorded(Vec<NodeName>),
+    /// An intent was not taken.
+    NotRecorded(String),
     /// With a response that broke off, and said so.
     BrokenOff(String),
     /// With an error.
@@ -45,7 +54,7 @@ impl Answer {
     /// Whether it is what was wanted, whatever it contains.
     #[must_use]
     pub fn is_good(&self) -> bool {
-        matches!(self, Self::Body(StatusCode::OK, _) | Self::Updated(..))
+        matches!(self, Self::Body(StatusCode::OK, _) | Self::Updated(..) | Self::Recorded(_))
     }
 }
 
@@ -54,6 +63,8 @@ impl std::fmt::Display for Answer {
         match self {
             Self::Body(status, bytes) => write!(f, "{} with {} bytes", status.as_u16(), bytes.len()),
             Self::Updated(good, bad) => write!(f, "{good} replicas updated, {bad} not"),
+            Self::Recorded(on) => write!(f, "recorded on {on:?}"),
+            Self::NotRecorded(error) => write!(f, "not recorded: {error}"),
             Self::BrokenOff(error) => write!(f, "broken off: {error}"),
             Self::Error(error) => error.fmt(f),
             Self::Hangs => f.write_str("no answer"),
@@ -70,12 +81,28 @@ pub struct Asked {
     pub key: Key,
     /// When.
     pub began: Duration,
+    /// What was asked.
+    wish: Wish,
     /// When the process that was asked began.
     started: Duration,
     /// Whether the asked node was cut off from another one when it was asked.
     cut_off: bool,
     /// Whether a holder that the asked node would have gone to cannot answer.
     holder_gone: bool,
+}
+
+/// An intent that somebody uttered.
+#[derive(Debug, Clone)]
+pub struct Intended {
+    id: u64,
+    /// Of which key.
+    pub key: Key,
+    /// What is to become of it.
+    pub wish: Wish,
+    /// When it was uttered.
+    pub began: Duration,
+    /// When it was acknowledged, and on whose disks it was then; nobody's if it was refused. Never, if the node died.
+    pub ended: Option<(Duration, Vec<NodeName>)>,
 }
 
 /// What requests came to.
@@ -101,6 +128,8 @@ pub struct Requests {
     ended: Arc<Mutex<Vec<(u64, Duration, Answer)>>>,
     next: u64,
     demand: Option<Demand>,
+    /// What was said of what is to become of keys, in order.
+    pub intents: Vec<Intended>,
     /// What they came to.
     pub counts: Counts,
     /// How long the good ones took, in milliseconds.
@@ -124,6 +153,7 @@ impl Requests {
         let asked = Asked {
             machine,
             key: key.clone(),
+            wish,
             began: cluster.clock.now(),
             started: target.started().unwrap_or_default(),
             cut_off: others().any(|other| !cluster.fabric.is_linked(target.address.ip(), other.address.ip())),
@@ -134,6 +164,12 @@ impl Requests {
         self.next += 1;
         self.counts.asked += 1;
         self.under_way.insert(id, asked);
+        if wish == Wish::Forget {
+            cluster.oracle.truth().forgotten.insert(key.clone());
+        }
+        if wish.is_intent() {
+            self.intents.push(Intended { id, key: key.clone(), wish, began: cluster.clock.now(), ended: None });
+        }
         let Some(process) = cluster.machines[machine].process() else { return };
         process.spawn(async move {
             let deadline = Instant::now() + patience;
@@ -150,6 +186,10 @@ impl Requests {
         let ended = std::mem::take(&mut *self.ended.lock().expect("nothing panics while it holds this lock"));
         for (id, at, answer) in ended {
             let Some(asked) = self.under_way.remove(&id) else { continue };
+            if let Some(intended) = self.intents.iter_mut().rfind(|intended| intended.id == id) {
+                let confirmed = if let Answer::Recorded(confirmed) = &answer { confirmed.clone() } else { Vec::new() };
+                intended.ended = Some((at, confirmed));
+            }
             self.judge_one(cluster, &asked, at, &answer)?;
         }
         Ok(())
@@ -206,11 +246,13 @@ impl Requests {
     fn count(&mut self, cluster: &Cluster, asked: &Asked, took: Duration, answer: &Answer) {
         let exists = !cluster.data.may_lack(&asked.key, Duration::ZERO);
         self.counts.good += u64::from(answer.is_good());
-        self.counts.failed += u64::from(!answer.is_good() && exists);
+        self.counts.failed += u64::from(!answer.is_good() && exists && !asked.wish.is_intent());
         self.counts.waited += u64::from(took > Duration::from_secs(1));
         let mut truth = cluster.oracle.truth();
         truth.probes.hit(match answer {
             Answer::Body(..) | Answer::Updated(..) => "answered",
+            Answer::Recorded(_) => "intent recorded",
+            Answer::NotRecorded(_) => "intent refused",
             Answer::BrokenOff(_) => "broken off",
             Answer::Error(RouteError::NotFound { .. }) => "not found",
             Answer::Error(_) | Answer::Hangs => "refused",
@@ -225,6 +267,12 @@ impl Requests {
             }
         }
     }
+}
+
+/// How long any request may take.
+#[must_use]
+pub fn longest(cluster: &Cluster) -> Duration {
+    patience(cluster, Wish::Update) + Duration::from_secs(1)
 }
 
 /// How long a request may take. An update may first wait for the one node that asks the upstream, then for the others.
@@ -248,6 +296,16 @@ async fn answer(client: Client, key: Key, wish: Wish) -> Answer {
             }
             Err(error) => Answer::Error(error),
         },
+        Wish::Pin => recorded(client.pin(&key, None).await),
+        Wish::Unpin => recorded(client.unpin(&key).await),
+        Wish::Forget => recorded(client.forget(&key).await),
+    }
+}
+
+fn recorded(answer: Result<Recorded, IntentError>) -> Answer {
+    match answer {
+        Ok(recorded) => Answer::Recorded(recorded.confirmed),
+        Err(error) => Answer::NotRecorded(error.to_string()),
     }
 }
 

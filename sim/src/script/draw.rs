@@ -128,6 +128,7 @@ pub fn draw(seed: u64, shape: &Shape) -> Script {
             skew: rng.random_range(0.0..1.5),
             herds: rng.random_range(0.0..0.2),
             updates: if rng.random_bool(0.5) { rng.random_range(0.0..0.2) } else { 0.0 },
+            intents: if rng.random_bool(0.4) { rng.random_range(0.0..0.05) } else { 0.0 },
         }),
         ..Script::default()
     };
@@ -160,8 +161,9 @@ pub fn expand(rng: &mut StdRng, script: &mut Script) {
         } else {
             format!("key/{}", order[zipf.sample(rng) as usize - 1])
         };
-        let what = if rng.random_bool(traffic.updates) { Wish::Update } else { Wish::Get };
-        if rng.random_bool(traffic.herds) {
+        let what = wish(rng, &traffic);
+        let what = if missing && what.is_intent() { Wish::Get } else { what };
+        if !what.is_intent() && rng.random_bool(traffic.herds) {
             let ask = |node: &Name| Request { at, node: node.clone(), key: key.clone(), what };
             script.requests.extend(machines.iter().map(ask));
         } else {
@@ -170,6 +172,13 @@ pub fn expand(rng: &mut StdRng, script: &mut Script) {
         }
     }
     script.requests.sort_by_key(|request| request.at);
+}
+
+fn wish(rng: &mut StdRng, traffic: &Traffic) -> Wish {
+    if rng.random_bool(traffic.intents) {
+        return [Wish::Pin, Wish::Pin, Wish::Unpin, Wish::Forget][rng.random_range(0..4)];
+    }
+    if rng.random_bool(traffic.updates) { Wish::Update } else { Wish::Get }
 }
 
 fn network(rng: &mut StdRng) -> Link {

@@ -138,11 +138,13 @@ pub struct Traffic {
     pub herds: f64,
     /// Share that asks for an update instead of the data.
     pub updates: f64,
+    /// Share that is a pin, an unpin or a forget.
+    pub intents: f64,
 }
 
 impl Default for Traffic {
     fn default() -> Self {
-        Self { per_second: 5.0, skew: 0.9, herds: 0.1, updates: 0.0 }
+        Self { per_second: 5.0, skew: 0.9, herds: 0.1, updates: 0.0, intents: 0.0 }
     }
 }
 
@@ -192,6 +194,20 @@ pub enum Wish {
     Get,
     /// That every replica be brought up to date.
     Update,
+    /// That it be kept always, on the usual number of nodes.
+    Pin,
+    /// That it be kept no longer than it is useful.
+    Unpin,
+    /// That it be dropped everywhere.
+    Forget,
+}
+
+impl Wish {
+    /// Whether it says what is to become of a key.
+    #[must_use]
+    pub fn is_intent(self) -> bool {
+        matches!(self, Self::Pin | Self::Unpin | Self::Forget)
+    }
 }
 
 /// Something that goes wrong, from a moment on, for a time.
@@ -548,10 +564,12 @@ impl Script {
             return refuse("network.latency: 1ms at least, the grain of time here".into());
         }
         if let Some(traffic) = self.traffic {
-            let Traffic { per_second, skew, herds, updates } = traffic;
-            let shares = [herds, updates].iter().all(|share| (0.0..=1.0).contains(share));
+            let Traffic { per_second, skew, herds, updates, intents } = traffic;
+            let shares = [herds, updates, intents].iter().all(|share| (0.0..=1.0).contains(share));
             if !(0.001..=100_000.0).contains(&per_second) || !(0.0..=10.0).contains(&skew) || !shares {
-                return refuse("traffic: per_second 0.001 to 100000, skew 0 to 10, herds and updates 0 to 1".into());
+                return refuse(
+                    "traffic: per_second 0.001 to 100000, skew 0 to 10, herds, updates and intents 0 to 1".into(),
+                );
             }
         }
         self.node.check().map_err(|error| ScriptError(format!("node: {error}")))?;

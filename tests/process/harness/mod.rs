@@ -2,6 +2,7 @@
 
 mod git;
 mod http;
+mod load;
 mod node;
 mod ports;
 mod upstream;
@@ -15,6 +16,7 @@ use std::{
 pub(crate) use self::{
     git::{Checkout, git},
     http::{Answer, get, raw, send},
+    load::Load,
     node::{Serve, command},
     ports::port,
     upstream::Upstream,

@@ -70,6 +70,11 @@ impl Serve {
         self.data = path.to_owned();
     }
 
+    /// Gives it these nodes as further seeds.
+    pub(crate) fn add_seeds(&mut self, ports: &[u16]) {
+        self.args.extend(ports.iter().flat_map(|port| ["--seed".to_owned(), format!("127.0.0.1:{port}")]));
+    }
+
     fn replace(&mut self, option: &str, path: &Path) {
         let at = self.args.iter().position(|arg| arg == option).expect("it is among them");
         self.args[at + 1] = path.display().to_string();

@@ -1,0 +1,46 @@
+//! 12: once healed, the core has the same pins everywhere, and what was acknowledged last holds.
+
+use std::collections::BTreeMap;
+
+use datad_gossip::key::{Key, NodeName};
+
+use super::Violation;
+use crate::{
+    run::{Core, requests::Intended},
+    script::Wish,
+};
+
+/// Compares the pins of all nodes with each other and with what was acknowledged.
+///
+/// # Errors
+/// They differ.
+pub fn check(core: &Core<'_>, intents: &[Intended], keys: &[Key]) -> Result<(), Violation> {
+    let differ = |detail: String| Err(Violation::liveness(12, detail));
+    let mut first: Option<BTreeMap<Key, usize>> = None;
+    for (name, pins) in core.pins()? {
+        let pins: BTreeMap<Key, usize> = pins.into_iter().map(|pin| (pin.key, pin.replicas)).collect();
+        let of_first = first.get_or_insert_with(|| pins.clone());
+        if *of_first != pins {
+            return differ(format!("{name} has the pins {pins:?}, another {of_first:?}"));
+        }
+    }
+    let pins = first.unwrap_or_default();
+    for key in keys {
+        let Some(last) = undisputed(core, intents, key) else { continue };
+        if (last.wish == Wish::Pin) != pins.contains_key(key) {
+            return differ(format!("{key} is pinned {:?}, but acknowledged was {last:?}", pins.get(key)));
+        }
+    }
+    Ok(())
+}
+
+/// The last intent about `key`, if it was acknowledged, no other was under way with it, and one of the disks of the core
+/// that it was on then has not been lost since.
+fn undisputed<'a>(core: &Core<'_>, intents: &'a [Intended], key: &Key) -> Option<&'a Intended> {
+    let mut uttered = intents.iter().filter(|intended| intended.key == *key).rev();
+    let last = uttered.next()?;
+    let (_, confirmed) = last.ended.as_ref()?;
+    let is_kept = |name: &NodeName| core.kept_disk_since(name, last.began);
+    let alone = uttered.all(|other| other.ended.as_ref().is_some_and(|(ended, _)| *ended < last.began));
+    (alone && confirmed.iter().any(is_kept)).then_some(last)
+}

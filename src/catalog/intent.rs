@@ -1,0 +1,50 @@
+//! What somebody wants of a key, as it is stored and sent.
+
+use serde::{Deserialize, Serialize};
+
+use super::clock::Time;
+use crate::{
+    config::REPLICAS_MAX,
+    key::{Key, NodeName},
+};
+
+/// What is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) enum Intent {
+    /// Keep it, on so many nodes, whether or not anybody asks for it.
+    Pin { replicas: u8 },
+    /// Keep it as any other.
+    Unpin,
+    /// Drop every copy that there is by now.
+    Forget,
+}
+
+/// When and by whom; no two intents have the same.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) struct Stamp {
+    pub(crate) time: Time,
+    pub(crate) node: NodeName,
+}
+
+/// An intent about a key, or about all keys that match a pattern.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) key: Key,
+    pub(crate) stamp: Stamp,
+    pub(crate) intent: Intent,
+}
+
+impl Record {
+    /// Whether a peer or a disk may say this.
+    pub(crate) fn is_valid(&self) -> bool {
+        match self.intent {
+            Intent::Pin { replicas } => (1..=REPLICAS_MAX).contains(&usize::from(replicas)),
+            Intent::Unpin | Intent::Forget => true,
+        }
+    }
+}
+
+/// Whether a pin of `key` is a pattern: `*` stands for any run of characters, slashes included, `?` for any single one.
+pub(crate) fn is_pattern(key: &Key) -> bool {
+    key.as_str().contains(['*', '?'])
+}

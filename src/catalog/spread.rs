@@ -1,0 +1,137 @@
+//! The way of an intent through the cluster: written down here, then by everybody else, then acknowledged.
+
+use std::{sync::Arc, time::Duration};
+
+use serde::Serialize;
+
+use super::{Intent, Record, actor::Message};
+use crate::{
+    config::REPLICAS_MAX,
+    key::{Key, NodeName},
+    membership::Member,
+    net::wire::{Call, Reply},
+    node::Shared,
+};
+
+/// How long the other members have to write an intent down before the answer says that they have not.
+const SPREAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A key or pattern that is always kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Pin {
+    /// The key; a pattern if it has a `*` (any run of characters, slashes included) or a `?` (any single one).
+    pub key: Key,
+    /// On how many nodes.
+    pub replicas: usize,
+}
+
+/// An intent that is durable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Recorded {
+    /// The key or pattern.
+    pub key: Key,
+    /// Members on whose disk it is, by name.
+    pub confirmed: Vec<NodeName>,
+    /// Members that do not have it yet. They will, once they can be reached.
+    pub lacking: Vec<Lacking>,
+}
+
+/// A member that does not have an intent yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Lacking {
+    /// The member.
+    pub node: NodeName,
+    /// Why.
+    pub reason: String,
+}
+
+/// Why an intent was not acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum IntentError {
+    /// No such number of replicas. Nothing was changed.
+    #[error("a key can be kept on 1 to {REPLICAS_MAX} nodes, not on {0}")]
+    Replicas(usize),
+    /// Only keys can be forgotten, no patterns. Nothing was changed.
+    #[error("{0} is a pattern; only a key can be forgotten")]
+    Pattern(Key),
+    /// The catalog is full. Nothing was changed; what is unpinned is dropped from it after a week.
+    #[error("the catalog has no room for more than {limit}")]
+    Full {
+        /// How many it holds.
+        limit: usize,
+    },
+    /// This node's disk failed. The intent may or may not hold; say it again.
+    #[error("it could not be written to disk: {0}")]
+    Disk(String),
+    /// An observer has no disk of its own, and no member could be reached that has. The intent may or may not hold; say
+    /// it again.
+    #[error("no member could write it down")]
+    NobodyReached,
+    /// The node is stopping or recovering. The intent may or may not hold; say it again.
+    #[error("this node is stopping or recovering")]
+    Stopping,
+}
+
+/// Makes `intent` hold everywhere, and returns when it is durable wherever it can be now. Cancelling leaves it to its
+/// course.
+pub(crate) async fn write(shared: &Arc<Shared>, key: Key, intent: Intent) -> Result<Recorded, IntentError> {
+    let asked = shared.catalog.ask(|reply| Message::Write { key, intent, reply });
+    let record = asked.await.map_err(|_| IntentError::Stopping)??;
+    let is_observer = shared.provider.is_none();
+    let mut recorded = Recorded { key: record.key.clone(), confirmed: Vec::new(), lacking: Vec::new() };
+    if !is_observer {
+        recorded.confirmed.push(shared.name.clone());
+    }
+    for (node, outcome) in push(shared, &record).await {
+        match outcome {
+            Ok(()) => recorded.confirmed.push(node),
+            Err(reason) => recorded.lacking.push(Lacking { node, reason }),
+        }
+    }
+    if recorded.confirmed.is_empty() {
+        return Err(IntentError::NobodyReached);
+    }
+    if is_observer {
+        let records = vec![record];
+        let _ = shared.catalog.ask(|reply| Message::Take { records, reply }).await;
+    }
+    recorded.confirmed.sort();
+    Ok(recorded)
+}
+
+/// Has everybody else write `record` down; what each said. Members that left are not expected to.
+async fn push(shared: &Arc<Shared>, record: &Record) -> Vec<(NodeName, Result<(), String>)> {
+    let view = shared.view.snapshot();
+    let others = view
+        .members()
+        .filter(|member| member.name != shared.name && !member.observer && member.state != crate::MemberState::Left);
+    let pushes = others.map(|member: &Member| async {
+        let outcome = if member.state.is_alive() {
+            push_to(shared, &member.name, record).await
+        } else {
+            Err("it is dead; it gets it when it returns".to_owned())
+        };
+        (member.name.clone(), outcome)
+    });
+    futures::future::join_all(pushes).await
+}
+
+/// Has `node` write `record` down.
+pub(crate) async fn push_to(shared: &Arc<Shared>, node: &NodeName, record: &Record) -> Result<(), String> {
+    let pushed = async {
+        let peer = shared.peer(node).await.map_err(|error| error.to_string())?;
+        let call = Call::Intend { records: vec![record.clone()] };
+        match peer.call(call, SPREAD_TIMEOUT).await {
+            Ok(Reply::Intended) => Ok(()),
+            Ok(Reply::Refused(refusal)) => Err(refusal.to_string()),
+            Ok(_) => Err("unexpected answer".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    };
+    let answered = tokio::time::timeout(SPREAD_TIMEOUT, pushed).await;
+    answered.unwrap_or_else(|_| Err(format!("no answer within {SPREAD_TIMEOUT:?}")))
+}

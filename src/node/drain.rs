@@ -1,0 +1,137 @@
+//! Taking a node out of service so that nobody notices: it says that it drains, which takes it off the ring; those who own
+//! its keys now copy them from it; and when nothing is on it alone, it leaves.
+//!
+//! ```text
+//!   announce Draining -> members settle -> what does only this node hold? --nothing--> announce Left
+//!                                            ^            | something
+//!                                            +-- a moment-+--> out of time, or nobody to take it: refuse, or leave if forced
+//! ```
+//!
+//! Invariants: a draining node takes no new keys and drops none; it does not leave as the last live holder of a key unless
+//! it is forced to; other draining nodes do not count as holders, so two that drain at once do not rely on each other. A
+//! node that refused goes on draining and serving; only a restart makes it take keys again.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use serde::Serialize;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::Shared;
+use crate::{
+    key::{Key, NodeName},
+    membership::{Announced, MemberState, actor as membership},
+    registry::{HolderState, actor as registry},
+};
+
+/// Keys that are looked at in one go.
+const PAGE_KEYS: usize = 1_024;
+/// Between two looks at what is still on this node alone.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// Keys that are named when a drain does not come to its end.
+const NAMED_MAX: usize = 100;
+/// How long others are given to hear that this node left.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// How a drain ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Drained {
+    /// The node.
+    pub node: NodeName,
+    /// Whether it has left. If not, it goes on draining, and may be asked again.
+    pub left: bool,
+    /// Keys that no other live node has.
+    pub remaining: u64,
+    /// Some of them, in order.
+    pub keys: Vec<Key>,
+}
+
+/// Drains this node for at most `patience`, and leaves: if nothing is on it alone, or if `force` says so. Cancelling leaves
+/// it draining.
+pub(crate) async fn drain(shared: &Arc<Shared>, force: bool, patience: Duration) -> Drained {
+    let deadline = Instant::now() + patience;
+    if !shared.draining.swap(true, Ordering::AcqRel) {
+        info!(node = %shared.name, "draining");
+    }
+    // A node that is being brought back says so by itself.
+    let _ = shared.membership.send(membership::Message::Announce(Announced::Draining));
+    settled(shared, deadline).await;
+    let mut sole = keys_only_here(shared).await;
+    while !sole.is_empty() && Instant::now() < deadline && somebody_may_take_them(shared) {
+        tokio::time::sleep(LOOK_INTERVAL).await;
+        sole.retain(|key| is_only_here(shared, key));
+        if sole.is_empty() {
+            // What was being fetched meanwhile is not among them.
+            sole = keys_only_here(shared).await;
+        }
+    }
+    let left = sole.is_empty() || force;
+    if left {
+        leave(shared).await;
+    }
+    if !sole.is_empty() {
+        warn!(keys = sole.len(), first = %sole[0], left, "no other live node has these");
+    }
+    let remaining = sole.len() as u64;
+    sole.truncate(NAMED_MAX);
+    Drained { node: shared.name.clone(), left, remaining, keys: sole }
+}
+
+/// Says goodbye, and returns when others had a chance to hear it.
+pub(super) async fn leave(shared: &Arc<Shared>) {
+    let goodbye = shared.membership.ask(membership::Message::Leave);
+    let _ = tokio::time::timeout(GOODBYE, goodbye).await;
+}
+
+/// Waits until this node is seen to drain and the members have settled: by then it knows of others who drain as well.
+async fn settled(shared: &Arc<Shared>, deadline: Instant) {
+    let is_draining = shared.view.wait_for(|view| {
+        view.member(&shared.name).is_some_and(|me| matches!(me.state, MemberState::Draining | MemberState::Left))
+    });
+    let settled = async {
+        is_draining.await;
+        while shared.uptime() < shared.settled_at() {
+            tokio::time::sleep(shared.config.profile.gossip_interval).await;
+        }
+    };
+    let _ = tokio::time::timeout_at(deadline, settled).await;
+}
+
+fn somebody_may_take_them(shared: &Shared) -> bool {
+    let view = shared.view.load();
+    view.ring().nodes().iter().any(|name| *name != shared.name && view.is_alive(name))
+}
+
+async fn keys_only_here(shared: &Arc<Shared>) -> Vec<Key> {
+    let mut sole = Vec::new();
+    let mut after = None;
+    loop {
+        let ask = |reply| registry::Message::Keys { after, prefix: String::new(), limit: PAGE_KEYS, reply };
+        let Ok(page) = shared.registry.ask(ask).await else { return sole };
+        sole.extend(page.iter().filter(|key| is_only_here(shared, key)).cloned());
+        match page.last() {
+            Some(last) if page.len() == PAGE_KEYS => after = Some(last.clone()),
+            _ => return sole,
+        }
+    }
+}
+
+/// Whether this node has `key`, or will in a moment, and nobody has it who stays.
+fn is_only_here(shared: &Shared, key: &Key) -> bool {
+    let view = shared.view.load();
+    let stays = |name: &NodeName| {
+        *name != shared.name
+            && view
+                .member(name)
+                .is_some_and(|member| matches!(member.state, MemberState::Joining | MemberState::Serving))
+    };
+    let claims = shared.holders(key);
+    let here = claims
+        .iter()
+        .any(|(name, state)| *name == shared.name && matches!(state, HolderState::Ready | HolderState::Fetching));
+    here && !claims.iter().any(|(name, state)| *state == HolderState::Ready && stays(name))
+}
