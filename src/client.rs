@@ -93,6 +93,9 @@ pub struct Status {
     pub converged: bool,
     /// Connections to other members.
     pub connections: usize,
+    /// What keeps the node from taking part fully, if anything does; it serves what it knows of all the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 /// A member, and how many keys it has ready.
@@ -144,8 +147,11 @@ impl Client {
     /// # Errors
     /// See [`StartError`].
     pub async fn join(name: NodeName, credentials: Credentials, config: NodeConfig) -> Result<Self, StartError> {
-        let node = Node::builder(name).credentials(credentials).config(config).start().await?;
-        Ok(Self { shared: node.client().shared, observer: Some(Arc::new(node)) })
+        Node::builder(name).credentials(credentials).config(config).join().await
+    }
+
+    pub(crate) fn of_observer(node: Node) -> Self {
+        Self { shared: node.client().shared, observer: Some(Arc::new(node)) }
     }
 
     /// Leaves the cluster, if this client joined on its own and is its last clone.
@@ -224,14 +230,17 @@ impl Client {
         let summary = self.shared.registry.ask(registry::Message::Summarize).await.unwrap_or_default();
         let balance = self.shared.balancer.ask(balancer::Message::Summarize).await.unwrap_or_default();
         let scanned = self.shared.scanned.load(std::sync::atomic::Ordering::Acquire);
+        let trouble = self.shared.trouble();
+        let known = summary.caught_up && summary.published && trouble.is_none();
         Status {
             node: self.shared.name.clone(),
             members: self.shared.view.load().alive().count(),
             keys: self.shared.index.len(),
             under_replicated: balance.under_replicated,
             fetching: summary.fetching,
-            converged: summary.caught_up && scanned && balance.idle && summary.fetching == 0,
+            converged: known && scanned && balance.idle && summary.fetching == 0,
             connections: self.shared.net.connections(),
+            trouble,
         }
     }
 

@@ -3,6 +3,8 @@ mod balancer;
 mod catalog;
 mod client;
 pub mod config;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 pub mod gateway;
 pub mod key;
 mod membership;

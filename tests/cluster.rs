@@ -1,11 +1,11 @@
 //! Nodes in one process, on real sockets: cold keys, failover, healing, recovery of actors, observers.
 
-mod common;
+pub(crate) mod common;
 
 use std::{sync::Arc, time::Duration};
 
 use common::{Cluster, DEADLINE, eventually, fetch, key, name, quick};
-use datad_gossip::{ActorKind, Client, MemberState, Node, RouteError, StartError};
+use datad_gossip::{ActorKind, MemberState, RouteError, StartError};
 use http::StatusCode;
 
 #[tokio::test]
@@ -173,9 +173,7 @@ async fn a_holder_that_turns_out_not_to_have_the_key_corrects_itself() {
 async fn an_observer_looks_up_and_routes_but_never_owns() {
     let cluster = Cluster::start(2).await;
     cluster.upstream.put("k", "v");
-    let mut config = quick();
-    config.seeds = cluster.seeds();
-    let observer = Client::join(name("watcher"), cluster.credentials(), config).await.unwrap();
+    let observer = cluster.builder("watcher").join().await.unwrap();
     assert_eq!(fetch(&observer, "k").await.unwrap(), (StatusCode::OK, "v".to_owned()));
     eventually("both nodes have it", || async { observer.nodes_for_key(&key("k")).len() == 2 }).await;
     assert!(!observer.view().ring().nodes().contains(&name("watcher")));
@@ -187,9 +185,7 @@ async fn an_observer_looks_up_and_routes_but_never_owns() {
 #[tokio::test]
 async fn a_second_node_of_a_live_name_does_not_start() {
     let cluster = Cluster::start(2).await;
-    let mut config = quick();
-    config.seeds = vec![cluster.members["n1"].node.address().to_string()];
-    let second = Node::builder(name("n2")).credentials(cluster.credentials()).config(config);
+    let second = cluster.builder("n2");
     let error = second.provider(Arc::new(cluster.upstream.memory())).start().await.unwrap_err();
     assert!(matches!(error, StartError::NameInUse(_)), "{error}");
 }

@@ -154,12 +154,17 @@ impl Catalog {
         self.floor = self.floor.max(floor);
     }
 
-    /// Drops the tombstones below `floor`. Only while all members are there and agree.
+    /// Drops the tombstones below `floor`, and the pins that they undo, which would count again without them. Only while
+    /// all members are there and agree.
     pub(crate) fn collect(&mut self, floor: Time) -> Vec<Key> {
         self.raise_floor(floor);
+        let counts =
+            |record: &Record, entry: &Entry| matches!(record.intent, Intent::Pin { .. }) && entry.pinned().is_some();
         let over: Vec<Record> = self
-            .records()
-            .filter(|record| record.stamp.time < self.floor && !matches!(record.intent, Intent::Pin { .. }))
+            .entries
+            .iter()
+            .flat_map(|(key, entry)| entry.records(key).filter(move |record| !counts(record, entry)))
+            .filter(|record| record.stamp.time < self.floor)
             .collect();
         over.iter().for_each(|record| self.drop_record(record));
         over.into_iter().map(|record| record.key).collect()

@@ -3,16 +3,22 @@
 //! | file | concern |
 //! | --- | --- |
 //! | `settings`, `provider` | options of a node, from flags, variables and a file |
+//! | `etcd` | which etcd a node uses, if any |
 //! | `serve` | one node in this process |
 //! | `dev`, `child`, `hints` | a local cluster, one process per node |
 //! | `query`, `api`, `table` | asking a running node, and showing what it said |
+//! | `migrate` | from etcd to gossip |
 //! | `log`, `signals`, `output` | the process's surroundings |
 
 mod api;
 mod child;
 mod dev;
+#[cfg(feature = "etcd")]
+mod etcd;
 mod hints;
 mod log;
+#[cfg(feature = "etcd")]
+mod migrate;
 mod output;
 mod provider;
 mod query;
@@ -78,6 +84,9 @@ enum Command {
     Pins(query::Ask),
     /// Takes a node out of service: it hands over what only it holds, and leaves
     Drain(query::Drain),
+    /// Has the cluster fetch the keys that an etcd knows, after its nodes were moved from there
+    #[cfg(feature = "etcd")]
+    Migrate(migrate::Migrate),
 }
 
 /// Why a command did not do what it was asked for.
@@ -135,6 +144,8 @@ fn run(log: log::LogOptions, command: Command) -> Result<(), Failure> {
             Command::Forget(forget) => query::forget(&forget).await,
             Command::Pins(ask) => query::pins(&ask).await,
             Command::Drain(drain) => query::drain(&drain).await,
+            #[cfg(feature = "etcd")]
+            Command::Migrate(migrate) => migrate::run(&migrate).await,
         }
     });
     runtime.shutdown_timeout(LAST_WORK);

@@ -142,6 +142,7 @@ struct StatusDocument {
     under_replicated: u64,
     fetching: u64,
     converged: bool,
+    trouble: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -217,7 +218,7 @@ fn print<T: DeserializeOwned>(document: Value, json: bool, shown: impl Fn(&T) ->
 pub(super) async fn status(ask: &Ask) -> Result<(), Failure> {
     let document = ask.endpoint.get("status", &[]).await?;
     print(document, ask.json, |status: &StatusDocument| {
-        let pairs = [
+        let mut pairs = vec![
             ("node", status.node.clone()),
             ("members", status.members.to_string()),
             ("keys", status.keys.to_string()),
@@ -225,6 +226,7 @@ pub(super) async fn status(ask: &Ask) -> Result<(), Failure> {
             ("fetching", status.fetching.to_string()),
             ("converged", yes_no(status.converged)),
         ];
+        pairs.extend(status.trouble.clone().map(|trouble| ("trouble", trouble)));
         Table::of_pairs(pairs).text()
     })
 }
@@ -249,31 +251,41 @@ pub(super) async fn members(ask: &Ask) -> Result<(), Failure> {
 
 pub(super) async fn keys(keys: &Keys) -> Result<(), Failure> {
     let mut all: Vec<Value> = Vec::new();
-    let mut after: Option<String> = None;
-    loop {
-        let limit = PAGE.to_string();
-        let mut query = vec![("prefix", keys.prefix.as_str()), ("limit", &limit)];
-        query.extend(after.as_deref().map(|after| ("after", after)));
-        let page: Vec<Value> = match keys.ask.endpoint.get("keys", &query).await? {
-            Value::Array(page) => page,
-            _ => return Err(anyhow!("the node answered with something that is no list").into()),
-        };
-        let names = || page.iter().filter_map(Value::as_str);
-        after = names().next_back().map(str::to_owned);
-        let full = page.len() == PAGE && after.is_some();
+    each_page(&keys.ask.endpoint, &keys.prefix, |page| {
         if keys.ask.json {
-            all.extend(page);
+            all.extend(page.into_iter().map(Value::String));
         } else if !page.is_empty() {
-            output::line(&names().collect::<Vec<_>>().join("\n"))?;
+            output::line(&page.join("\n"))?;
         }
-        if !full {
-            break;
-        }
-    }
+        Ok(())
+    })
+    .await?;
     if keys.ask.json {
         output::line(&Value::Array(all).to_string())?;
     }
     Ok(())
+}
+
+/// Hands over all known keys that begin with `prefix`, page by page.
+pub(super) async fn each_page(
+    endpoint: &Endpoint,
+    prefix: &str,
+    mut take: impl FnMut(Vec<String>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let limit = PAGE.to_string();
+    let mut after: Option<String> = None;
+    loop {
+        let mut query = vec![("prefix", prefix), ("limit", &limit)];
+        query.extend(after.as_deref().map(|after| ("after", after)));
+        let page: Vec<String> = serde_json::from_value(endpoint.get("keys", &query).await?)
+            .context("the node answered with something that is no list of keys")?;
+        after = page.last().cloned();
+        let full = page.len() == PAGE;
+        take(page)?;
+        if !full {
+            return Ok(());
+        }
+    }
 }
 
 pub(super) async fn locate(locate: &Locate) -> Result<(), Failure> {

@@ -61,6 +61,8 @@ SIGTERM ends it in order; a second one at once.";
 struct Plan {
     name: NodeName,
     config: NodeConfig,
+    #[cfg(feature = "etcd")]
+    etcd: Option<datad_gossip::etcd::EtcdConfig>,
     credentials: Credentials,
     origin: Origin,
     allow: Vec<String>,
@@ -93,6 +95,8 @@ impl ServeOptions {
         Ok(Plan {
             name: settings.node_name()?,
             config: settings.node_config()?,
+            #[cfg(feature = "etcd")]
+            etcd: settings.etcd.config()?,
             origin: settings.origin()?,
             credentials: settings.credentials()?,
             allow: settings.provider.allow.clone().unwrap_or_default(),
@@ -167,7 +171,13 @@ async fn launch(plan: &Plan, http: SocketAddr) -> anyhow::Result<Node> {
         (plan.origin.clone(), plan.allow.clone(), plan.data.clone(), plan.except.clone());
     except.push(data.clone());
     let provider = tokio::task::spawn_blocking(move || provider::open(origin, allow, &data, except)).await??;
-    let node = Node::builder(plan.name.clone())
+    let builder = Node::builder(plan.name.clone());
+    #[cfg(feature = "etcd")]
+    let builder = match &plan.etcd {
+        Some(etcd) => builder.etcd(etcd.clone()),
+        None => builder,
+    };
+    let node = builder
         .config(plan.config.clone())
         .credentials(plan.credentials.clone())
         .provider(provider)

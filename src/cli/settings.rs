@@ -70,6 +70,11 @@ pub(crate) struct Settings {
     #[arg(long, env = "DATAD_TLS_CA", value_name = "A", help_heading = "Membership (a key, or all of --tls-*)")]
     pub(crate) tls_ca: Option<PathBuf>,
 
+    #[cfg(feature = "etcd")]
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub(crate) etcd: super::etcd::EtcdOptions,
+
     #[command(flatten)]
     #[serde(flatten)]
     pub(crate) provider: ProviderOptions,
@@ -272,7 +277,10 @@ impl Settings {
 
     /// Files that must never be served, should they lie among the data.
     pub(crate) fn secrets(&self) -> impl Iterator<Item = &PathBuf> {
-        [&self.cluster_key_file, &self.tls_key, &self.admin_token_file].into_iter().flatten()
+        let secrets = [&self.cluster_key_file, &self.tls_key, &self.admin_token_file].into_iter().flatten();
+        #[cfg(feature = "etcd")]
+        let secrets = secrets.chain(self.etcd.secrets());
+        secrets
     }
 }
 

@@ -12,7 +12,7 @@ impl Table {
     }
 
     /// A table of names and values, without a head.
-    pub(crate) fn of_pairs<const N: usize>(pairs: [(&str, String); N]) -> Self {
+    pub(crate) fn of_pairs<'a>(pairs: impl IntoIterator<Item = (&'a str, String)>) -> Self {
         let row = |(name, value): (&str, String)| vec![name.to_owned(), visible(&value)];
         Self { rows: pairs.into_iter().map(row).collect() }
     }

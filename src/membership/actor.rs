@@ -312,7 +312,7 @@ fn observation(id: &ChitchatId, state: &NodeState, alive: bool) -> Option<Observ
     })
 }
 
-fn log_changes(old: &View, new: &View) {
+pub(crate) fn log_changes(old: &View, new: &View) {
     for member in new.members() {
         let before = old.member(&member.name);
         if before.map(|before| (before.state, before.incarnation)) != Some((member.state, member.incarnation)) {

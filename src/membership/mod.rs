@@ -15,6 +15,11 @@ mod roster;
 mod view;
 
 pub use self::view::{Member, MemberState, View};
+#[cfg(feature = "etcd")]
+pub(crate) use self::{
+    actor::log_changes,
+    roster::{Observation, Roster},
+};
 pub(crate) use self::{
     gossip::{Gossip, gossip_channel},
     roster::{Announced, Facts, LedgerMark, Role},

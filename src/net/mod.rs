@@ -225,6 +225,12 @@ impl Net {
         self.refused.subscribe()
     }
 
+    /// Takes note that this node is not wanted, where that was learned on another way than by a call.
+    #[cfg(feature = "etcd")]
+    pub(crate) fn refuse(&self, refusal: HelloRefusal) {
+        self.refused.send_replace(Some(refusal));
+    }
+
     /// Connections that are up.
     pub(crate) fn connections(&self) -> usize {
         let slots = self.slots.lock().expect("no panic under this lock");

@@ -7,12 +7,13 @@ use tokio::{sync::watch, time::Instant};
 use tracing::{info, warn};
 
 use super::{
-    Node, Shared,
+    Coordination, Node, Shared,
     inbound::Answers,
     incarnation,
     supervisor::{self, Supervisor},
 };
 use crate::{
+    client::Client,
     config::{ConfigError, NodeConfig},
     key::NodeName,
     membership::MemberState,
@@ -55,6 +56,10 @@ pub enum StartError {
     /// A live node has this name. Choose another, or stop that one.
     #[error("{0}")]
     NameInUse(String),
+    /// Etcd cannot be used.
+    #[cfg(feature = "etcd")]
+    #[error(transparent)]
+    Etcd(#[from] crate::etcd::EtcdError),
     /// An actor did not start.
     #[error("an actor did not start: {0}")]
     Actor(String),
@@ -64,6 +69,7 @@ pub enum StartError {
 pub struct NodeBuilder {
     name: NodeName,
     config: NodeConfig,
+    coordination: Coordination,
     credentials: Option<Credentials>,
     provider: Option<Arc<dyn Provider>>,
     world: Option<Arc<dyn World>>,
@@ -76,6 +82,7 @@ impl NodeBuilder {
         Self {
             name,
             config: NodeConfig::default(),
+            coordination: Coordination::default(),
             credentials: None,
             provider: None,
             world: None,
@@ -88,6 +95,14 @@ impl NodeBuilder {
     #[must_use]
     pub fn config(mut self, config: NodeConfig) -> Self {
         self.config = config;
+        self
+    }
+
+    /// Coordinates the cluster through this etcd instead of gossip; the same for all its nodes. Seeds are not needed then.
+    #[cfg(feature = "etcd")]
+    #[must_use]
+    pub fn etcd(mut self, etcd: crate::etcd::EtcdConfig) -> Self {
+        self.coordination = Coordination::Etcd(etcd);
         self
     }
 
@@ -138,6 +153,15 @@ impl NodeBuilder {
         Ok(node)
     }
 
+    /// Starts an observer, whatever provider was given: as [`Client::join`], with all that can be set here.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub async fn join(mut self) -> Result<Client, StartError> {
+        self.provider = None;
+        Ok(Client::of_observer(self.start().await?))
+    }
+
     /// As [`NodeBuilder::start`], but returns as soon as the node runs, while it may still be joining. For those who
     /// show how far it is; wait for [`Node::serving`] before relying on its answers.
     ///
@@ -145,6 +169,7 @@ impl NodeBuilder {
     /// See [`StartError`].
     pub async fn launch(self) -> Result<Node, StartError> {
         self.config.check()?;
+        self.coordination.check().await?;
         let credentials = self.credentials.ok_or(StartError::NoCredentials)?;
         let identity = Identity::new(&self.name, &credentials)?;
         let world = self.world.unwrap_or_else(|| match self.folder {
@@ -160,7 +185,7 @@ impl NodeBuilder {
         warn_of_unreachable(&net, &self.config);
         info!(node = %self.name, address = %net.advertise(), incarnation, "starting");
 
-        let shared = Shared::new(self.name, self.config, world, self.provider, net);
+        let shared = Shared::new(self.name, self.config, self.coordination, world, self.provider, net);
         let answers: Arc<dyn Inbound> = Arc::new(Answers(shared.clone()));
         shared.net.serve(&answers);
         let (ended_tx, ended) = watch::channel(None);

@@ -4,7 +4,7 @@
 //! mailbox for each of its actors; the supervisor fills it when the actor starts and empties it when the actor fails.
 
 use arc_swap::ArcSwapOption;
-use ractor::{ActorRef, Message};
+use ractor::{ActorRef, DerivedActorRef, Message};
 use tokio::sync::oneshot;
 
 /// The actor is not there: it failed and is being replaced, or the node stops. A retry may help in the former case.
@@ -12,9 +12,9 @@ use tokio::sync::oneshot;
 #[error("this node is stopping or recovering")]
 pub(crate) struct Gone;
 
-/// Sends to whoever is the actor now.
+/// Sends to whoever is the actor now: any actor that understands these messages, among others of its own perhaps.
 #[derive(Debug)]
-pub(crate) struct Mailbox<M: Message>(ArcSwapOption<ActorRef<M>>);
+pub(crate) struct Mailbox<M: Message>(ArcSwapOption<DerivedActorRef<M>>);
 
 impl<M: Message> Default for Mailbox<M> {
     fn default() -> Self {
@@ -23,8 +23,11 @@ impl<M: Message> Default for Mailbox<M> {
 }
 
 impl<M: Message> Mailbox<M> {
-    pub(crate) fn fill(&self, actor: ActorRef<M>) {
-        self.0.store(Some(actor.into()));
+    pub(crate) fn fill<A: Message + From<M>>(&self, actor: &ActorRef<A>)
+    where
+        M: TryFrom<A>,
+    {
+        self.0.store(Some(actor.get_derived().into()));
     }
 
     pub(crate) fn empty(&self) {

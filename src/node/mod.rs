@@ -5,6 +5,7 @@
 //! dead. Either way no task of it is left.
 
 mod builder;
+mod coordination;
 mod drain;
 mod inbound;
 mod incarnation;
@@ -23,7 +24,7 @@ pub use self::{
     drain::Drained,
     supervisor::{ActorKind, StopReason},
 };
-pub(crate) use self::{drain::drain, inbound::refresh, shared::Shared};
+pub(crate) use self::{coordination::Coordination, drain::drain, inbound::refresh, shared::Shared};
 use crate::{client::Client, key::NodeName, net::Inbound};
 
 /// How long a stopping node waits for requests that it is answering, and for its connections.

@@ -2,9 +2,10 @@
 //! of its actors, and the means to spawn tasks that end when it does.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64},
     },
     time::Duration,
@@ -17,7 +18,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::mailbox::Mailbox;
+use super::{ActorKind, Coordination, mailbox::Mailbox};
 use crate::{
     balancer::actor as balancer,
     catalog::{Intents, actor as catalog},
@@ -41,6 +42,7 @@ const PEER_INTENTS_MAX: usize = 256;
 pub(crate) struct Shared {
     pub(crate) name: NodeName,
     pub(crate) config: NodeConfig,
+    pub(crate) coordination: Coordination,
     pub(crate) world: Arc<dyn World>,
     /// Absent on an observer.
     pub(crate) provider: Option<Arc<dyn Provider>>,
@@ -66,6 +68,8 @@ pub(crate) struct Shared {
     pub(crate) draining: AtomicBool,
     /// Incarnation and version of the own ledger, for the feeds.
     pub(crate) ledger_version: watch::Sender<(u64, u64)>,
+    /// What keeps an actor from its work for longer than a restart would mend, in words.
+    troubles: Mutex<BTreeMap<ActorKind, String>>,
     /// Held from the arrival of a peer's request to the end of the body of its answer.
     pub(crate) peer_requests: Arc<Semaphore>,
     /// Intents that peers want written down at once.
@@ -79,12 +83,13 @@ impl Shared {
     pub(crate) fn new(
         name: NodeName,
         config: NodeConfig,
+        coordination: Coordination,
         world: Arc<dyn World>,
         provider: Option<Arc<dyn Provider>>,
         net: Arc<Net>,
     ) -> Arc<Self> {
         let ring = Arc::new(crate::placement::Ring::build([], crate::placement::RingOptions::default()));
-        let view = View::new(name.clone(), std::collections::BTreeMap::new(), ring, Duration::ZERO);
+        let view = View::new(name.clone(), BTreeMap::new(), ring, Duration::ZERO);
         Arc::new(Self {
             index: IndexWriter::new(KeyHasher::seeded(world.seed())).index(),
             intents: Intents::new(&config, KeyHasher::seeded(world.seed())),
@@ -94,6 +99,7 @@ impl Shared {
             retry_budget: RetryBudget::default(),
             name,
             config,
+            coordination,
             world,
             provider,
             net,
@@ -107,6 +113,7 @@ impl Shared {
             scanned: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             ledger_version: registry::version_channel(),
+            troubles: Mutex::default(),
             peer_requests: Arc::new(Semaphore::new(PEER_REQUESTS_MAX)),
             peer_intents: Semaphore::new(PEER_INTENTS_MAX),
             stop: CancellationToken::new(),
@@ -118,6 +125,24 @@ impl Shared {
     /// Monotonic time since the node was made.
     pub(crate) fn uptime(&self) -> Duration {
         self.origin.elapsed()
+    }
+
+    /// What keeps this node from taking part fully, in words.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        let troubles = self.troubles.lock().expect("no panic under this lock");
+        // One cause often stops several.
+        let distinct: std::collections::BTreeSet<&str> = troubles.values().map(String::as_str).collect();
+        (!distinct.is_empty()).then(|| distinct.into_iter().collect::<Vec<_>>().join("; "))
+    }
+
+    /// Says what keeps this actor from its work, or that nothing does any more. Whether that is news.
+    #[cfg(feature = "etcd")]
+    pub(crate) fn set_trouble(&self, actor: ActorKind, trouble: Option<String>) -> bool {
+        let mut troubles = self.troubles.lock().expect("no panic under this lock");
+        match trouble {
+            Some(trouble) => troubles.insert(actor, trouble.clone()) != Some(trouble),
+            None => troubles.remove(&actor).is_some(),
+        }
     }
 
     /// Spawns a task that ends when the node does.

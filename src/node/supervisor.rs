@@ -20,16 +20,11 @@ use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SpawnErr, 
 use tokio::{sync::watch, time::Instant};
 use tracing::{error, info};
 
-use super::{Shared, incarnation};
+use super::{Shared, coordination, incarnation};
 use crate::{
     balancer::actor::Balancer,
     catalog::actor::CatalogKeeper,
-    membership::{
-        Announced, Facts, LedgerMark, Role,
-        actor::{self as membership, Membership, SharedMark},
-        gossip_channel,
-    },
-    registry::actor::{self as registry, Registry},
+    membership::{Announced, Facts, LedgerMark, Role, actor::SharedMark},
     router::actor::Router,
     updater::actor::Updater,
 };
@@ -176,51 +171,43 @@ impl State {
         // First: what is to be forgotten must be known before the registry finds it on disk.
         self.start_catalog(myself).await?;
         let mark = Arc::new(SharedMark::default());
-        let (gossip, inbox) = gossip_channel();
-        self.shared.gossip.store(Some(Arc::new(gossip)));
-        let shared = self.shared.clone();
-        let arguments =
-            registry::Arguments { shared: shared.clone(), incarnation: self.incarnation, mark: mark.clone() };
-        let (actor, _) = Actor::spawn_linked(None, Registry, arguments, myself.get_cell()).await?;
-        self.adopt(ActorKind::Registry, actor.get_cell());
-        shared.registry.fill(actor);
+        let (shared, incarnation) = (self.shared.clone(), self.incarnation);
+        let registry = coordination::start_registry(&shared, incarnation, mark.clone(), myself.get_cell()).await?;
+        self.adopt(ActorKind::Registry, registry);
         self.start_updater(myself).await?;
         self.start_balancer(myself).await?;
         self.start_router(myself).await?;
-        let facts = self.facts();
-        let arguments =
-            membership::Arguments { shared: shared.clone(), incarnation: self.incarnation, facts, inbox, mark };
-        let (actor, _) = Actor::spawn_linked(None, Membership, arguments, myself.get_cell()).await?;
-        self.adopt(ActorKind::Membership, actor.get_cell());
-        shared.membership.fill(actor);
+        let membership =
+            coordination::start_membership(&shared, incarnation, self.facts(), mark, myself.get_cell()).await?;
+        self.adopt(ActorKind::Membership, membership);
         Ok(())
     }
 
     async fn start_updater(&mut self, myself: &ActorRef<()>) -> Result<(), SpawnErr> {
         let (actor, _) = Actor::spawn_linked(None, Updater, self.shared.clone(), myself.get_cell()).await?;
         self.adopt(ActorKind::Updater, actor.get_cell());
-        self.shared.updater.fill(actor);
+        self.shared.updater.fill(&actor);
         Ok(())
     }
 
     async fn start_catalog(&mut self, myself: &ActorRef<()>) -> Result<(), SpawnErr> {
         let (actor, _) = Actor::spawn_linked(None, CatalogKeeper, self.shared.clone(), myself.get_cell()).await?;
         self.adopt(ActorKind::Catalog, actor.get_cell());
-        self.shared.catalog.fill(actor);
+        self.shared.catalog.fill(&actor);
         Ok(())
     }
 
     async fn start_balancer(&mut self, myself: &ActorRef<()>) -> Result<(), SpawnErr> {
         let (actor, _) = Actor::spawn_linked(None, Balancer, self.shared.clone(), myself.get_cell()).await?;
         self.adopt(ActorKind::Balancer, actor.get_cell());
-        self.shared.balancer.fill(actor);
+        self.shared.balancer.fill(&actor);
         Ok(())
     }
 
     async fn start_router(&mut self, myself: &ActorRef<()>) -> Result<(), SpawnErr> {
         let (actor, _) = Actor::spawn_linked(None, Router, self.shared.clone(), myself.get_cell()).await?;
         self.adopt(ActorKind::Router, actor.get_cell());
-        self.shared.router.fill(actor);
+        self.shared.router.fill(&actor);
         Ok(())
     }
 

@@ -17,7 +17,7 @@ use std::{
 };
 
 use futures::{FutureExt, StreamExt, stream::BoxStream};
-use ractor::{Actor, ActorProcessingErr, ActorRef};
+use ractor::{Actor, ActorProcessingErr, ActorRef, DerivedActorRef};
 use rand::{rngs::StdRng, seq::IndexedRandom};
 use tokio::sync::{oneshot, watch};
 use tokio_util::task::AbortOnDropHandle;
@@ -57,9 +57,9 @@ const PULL_TIMEOUT: Duration = Duration::from_secs(5);
 const ALONE_ROUNDS: u32 = 15;
 
 pub(crate) enum Message {
-    /// Say this of a key.
-    Claim { key: Key, state: ClaimState, reply: Option<oneshot::Sender<()>> },
-    /// Say of a key that it is not here.
+    /// Say this of a key. The reply says whether `Fetching`, which is an intent, may go ahead.
+    Claim { key: Key, state: ClaimState, reply: Option<oneshot::Sender<Result<(), NotRecorded>>> },
+    /// Say of a key that it is not here. The reply is dropped if that cannot be said now.
     Release { key: Key, reply: Option<oneshot::Sender<()>> },
     /// No update runs: withdraw claims that say so.
     WithdrawFetching,
@@ -87,6 +87,11 @@ pub(crate) enum Message {
     Panic,
 }
 
+/// What a node is about to do cannot be made known to the others, so it is not done. A later retry may help.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct NotRecorded(pub(crate) String);
+
 /// Counts over all ledgers.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Summary {
@@ -96,6 +101,8 @@ pub(crate) struct Summary {
     pub(crate) fetching: usize,
     /// Whether every ledger of a live member is known up to its gossiped mark.
     pub(crate) caught_up: bool,
+    /// Whether all that this node says is where the others look for it.
+    pub(crate) published: bool,
 }
 
 pub(crate) struct Arguments {
@@ -135,10 +142,9 @@ impl Actor for Registry {
     async fn pre_start(&self, myself: ActorRef<Message>, args: Arguments) -> Result<State, ActorProcessingErr> {
         let Arguments { shared, incarnation, mark } = args;
         shared.scanned.store(shared.provider.is_none(), Ordering::Release);
-        let scan = shared
-            .provider
-            .clone()
-            .map(|provider| AbortOnDropHandle::new(shared.tasks.spawn(scan(shared.clone(), provider, myself))));
+        let scan = shared.provider.clone().map(|provider| {
+            AbortOnDropHandle::new(shared.tasks.spawn(scan(shared.clone(), provider, myself.get_derived())))
+        });
         let mut state = State {
             writer: LedgerWriter::new(Incarnation(incarnation), LedgerOptions::default()),
             index: IndexWriter::take_over(&shared.index),
@@ -189,14 +195,14 @@ impl Actor for Registry {
 }
 
 impl State {
-    fn claim(&mut self, key: &Key, claim: ClaimState, reply: Option<oneshot::Sender<()>>) {
+    fn claim(&mut self, key: &Key, claim: ClaimState, reply: Option<oneshot::Sender<Result<(), NotRecorded>>>) {
         let key = self.index.interned(key.clone());
         let tag = claim.tag();
         if self.writer.set(&key, claim).is_some() {
             self.changed_own(&key, Some(tag));
         }
         if let Some(reply) = reply {
-            let _ = reply.send(());
+            let _ = reply.send(Ok(()));
         }
     }
 
@@ -437,12 +443,12 @@ impl State {
                 fetching += replica.count(HolderState::Fetching);
             }
         }
-        Summary { ready, fetching, caught_up: self.is_caught_up() }
+        Summary { ready, fetching, caught_up: self.is_caught_up(), published: true }
     }
 }
 
 /// Walks over the local data once and registers it.
-async fn scan(shared: Arc<Shared>, provider: Arc<dyn Provider>, registry: ActorRef<Message>) {
+pub(crate) async fn scan(shared: Arc<Shared>, provider: Arc<dyn Provider>, registry: DerivedActorRef<Message>) {
     loop {
         let walk = std::panic::AssertUnwindSafe(walk(&*provider, &registry)).catch_unwind();
         match walk.await {
@@ -457,7 +463,7 @@ async fn scan(shared: Arc<Shared>, provider: Arc<dyn Provider>, registry: ActorR
 }
 
 /// Whether the walk got to its end; `false` if the registry is gone.
-async fn walk(provider: &dyn Provider, registry: &ActorRef<Message>) -> bool {
+async fn walk(provider: &dyn Provider, registry: &DerivedActorRef<Message>) -> bool {
     let batches = tokio_stream::StreamExt::chunks_timeout(provider.keys(), SCAN_BATCH_KEYS, SCAN_BATCH_WAIT);
     let mut batches = std::pin::pin!(batches);
     let mut total = 0;

@@ -27,8 +27,9 @@ pub(crate) async fn serve_local(
     request: Request<Body>,
 ) -> Result<Response<Body>, Refusal> {
     let Some(provider) = &shared.provider else { return Err(Refusal::NotHeld) };
-    // To be forgotten: on disk for a moment longer, but no more to be had.
-    if shared.intents.standing(key).pending {
+    // To be forgotten, as soon as what runs for the key lets it: clients may have it for that long, for otherwise they would
+    // get errors; but nobody makes another copy of it.
+    if matches!(purpose, Purpose::Export) && shared.intents.standing(key).pending {
         return Err(Refusal::NotHeld);
     }
     let answer = async {

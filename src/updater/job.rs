@@ -61,8 +61,8 @@ async fn ensure(
     if origin {
         let_others_finish(shared, key, |_| true).await;
     }
-    if claim(shared, key, ClaimState::Fetching).await.is_err() {
-        return stopping();
+    if let Err(error) = claim(shared, key, ClaimState::Fetching).await {
+        return Outcome::Failed(error);
     }
     tell_of_forget(shared, key).await;
     if origin && ready_peers(shared, key).is_empty() {
@@ -227,15 +227,13 @@ fn ready_peers(shared: &Arc<Shared>, key: &Key) -> Vec<NodeName> {
 async fn publish(shared: &Arc<Shared>, key: &Key) -> Outcome {
     match claim(shared, key, ClaimState::Ready).await {
         Ok(()) => Outcome::Held,
-        Err(_) => stopping(),
+        Err(error) => Outcome::Failed(error),
     }
 }
 
-async fn claim(shared: &Arc<Shared>, key: &Key, state: ClaimState) -> Result<(), crate::node::mailbox::Gone> {
+async fn claim(shared: &Arc<Shared>, key: &Key, state: ClaimState) -> Result<(), UpdateError> {
     let key = key.clone();
-    shared.registry.ask(|reply| registry::Message::Claim { key, state, reply: Some(reply) }).await
-}
-
-fn stopping() -> Outcome {
-    Outcome::Failed(UpdateError::Unavailable("this node is stopping or recovering".into()))
+    let asked = shared.registry.ask(|reply| registry::Message::Claim { key, state, reply: Some(reply) });
+    let recorded = asked.await.map_err(|gone| UpdateError::Unavailable(gone.to_string()))?;
+    recorded.map_err(|not_recorded| UpdateError::Unavailable(not_recorded.to_string()))
 }

@@ -1,7 +1,10 @@
-//! A cluster of real nodes in one process, on real sockets, with data in memory.
+//! A cluster of real nodes in one process, on real sockets, with data in memory. In the test program `etcd` it is
+//! coordinated by a private etcd; whatever is tested has to hold all the same.
 #![allow(dead_code, unreachable_pub, reason = "every test file uses its own part")]
 
 pub mod cut;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use datad_gossip::{
-    Client, ClusterKey, Credentials, HoldingState, Node,
+    Client, ClusterKey, Credentials, HoldingState, Node, NodeBuilder,
     config::{NodeConfig, Profile},
     key::{Key, NodeName},
     provider::{Body, UpdateError, empty},
@@ -109,7 +112,13 @@ pub struct Cluster {
     pub members: BTreeMap<String, Member>,
     pub config: NodeConfig,
     pub cuts: cut::Cuts,
+    #[cfg(feature = "etcd")]
+    pub etcd: Option<etcd::Etcd>,
 }
+
+/// Whether this is the test program whose clusters are coordinated by etcd.
+#[cfg(feature = "etcd")]
+pub const BY_ETCD: bool = matches!(env!("CARGO_CRATE_NAME").as_bytes(), b"etcd");
 
 impl Cluster {
     pub async fn start(count: usize) -> Self {
@@ -126,6 +135,8 @@ impl Cluster {
             members: BTreeMap::new(),
             config,
             cuts: cut::Cuts::default(),
+            #[cfg(feature = "etcd")]
+            etcd: if BY_ETCD { Some(etcd::Etcd::start(1).await) } else { None },
         };
         for number in 1..=count {
             let memory = cluster.upstream.memory();
@@ -143,20 +154,40 @@ impl Cluster {
         self.members.values().map(|member| member.node.address().to_string()).collect()
     }
 
+    /// A node of this cluster, not started and without a provider yet.
+    pub fn builder(&self, text: &str) -> NodeBuilder {
+        self.builder_with_clock(text, &cut::WallClock::default())
+    }
+
+    fn builder_with_clock(&self, text: &str, clock: &cut::WallClock) -> NodeBuilder {
+        let mut config = self.config.clone();
+        config.seeds = self.seeds();
+        let builder = Node::builder(name(text)).credentials(self.credentials()).config(config);
+        #[cfg(feature = "etcd")]
+        let builder = match &self.etcd {
+            Some(etcd) => builder.etcd(etcd_config(etcd)),
+            None => builder,
+        };
+        builder.world(Arc::new(cut::CutWorld::new(&self.cuts, clock)))
+    }
+
     pub async fn add(&mut self, text: &str, memory: Memory) {
         self.add_with_clock(text, memory, 0).await;
     }
 
     /// Adds a node whose wall clock is wrong by so many milliseconds.
     pub async fn add_with_clock(&mut self, text: &str, memory: Memory, off_by: i64) {
-        let mut config = self.config.clone();
-        config.seeds = self.seeds();
-        let builder = Node::builder(name(text)).credentials(self.credentials()).config(config);
         let clock = cut::WallClock::default();
         clock.set_off_by(off_by);
-        let builder = builder.world(Arc::new(cut::CutWorld::new(&self.cuts, &clock)));
+        let builder = self.builder_with_clock(text, &clock);
         let node = builder.provider(Arc::new(memory.clone())).start().await.unwrap();
         self.members.insert(text.to_owned(), Member { node, memory, clock });
+    }
+
+    /// The private etcd, in the test program that has one.
+    #[cfg(feature = "etcd")]
+    pub fn etcd(&mut self) -> &mut etcd::Etcd {
+        self.etcd.as_mut().expect("this test program has one")
     }
 
     /// Drops a node without a goodbye: to the others it is dead.
@@ -197,6 +228,14 @@ impl Cluster {
             .await;
         }
     }
+}
+
+/// Death is noticed as soon as etcd allows.
+#[cfg(feature = "etcd")]
+pub fn etcd_config(etcd: &etcd::Etcd) -> datad_gossip::etcd::EtcdConfig {
+    let mut config = datad_gossip::etcd::EtcdConfig::new(etcd.urls());
+    config.lease_ttl = Duration::from_secs(2);
+    config
 }
 
 /// Waits until `condition` holds.

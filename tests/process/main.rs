@@ -20,7 +20,7 @@ mod death;
 mod drain;
 mod files;
 mod git;
-mod harness;
+pub(crate) mod harness;
 mod input;
 mod intents;
 mod life;

@@ -1,5 +1,9 @@
 //! What the tests stand on: an upstream, nodes as child processes, a git client, an HTTP client, and waiting.
 
+#[cfg(feature = "etcd")]
+#[path = "../../common/etcd.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the tests of etcd itself use the rest")]
+pub(crate) mod etcd;
 mod git;
 mod http;
 mod load;
@@ -52,12 +56,19 @@ pub(crate) struct Cluster {
     config_file: PathBuf,
     provider: Vec<String>,
     dir: tempfile::TempDir,
+    #[cfg(feature = "etcd")]
+    etcd: Option<etcd::Etcd>,
 }
 
 impl Cluster {
     /// `count` nodes, `n1` and so on, that serve and see each other. `provider` are the command line's last arguments.
     pub(crate) async fn start(count: usize, config: &str, provider: &[&str]) -> Self {
         let mut cluster = Self::prepare(config, provider);
+        // In the test program of that name, all clusters are coordinated by a private etcd.
+        #[cfg(feature = "etcd")]
+        if matches!(env!("CARGO_CRATE_NAME").as_bytes(), b"etcd") {
+            cluster.etcd = Some(etcd::Etcd::start(1).await);
+        }
         for number in 1..=count {
             let node = cluster.node(&format!("n{number}"));
             cluster.nodes.push(node);
@@ -78,13 +89,36 @@ impl Cluster {
         write_key(&key_file);
         std::fs::write(&config_file, config).unwrap();
         let provider = provider.iter().map(|&arg| arg.to_owned()).collect();
-        Self { nodes: Vec::new(), key_file, config_file, provider, dir }
+        Self {
+            nodes: Vec::new(),
+            key_file,
+            config_file,
+            provider,
+            dir,
+            #[cfg(feature = "etcd")]
+            etcd: None,
+        }
     }
 
     /// A node that is not started and not part of the cluster yet, with the others as its seeds.
     pub(crate) fn node(&self, name: &str) -> Serve {
-        let seeds: Vec<u16> = self.nodes.iter().map(|node| node.port).collect();
-        Serve::new(name, self.dir.path(), &self.key_file, &self.config_file, &seeds, &self.provider)
+        Serve::new(name, self.dir.path(), &self.key_file, &self.config_file, &self.coordination(), &self.provider)
+    }
+
+    /// How a node finds the others: through etcd, or with the nodes so far as its seeds.
+    fn coordination(&self) -> Vec<String> {
+        #[cfg(feature = "etcd")]
+        if let Some(etcd) = &self.etcd {
+            return ["--etcd", &etcd.url(0), "--etcd-ttl", "2s"].map(str::to_owned).into();
+        }
+        self.nodes.iter().flat_map(|node| ["--seed".into(), format!("127.0.0.1:{}", node.port)]).collect()
+    }
+
+    /// The private etcd, in the test program that has one.
+    #[cfg(feature = "etcd")]
+    #[allow(dead_code, reason = "the other test program has none")]
+    pub(crate) fn etcd(&self) -> &etcd::Etcd {
+        self.etcd.as_ref().expect("this test program has one")
     }
 
     pub(crate) fn folder(&self) -> &Path {

@@ -40,7 +40,7 @@ impl Serve {
         dir: &Path,
         key_file: &Path,
         config_file: &Path,
-        seeds: &[u16],
+        coordination: &[String],
         provider: &[String],
     ) -> Self {
         let (udp, http, data) = (port(), port(), dir.join(name));
@@ -52,9 +52,7 @@ impl Serve {
         option("data", data.display().to_string());
         option("cluster-key-file", key_file.display().to_string());
         option("config", config_file.display().to_string());
-        for seed in seeds {
-            option("seed", format!("127.0.0.1:{seed}"));
-        }
+        args.extend_from_slice(coordination);
         args.extend_from_slice(provider);
         let file = |end: &str| dir.join(format!("{name}-{udp}.{end}"));
         Self { name: name.to_owned(), port: udp, http, data, args, out: file("out"), log: file("log"), child: None }
@@ -73,6 +71,21 @@ impl Serve {
     /// Gives it these nodes as further seeds.
     pub(crate) fn add_seeds(&mut self, ports: &[u16]) {
         self.args.extend(ports.iter().flat_map(|port| ["--seed".to_owned(), format!("127.0.0.1:{port}")]));
+    }
+
+    /// Leaves out an option and its value from the next start on.
+    #[cfg(feature = "etcd")]
+    #[allow(dead_code, reason = "for the test program of that name")]
+    pub(crate) fn without(&mut self, option: &str) {
+        let at = self.args.iter().position(|arg| arg == option).expect("it is among them");
+        self.args.drain(at..at + 2);
+    }
+
+    /// Adds an option and its value from the next start on.
+    #[cfg(feature = "etcd")]
+    #[allow(dead_code, reason = "for the test program of that name")]
+    pub(crate) fn with(&mut self, option: &str, value: &str) {
+        self.args.extend([option.to_owned(), value.to_owned()]);
     }
 
     fn replace(&mut self, option: &str, path: &Path) {

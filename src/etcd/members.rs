@@ -1,0 +1,428 @@
+//! The membership actor on etcd.
+//!
+//! Supervised by the node like the one on gossip, with its messages, and publishing views from the same roster. *In*:
+//! what its session sees below `nodes/`, ticks, announcements. *Out*: the published [`View`](crate::View). Invariants: a
+//! member is alive while its record stands, but becomes one only once this node has spoken to it, for writing to etcd
+//! proves nothing and a certificate does; this node shows itself in a state only once that state is recorded, so nobody
+//! relies on it before the others can know.
+//!
+//! ```text
+//!   session: connect -> lease -> name free? -> list nodes/, greet all -> put own record -> watch, renew, announce
+//!            any trouble: connect again, elsewhere; a lapsed lease: register anew, in the same process
+//! ```
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use tokio::{
+    sync::{oneshot, watch},
+    time::{Instant, MissedTickBehavior, interval},
+};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::{info, warn};
+
+use super::{
+    EtcdConfig, EtcdError, Layout, RETRY,
+    connection::{Connection, Entry},
+    layout::{MemberRecord, Place},
+    list,
+};
+use crate::{
+    catalog::actor as catalog,
+    key::NodeName,
+    membership::{Announced, Facts, Observation, Roster, actor as membership, log_changes},
+    net::wire::HelloRefusal,
+    node::{ActorKind, Shared},
+    registry::actor as registry,
+};
+
+/// Added to the time to live of a lease before a name that is still in use is taken to be somebody else's.
+const NAME_GRACE: Duration = Duration::from_secs(2);
+/// How long a member may take to answer a first greeting before the others are not kept waiting for it.
+const GREETING: Duration = Duration::from_secs(1);
+
+pub(crate) enum Message {
+    /// What every membership actor is told.
+    Membership(membership::Message),
+    /// Records, all of them if `listing`.
+    Seen { entries: Vec<Entry>, listing: bool, taken: oneshot::Sender<()> },
+    /// This start of this node was spoken to, or could not be.
+    Greeted { name: NodeName, incarnation: u64, answered: bool },
+    /// The own record says this now.
+    Recorded(Facts),
+    /// The own record is gone for good.
+    Unregistered,
+    /// The session broke.
+    Broken(EtcdError),
+}
+
+impl From<membership::Message> for Message {
+    fn from(message: membership::Message) -> Self {
+        Self::Membership(message)
+    }
+}
+
+impl TryFrom<Message> for membership::Message {
+    type Error = ();
+
+    fn try_from(message: Message) -> Result<Self, ()> {
+        if let Message::Membership(message) = message { Ok(message) } else { Err(()) }
+    }
+}
+
+pub(crate) struct Arguments {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) etcd: EtcdConfig,
+    pub(crate) incarnation: u64,
+    pub(crate) facts: Facts,
+}
+
+pub(crate) struct Membership;
+
+pub(crate) struct State {
+    shared: Arc<Shared>,
+    layout: Layout,
+    incarnation: u64,
+    roster: Roster,
+    /// The others whose records stand.
+    others: BTreeMap<NodeName, Observation>,
+    /// The starts of them that were spoken to, and those that are being.
+    greeted: BTreeSet<(NodeName, u64)>,
+    greeting: BTreeSet<(NodeName, u64)>,
+    /// Who waits for that.
+    waiting: Vec<oneshot::Sender<()>>,
+    /// What is to be announced.
+    facts: watch::Sender<Facts>,
+    /// What is.
+    recorded: Facts,
+    leaving: Option<oneshot::Sender<()>>,
+    _session: AbortOnDropHandle<()>,
+}
+
+impl Actor for Membership {
+    type Msg = Message;
+    type State = State;
+    type Arguments = Arguments;
+
+    async fn pre_start(&self, myself: ActorRef<Message>, args: Arguments) -> Result<State, ActorProcessingErr> {
+        let Arguments { shared, etcd, incarnation, facts } = args;
+        myself.send_interval(shared.config.profile.gossip_interval, || membership::Message::Tick.into());
+        let (announcements, announced) = watch::channel(facts.clone());
+        let layout = Layout::new(&etcd.prefix);
+        let session = Session {
+            shared: shared.clone(),
+            etcd,
+            layout: layout.clone(),
+            incarnation,
+            announced,
+            membership: myself,
+            lease: None,
+            taken_since: None,
+        };
+        let mut state = State {
+            roster: Roster::new(shared.name.clone(), shared.config.repair_delay),
+            layout,
+            incarnation,
+            others: BTreeMap::new(),
+            greeted: BTreeSet::new(),
+            greeting: BTreeSet::new(),
+            waiting: Vec::new(),
+            facts: announcements,
+            recorded: facts,
+            leaving: None,
+            _session: AbortOnDropHandle::new(shared.tasks.spawn(session.run())),
+            shared,
+        };
+        state.look();
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<Message>,
+        message: Message,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        use membership::Message::{Announce, Leave, Panic, SeedsResolved, Tick};
+        match message {
+            Message::Membership(Tick) => {
+                state.tell_catalog();
+                state.greet(&myself);
+                state.look();
+            }
+            Message::Membership(Announce(announced)) => state.announce(announced),
+            Message::Membership(Leave(reply)) => state.leave(reply),
+            Message::Membership(SeedsResolved(_)) => {}
+            Message::Membership(Panic) => panic!("membership was told to fail"),
+            Message::Seen { entries, listing, taken } => state.seen(&entries, listing, taken, &myself),
+            Message::Greeted { name, incarnation, answered } => state.was_greeted((name, incarnation), answered),
+            Message::Recorded(facts) => state.recorded(facts),
+            Message::Unregistered => drop(state.leaving.take().map(|reply| reply.send(()))),
+            Message::Broken(error) => state.broken(&error),
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn announce(&self, announced: Announced) {
+        self.facts.send_if_modified(|facts| {
+            // A node that drains or has left stays so until it is started again.
+            let news = announced > facts.state;
+            if news {
+                info!(state = ?announced, "announced");
+                facts.state = announced;
+            }
+            news
+        });
+    }
+
+    fn leave(&mut self, reply: oneshot::Sender<()>) {
+        self.leaving = Some(reply);
+        self.announce(Announced::Left);
+    }
+
+    fn recorded(&mut self, facts: Facts) {
+        self.shared.set_trouble(ActorKind::Membership, None);
+        self.recorded = facts;
+        self.look();
+    }
+
+    fn broken(&self, error: &EtcdError) {
+        if self.shared.set_trouble(ActorKind::Membership, Some(error.to_string())) {
+            warn!(%error, "not registered in etcd for now; what is known of the members stays");
+        }
+    }
+
+    fn seen(&mut self, entries: &[Entry], listing: bool, taken: oneshot::Sender<()>, myself: &ActorRef<Message>) {
+        if listing {
+            self.others.clear();
+        }
+        for entry in entries {
+            let Some(Place::Member(name)) = self.layout.place(&entry.name) else { continue };
+            if name == self.shared.name {
+                continue;
+            }
+            match entry.value.as_deref().and_then(MemberRecord::parse) {
+                Some(record) => self.others.insert(name.clone(), observation(name, record)),
+                None => self.others.remove(&name),
+            };
+            // One by one, so that a goodbye is seen although the record goes right after it.
+            self.look();
+        }
+        self.look();
+        self.greet(myself);
+        if listing && !self.greeting.is_empty() {
+            self.waiting.push(taken);
+        } else {
+            let _ = taken.send(());
+        }
+    }
+
+    /// Speaks to whoever claims to be a member and has not proved it yet.
+    fn greet(&mut self, myself: &ActorRef<Message>) {
+        for (name, other) in &self.others {
+            let start = (name.clone(), other.incarnation);
+            if self.greeted.contains(&start) || !self.greeting.insert(start) {
+                continue;
+            }
+            let (net, myself) = (self.shared.net.clone(), myself.clone());
+            let (name, incarnation, address) = (name.clone(), other.incarnation, other.address);
+            self.shared.spawn(async move {
+                let answer = tokio::time::timeout(GREETING, net.peer(address, Some(&name))).await;
+                let answered = matches!(answer, Ok(Ok(_)));
+                let _ = myself.send_message(Message::Greeted { name, incarnation, answered });
+            });
+        }
+    }
+
+    fn was_greeted(&mut self, start: (NodeName, u64), answered: bool) {
+        self.greeting.remove(&start);
+        if answered {
+            self.greeted.insert(start);
+            let stands = |(name, incarnation): &(NodeName, u64)| {
+                self.others.get(name).is_some_and(|other| other.incarnation == *incarnation)
+            };
+            self.greeted.retain(stands);
+            self.look();
+        }
+        if self.greeting.is_empty() {
+            for waiting in self.waiting.drain(..) {
+                let _ = waiting.send(());
+            }
+        }
+    }
+
+    /// Makes a view of what is known, and tells those who need to know.
+    fn look(&mut self) {
+        let own = MemberRecord {
+            incarnation: self.incarnation,
+            address: self.shared.net.advertise(),
+            facts: self.recorded.clone(),
+        };
+        let proved = |other: &&Observation| self.greeted.contains(&(other.name.clone(), other.incarnation));
+        let mut observations: Vec<Observation> = self.others.values().filter(proved).cloned().collect();
+        observations.push(observation(self.shared.name.clone(), own));
+        let old = self.shared.view.snapshot();
+        if let Some(view) = self.roster.observe(self.shared.uptime(), observations) {
+            log_changes(&old, &view);
+            self.shared.view.publish(Arc::new(view));
+            let _ = self.shared.registry.send(registry::Message::MembersChanged);
+        }
+        let digests = self.roster.catalog_digests().map(|(name, digest)| (name.clone(), digest)).collect();
+        let _ = self.shared.catalog.send(catalog::Message::DigestsSeen(digests));
+    }
+
+    /// Records another digest of the catalog, if it has changed.
+    fn tell_catalog(&self) {
+        let digest = Some(self.shared.catalog_digest.load(Ordering::Acquire));
+        self.facts.send_if_modified(|facts| std::mem::replace(&mut facts.catalog, digest) != digest);
+    }
+}
+
+fn observation(name: NodeName, record: MemberRecord) -> Observation {
+    let MemberRecord { incarnation, address, facts } = record;
+    Observation { name, incarnation, address, alive: true, facts }
+}
+
+/// Keeps the own record in etcd, and tells the actor of the others'.
+struct Session {
+    shared: Arc<Shared>,
+    etcd: EtcdConfig,
+    layout: Layout,
+    incarnation: u64,
+    announced: watch::Receiver<Facts>,
+    membership: ActorRef<Message>,
+    lease: Option<i64>,
+    /// Since when somebody else has had the name.
+    taken_since: Option<Instant>,
+}
+
+impl Session {
+    async fn run(mut self) {
+        for attempt in 0.. {
+            let Err(error) = Box::pin(self.once(attempt)).await;
+            match &error {
+                EtcdError::LeaseLost => self.lease = None,
+                EtcdError::NameInUse { at } => {
+                    let since = *self.taken_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() > self.etcd.lease_ttl + NAME_GRACE {
+                        let name = self.shared.name.clone();
+                        self.shared.net.refuse(HelloRefusal::NameInUse { name, at: *at });
+                    }
+                }
+                _ => {}
+            }
+            if self.membership.send_message(Message::Broken(error)).is_err() {
+                return;
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    async fn once(&mut self, attempt: usize) -> Result<Infallible, EtcdError> {
+        let (mut connection, ..) = Connection::open(&self.etcd, attempt).await?;
+        let lease = self.take_lease(&mut connection).await?;
+        self.check_name(&mut connection).await?;
+        let revision = self.list(&mut connection).await?;
+        self.record(&mut connection, lease).await?;
+        let mut watch = connection.watch(&self.layout.members(), revision + 1).await?;
+        let mut renewals = interval(self.etcd.lease_ttl / 3);
+        renewals.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                events = watch.next() => {
+                    let entries = events?.entries;
+                    let lost_record = self.is_record_lost(&entries)?;
+                    self.tell(entries, false).await;
+                    if lost_record {
+                        self.record(&mut connection, lease).await?;
+                    }
+                }
+                _ = renewals.tick() => connection.renew_lease(lease).await?,
+                changed = self.announced.changed() => {
+                    // The actor is gone, and so will this task be.
+                    if changed.is_err() {
+                        std::future::pending::<()>().await;
+                    }
+                    self.record(&mut connection, lease).await?;
+                }
+            }
+        }
+    }
+
+    /// The lease of an earlier connection, if it still stands.
+    async fn take_lease(&mut self, connection: &mut Connection) -> Result<i64, EtcdError> {
+        if let Some(lease) = self.lease {
+            connection.renew_lease(lease).await?;
+            return Ok(lease);
+        }
+        let lease = connection.grant_lease(self.etcd.lease_ttl).await?;
+        self.lease = Some(lease);
+        Ok(lease)
+    }
+
+    async fn list(&self, connection: &mut Connection) -> Result<i64, EtcdError> {
+        let mut all = Vec::new();
+        let prefix = self.layout.members();
+        let take = |mut entries| {
+            all.append(&mut entries);
+            std::future::ready(())
+        };
+        let revision = list(connection, &prefix, 0, take).await?;
+        self.tell(all, true).await;
+        Ok(revision)
+    }
+
+    /// Whether the own record may be put. Somebody else's goes with its lease if its node is no more. One of the same
+    /// address is a former self's, whose socket this node has now.
+    async fn check_name(&mut self, connection: &mut Connection) -> Result<(), EtcdError> {
+        let name = self.layout.member(&self.shared.name);
+        let standing = connection.read(&name).await?.and_then(|value| MemberRecord::parse(&value));
+        if let Some(at) = standing.and_then(|record| self.usurper(&record)) {
+            return Err(EtcdError::NameInUse { at });
+        }
+        self.taken_since = None;
+        Ok(())
+    }
+
+    fn usurper(&self, record: &MemberRecord) -> Option<std::net::SocketAddr> {
+        let other = record.incarnation != self.incarnation && record.address != self.shared.net.advertise();
+        other.then_some(record.address)
+    }
+
+    /// Whether the own record was deleted by somebody; an error if it was replaced.
+    fn is_record_lost(&self, entries: &[Entry]) -> Result<bool, EtcdError> {
+        let name = self.layout.member(&self.shared.name);
+        let Some(own) = entries.iter().rfind(|entry| entry.name == name.as_bytes()) else { return Ok(false) };
+        let Some(record) = own.value.as_deref().and_then(MemberRecord::parse) else { return Ok(true) };
+        self.usurper(&record).map_or(Ok(false), |at| Err(EtcdError::NameInUse { at }))
+    }
+
+    async fn record(&mut self, connection: &mut Connection, lease: i64) -> Result<(), EtcdError> {
+        let facts = self.announced.borrow_and_update().clone();
+        let record =
+            MemberRecord { incarnation: self.incarnation, address: self.shared.net.advertise(), facts: facts.clone() };
+        connection.put_leased(&self.layout.member(&self.shared.name), record.to_json(), lease).await?;
+        let left = facts.state == Announced::Left;
+        let _ = self.membership.send_message(Message::Recorded(facts));
+        if left {
+            connection.revoke_lease(lease).await?;
+            let _ = self.membership.send_message(Message::Unregistered);
+            std::future::pending::<()>().await;
+        }
+        Ok(())
+    }
+
+    /// Waits until the actor has taken it in.
+    async fn tell(&self, entries: Vec<Entry>, listing: bool) {
+        let (taken, done) = oneshot::channel();
+        let _ = self.membership.send_message(Message::Seen { entries, listing, taken });
+        let _ = done.await;
+    }
+}
