@@ -20,8 +20,8 @@ fn shape(seconds: u64) -> Shape {
 
 #[test]
 fn some_seeds_are_clean() {
-    for seed in 1..9 {
-        let outcome = run(&Options::new(seed, draw(seed, &shape(30))));
+    for seed in 1..5 {
+        let outcome = run(&Options::new(seed, draw(seed, &shape(20))));
         assert!(outcome.violation.is_none(), "{}", outcome.line());
         assert!(outcome.requests.good > 0, "nothing was asked for: {}", outcome.line());
     }
@@ -33,7 +33,7 @@ fn a_seed_repeats_itself_event_for_event() {
         return;
     }
     warm_up();
-    for seed in [11, 12] {
+    for seed in [11] {
         let mut options = Options::new(seed, draw(seed, &shape(20)));
         options.keep = Keep::All;
         let (first, second) = (run(&options), run(&options));

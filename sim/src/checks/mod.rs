@@ -13,6 +13,7 @@ pub mod s04_few_move;
 pub mod s05_one_update;
 pub mod s06_one_fetch;
 pub mod s07_enough_left;
+pub mod s08_nothing_lost;
 pub mod s09_answers;
 pub mod s10_no_strangers;
 pub mod s11_bounds;
@@ -24,7 +25,7 @@ use std::{fmt, time::Duration};
 pub const CALM: Duration = Duration::from_secs(12);
 
 /// The properties with what they say.
-pub const ALL: [(u8, &str); 14] = [
+pub const ALL: [(u8, &str); 15] = [
     (1, "a view of a node's ledger contains only what that node wrote, and never goes back"),
     (2, "a key is claimed as ready only while it is durably there"),
     (3, "nodes with the same members compute the same owners, distinct, as many as there should be"),
@@ -32,6 +33,7 @@ pub const ALL: [(u8, &str); 14] = [
     (5, "updates stay within their number, and at most one runs for a key"),
     (6, "at most one fetch of a key from the upstream is in flight among nodes that can talk"),
     (7, "dropping a replica leaves enough others"),
+    (8, "a drain does not end as the last live holder of a key, unless it says so"),
     (9, "a request ends in time, with what was published or with a typed error"),
     (10, "nobody is a member who cannot prove it"),
     (11, "nodes neither end nor fail by themselves, and tasks and connections stay within bounds"),

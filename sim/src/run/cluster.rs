@@ -9,13 +9,13 @@ use std::{
 };
 
 use datad_gossip::{
-    ActorKind, Client, ClusterKey, Credentials, MemberState, Node, Pin, StartError, Status, config::NodeConfig,
-    key::NodeName,
+    ActorKind, Client, ClusterKey, Credentials, Drained, MemberState, Node, Pin, StartError, Status,
+    config::NodeConfig, key::NodeName,
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use crate::{
-    checks::Violation,
+    checks::{Violation, s08_nothing_lost},
     data::{Data, watch::Oracle},
     machine::{
         clock::Clock,
@@ -29,8 +29,10 @@ use crate::{
 };
 
 const PORT: u16 = 7_000;
+/// How long a node may take to hand over what only it holds.
+const HANDOFF: Duration = Duration::from_secs(20);
 /// A node that says goodbye has gone by then, or is taken for stuck.
-const GOODBYE_MAX: Duration = Duration::from_secs(30);
+const GOODBYE_MAX: Duration = Duration::from_secs(60);
 /// A node that could not start is started again after this, as service managers do.
 const RESTART: Duration = Duration::from_secs(2);
 
@@ -73,6 +75,8 @@ struct Running {
     status: Slot<(Duration, Status, Vec<Pin>)>,
     /// For a node that says goodbye: since when, and whether it is done.
     leaving: Option<(Duration, Slot<()>)>,
+    /// How its drain ended, until somebody has looked.
+    drained: Slot<Drained>,
     started: Duration,
     served: bool,
     /// What was on its disk when it started.
@@ -289,8 +293,8 @@ impl Cluster {
         }
     }
 
-    /// Makes a node say goodbye and stop.
-    pub fn leave(&mut self, number: usize) {
+    /// Makes a node say goodbye and stop, after it has handed over what only it holds if `drains`.
+    pub fn leave(&mut self, number: usize, drains: bool) {
         let now = self.clock.now();
         let machine = &mut self.machines[number];
         machine.offs += 1;
@@ -301,7 +305,11 @@ impl Cluster {
         running.client = None;
         let done = Slot::<()>::default();
         running.leaving = Some((now, done.clone()));
+        let (client, name, drained) = (node.client(), machine.name.clone(), running.drained.clone());
         running.process.spawn(async move {
+            if drains && let Ok(outcome) = client.drain(&name, false, Some(HANDOFF)).await {
+                *drained.lock().expect("nothing panics while it holds this lock") = Some(outcome);
+            }
             node.shutdown().await;
             *done.lock().expect("nothing panics while it holds this lock") = Some(());
         });
@@ -366,6 +374,7 @@ impl Cluster {
             client: None,
             status: Slot::default(),
             leaving: None,
+            drained: Slot::default(),
             started: now,
             served: false,
             held_at_start,
@@ -442,6 +451,11 @@ impl Cluster {
                 continue;
             };
             if let Some((since, done)) = &running.leaving {
+                let drained = running.drained.lock().expect("nothing panics while it holds this lock").take();
+                if let Some(drained) = drained {
+                    s08_nothing_lost::check(self, number, &drained)?;
+                    continue;
+                }
                 let done = done.lock().expect("nothing panics while it holds this lock").is_some();
                 let stuck = running.process.is_well() && now > *since + GOODBYE_MAX + (machine.unwell - *since);
                 if stuck && !done {

@@ -67,7 +67,8 @@ impl Faults {
                 }
                 nodes.iter().for_each(|name| cluster.crash(cluster.number(name), *disk));
             }
-            Trouble::Leave { nodes } => nodes.iter().for_each(|name| cluster.leave(cluster.number(name))),
+            Trouble::Leave { nodes } => nodes.iter().for_each(|name| cluster.leave(cluster.number(name), false)),
+            Trouble::Drain { nodes } => nodes.iter().for_each(|name| cluster.leave(cluster.number(name), true)),
             Trouble::Roll { nodes } => {
                 let waiting = nodes.iter().rev().map(|name| cluster.number(name)).collect();
                 self.rolls.push(Roll { waiting, current: None });
@@ -99,7 +100,7 @@ impl Faults {
     pub(super) fn end(&mut self, number: usize, cluster: &mut Cluster) {
         let Some(active) = self.active.remove(&number) else { return };
         match &active.fault.trouble {
-            Trouble::Crash { nodes, .. } | Trouble::Leave { nodes } => {
+            Trouble::Crash { nodes, .. } | Trouble::Leave { nodes } | Trouble::Drain { nodes } => {
                 nodes.iter().for_each(|name| cluster.restore(cluster.number(name)));
             }
             Trouble::Flap { .. } => mend(number, cluster),
@@ -156,7 +157,7 @@ impl Roll {
         match &mut self.current {
             None => {
                 let Some(next) = self.waiting.pop() else { return false };
-                cluster.leave(next);
+                cluster.leave(next, true);
                 self.current = Some((next, false));
             }
             Some((number, back)) if !*back => {

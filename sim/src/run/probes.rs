@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 /// All probes with what they mean. A sweep of a thousand seeds in which one never fires has failed.
-pub const ALL: [(&str, &str); 26] = [
+pub const ALL: [(&str, &str); 28] = [
     ("answered", "a request was answered with data"),
     ("refused", "a request was answered with an error"),
     ("intent recorded", "a pin, unpin or forget was acknowledged"),
@@ -19,6 +19,8 @@ pub const ALL: [(&str, &str); 26] = [
     ("repair", "a missing replica was made because a node was gone"),
     ("rebalance", "a key went to a node because the ring gave it to it"),
     ("trim", "a surplus replica was dropped"),
+    ("drained", "a node handed over what only it held, and left"),
+    ("drain refused", "a node would have been the last live holder of a key, and stayed"),
     ("copy failed", "a copy from another node failed"),
     ("disk filled mid-write", "an update failed because the disk was full"),
     ("disk failed mid-write", "an update failed because the disk did"),

@@ -50,6 +50,7 @@ enum Kind {
     CrashEmpty,
     CrashAll,
     Leave,
+    Drain,
     Roll,
     Pause,
     Slow,
@@ -76,12 +77,13 @@ enum Kind {
     Stranger,
 }
 
-const ALL: [Kind; 29] = [
+const ALL: [Kind; 30] = [
     Kind::Crash,
     Kind::CrashUnsynced,
     Kind::CrashEmpty,
     Kind::CrashAll,
     Kind::Leave,
+    Kind::Drain,
     Kind::Roll,
     Kind::Pause,
     Kind::Slow,
@@ -270,7 +272,7 @@ struct Gone(Vec<(Duration, Name)>);
 impl Gone {
     fn leaves_enough(&mut self, script: &Script, trouble: &Trouble, at: Duration, lasts: Duration) -> bool {
         let away = match trouble {
-            Trouble::Crash { nodes, .. } | Trouble::Leave { nodes } => nodes,
+            Trouble::Crash { nodes, .. } | Trouble::Leave { nodes } | Trouble::Drain { nodes } => nodes,
             Trouble::Pause { node } => std::slice::from_ref(node),
             _ => return true,
         };
@@ -298,6 +300,7 @@ fn trouble(rng: &mut StdRng, script: &Script, kind: Kind) -> Trouble {
         Kind::CrashEmpty => Trouble::Crash { nodes: vec![node], disk: Left::Nothing },
         Kind::CrashAll => Trouble::Crash { nodes: nodes(script), disk: Left::Synced },
         Kind::Leave => Trouble::Leave { nodes: vec![node] },
+        Kind::Drain => Trouble::Drain { nodes: some(rng, script) },
         Kind::Roll => {
             let mut nodes = nodes(script);
             nodes.shuffle(rng);

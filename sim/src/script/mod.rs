@@ -242,6 +242,11 @@ pub enum Trouble {
         /// Which.
         nodes: Vec<Name>,
     },
+    /// The nodes hand over what only they hold, then say goodbye and stop, and start again at the end.
+    Drain {
+        /// Which.
+        nodes: Vec<Name>,
+    },
     /// All nodes are stopped and started one after the other, each when the former serves again. Ends by itself.
     Roll {
         /// In this order.
@@ -403,6 +408,7 @@ impl Trouble {
             Self::Crash { disk: Left::Synced, .. } => "crash, unsynced lost",
             Self::Crash { disk: Left::Nothing, .. } => "crash, disk lost",
             Self::Leave { .. } => "leave",
+            Self::Drain { .. } => "drain",
             Self::Roll { .. } => "roll",
             Self::Join { .. } => "join",
             Self::Pause { .. } => "pause",
@@ -430,9 +436,11 @@ impl Trouble {
     #[must_use]
     pub fn machines(&self) -> Vec<&Name> {
         match self {
-            Self::Crash { nodes, .. } | Self::Leave { nodes } | Self::Roll { nodes } | Self::Join { nodes } => {
-                nodes.iter().collect()
-            }
+            Self::Crash { nodes, .. }
+            | Self::Leave { nodes }
+            | Self::Drain { nodes }
+            | Self::Roll { nodes }
+            | Self::Join { nodes } => nodes.iter().collect(),
             Self::Pause { node }
             | Self::Slow { node, .. }
             | Self::Panic { node, .. }
