@@ -1,15 +1,17 @@
 //! A provider of one's own under the faults of a seed, as the README shows it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use datad_gossip::{key::Key, providers::Memory};
 use datad_sim::Simulation;
 
 fn simulation(seed: u64) -> Simulation {
+    // The seconds are few because this is a debug build; leave `shape` out for a minute of five machines.
     let keys = ["a", "b/c", "d"].map(|key| Key::new(key).unwrap());
     Simulation::new(seed, |_machine, _left_by_crash| {
         Arc::new(Memory::new(|key: Key| async move { Ok(format!("value of {key}").into()) }))
     })
+    .shape(5, Duration::from_secs(20))
     .keys(keys)
 }
 

@@ -359,6 +359,8 @@ impl Cluster {
         builder = builder.world(Arc::new(world));
         if machine.is_node {
             builder = builder.provider(self.oracle.watch(number, self.data.provider(number)));
+            // A user's provider may begin anew at every start.
+            self.oracle.look_again(number, &*self.data);
         }
         let node = Slot::default();
         let started = node.clone();
