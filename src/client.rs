@@ -13,7 +13,7 @@ use crate::{
     catalog::{self, Intent, IntentError, Pin, Recorded},
     config::{NodeConfig, REPLICAS_MAX},
     key::{Key, NodeName},
-    membership::{Member, MemberState, View},
+    membership::{Brake, Member, MemberState, View},
     net::{
         identity::Credentials,
         wire::{Call, Ensured, Refusal, Reply},
@@ -89,6 +89,13 @@ pub struct Status {
     pub under_replicated: usize,
     /// Fetches under way.
     pub fetching: usize,
+    /// Replicas that this node has still to restore or to move here.
+    pub repairs_waiting: usize,
+    /// Those that it is working on.
+    pub repairs_running: usize,
+    /// Why what was lost is not restored for now, if so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repairs_paused: Option<String>,
     /// Whether this node knows all that the others have published, has read its own disk, and has nothing to do.
     pub converged: bool,
     /// Connections to other members.
@@ -238,10 +245,20 @@ impl Client {
             keys: self.shared.index.len(),
             under_replicated: balance.under_replicated,
             fetching: summary.fetching,
+            repairs_waiting: balance.waiting,
+            repairs_running: balance.running,
+            repairs_paused: self.repairs_paused(),
             converged: known && scanned && balance.idle && summary.fetching == 0,
             connections: self.shared.net.connections(),
             trouble,
         }
+    }
+
+    fn repairs_paused(&self) -> Option<String> {
+        let Brake { lost, members, until } = self.shared.view.load().brake()?;
+        let left =
+            humantime::format_duration(Duration::from_secs(until.saturating_sub(self.shared.uptime()).as_secs()));
+        Some(format!("{lost} of {members} members were lost at once; waiting for some to return, for at most {left}"))
     }
 
     /// Whether this node knows all that the others are known to have published.

@@ -34,6 +34,12 @@ pub struct NodeConfig {
     pub weight: u32,
     /// Updates that run at once: 1 to 1,024, default 4. More help when the origin is slow, not when the disk is.
     pub updaters: usize,
+    /// Of the updates that run at once, those that restore or move replicas: 1 to 1,024, default 3. One updater is always
+    /// left to requests, if there are two or more.
+    pub repairs: usize,
+    /// Bytes per second that this node copies from others to restore or move replicas, all together. Default 0: no limit.
+    /// Less than the network so that requests have room, enough to copy a lost machine's share in time.
+    pub repair_bytes_per_second: u64,
     /// Updates that wait: 1 to 1,000,000, default 10,000. Requests beyond get 503.
     pub update_queue: usize,
     /// Longest run of one update. Default 10 minutes; the largest repository has to fit.
@@ -46,9 +52,16 @@ pub struct NodeConfig {
     #[serde(with = "humantime_serde")]
     pub not_found_ttl: Duration,
     /// How long a member has to be dead before its keys are copied to others. Default 60 s: longer than a restart, so
-    /// that a restart moves nothing.
+    /// that a restart moves nothing. Each node waits up to a quarter longer, so that not all begin at once.
     #[serde(with = "humantime_serde")]
     pub repair_delay: Duration,
+    /// When more than this share of the members is lost within `mass_failure_pause`, nothing is copied on account of it:
+    /// 0.0 to 1.0, default 0.5; 1.0 never holds back. The cause is likelier a switch than so many machines.
+    pub mass_failure_share: f64,
+    /// For how long a loss counts towards `mass_failure_share`, and so for how long repairs hold back at most if nobody
+    /// returns. Default 30 min: enough for somebody to look.
+    #[serde(with = "humantime_serde")]
+    pub mass_failure_pause: Duration,
     /// How often a node goes through all keys to see what it should hold. Default 5 min; changes act at once, so this
     /// only catches what they missed.
     #[serde(with = "humantime_serde")]
@@ -77,11 +90,15 @@ impl Default for NodeConfig {
             prefix_replicas: BTreeMap::new(),
             weight: 100,
             updaters: 4,
+            repairs: 3,
+            repair_bytes_per_second: 0,
             update_queue: 10_000,
             update_timeout: Duration::from_secs(600),
             request_patience: Duration::from_secs(60),
             not_found_ttl: Duration::from_secs(30),
             repair_delay: Duration::from_secs(60),
+            mass_failure_share: 0.5,
+            mass_failure_pause: Duration::from_secs(1800),
             balance_interval: Duration::from_secs(300),
             trim_delay: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(10),
@@ -232,6 +249,9 @@ impl NodeConfig {
         }
         within(self.weight <= 1_000, "weight", self.weight.to_string(), "0 to 1,000")?;
         within((1..=1024).contains(&self.updaters), "updaters", self.updaters.to_string(), "1 to 1,024")?;
+        within((1..=1024).contains(&self.repairs), "repairs", self.repairs.to_string(), "1 to 1,024")?;
+        let share = self.mass_failure_share;
+        within((0.0..=1.0).contains(&share), "mass_failure_share", share.to_string(), "0.0 to 1.0")?;
         within(
             (1..=1_000_000).contains(&self.update_queue),
             "update_queue",

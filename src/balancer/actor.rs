@@ -5,13 +5,13 @@
 //! trim, a question to every owner.
 //!
 //! ```text
-//!  keys changed --> dirty --+
-//!  sweep: registry.Keys ----+--> slice of keys --> plan --> Ensure ----------------------> updater
+//!  keys changed --> dirty --+                        /--> queue --plan again--> Ensure --> updater
+//!  sweep: registry.Keys ----+--> slice of keys --> plan
 //!  retry / trim timers -----+                        \--> Vouch --> owners --yes from all--> Release, Remove
 //! ```
 //!
 //! Invariants: a slice is bounded, and between slices other messages are handled; work in the pool that came from here
-//! is bounded; whoever vouched for a key does not drop it while others may still act on that.
+//! is bounded and leaves room for requests; whoever vouched for a key does not drop it while others may still act on that.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,14 +20,20 @@ use std::{
 };
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
+use rand::{RngExt, rngs::StdRng};
 use tokio::sync::oneshot;
 use tracing::{debug, info};
 
-use super::plan::{Action, Situation};
+use super::{
+    plan::{Action, Situation},
+    queue::{Queue, Urgency},
+};
 use crate::{
+    MemberState,
     key::{Key, NodeName},
     net::wire::{Call, Reply},
     node::Shared,
+    placement::Ring,
     provider::UpdateReason,
     registry::{HolderState, actor as registry},
     updater::actor as updater,
@@ -37,8 +43,10 @@ use crate::{
 const SLICE_KEYS: usize = 256;
 /// Changed keys that are remembered one by one; beyond, all keys are looked at.
 const DIRTY_MAX: usize = 65_536;
-/// Work in the updater pool that came from here. Requests find room in the queue beside it.
-const OUTSTANDING_MAX: usize = 256;
+/// For how many times the time to settle to wait for a member that is joining.
+const ARRIVAL_SETTLES: u32 = 5;
+/// Share of the repair delay by which nodes differ in when they begin to repair.
+const JITTER_SHARE: f64 = 0.25;
 /// How long whoever vouched keeps its replica, and how long a trim may take after the last owner vouched.
 const VOUCH_HOLD: Duration = Duration::from_secs(30);
 const VOUCH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -77,6 +85,8 @@ pub(crate) enum Message {
 pub(crate) struct Summary {
     pub(crate) under_replicated: usize,
     pub(crate) idle: bool,
+    pub(crate) waiting: usize,
+    pub(crate) running: usize,
 }
 
 pub(crate) struct Balancer;
@@ -87,7 +97,11 @@ pub(crate) struct State {
     dirty: BTreeSet<Key>,
     sweep: Sweep,
     proceeding: bool,
-    outstanding: BTreeSet<Key>,
+    queue: Queue,
+    /// The ring that plans were last made on, and until when to wait since it lost somebody.
+    ring: Arc<Ring>,
+    hold_until: Duration,
+    rng: StdRng,
     under_replicated: BTreeSet<Key>,
     back_off: BTreeMap<Key, Duration>,
     surplus_since: BTreeMap<Key, Duration>,
@@ -113,13 +127,20 @@ impl Actor for Balancer {
     async fn pre_start(&self, myself: ActorRef<Message>, shared: Arc<Shared>) -> Result<State, ActorProcessingErr> {
         myself.send_interval(TICK, || Message::Tick);
         let next_sweep = shared.uptime();
+        // One updater is left to requests.
+        let queue = Queue::new(shared.config.repairs.min(shared.config.updaters.saturating_sub(1)).max(1));
+        let ring = shared.view.load().ring().clone();
+        let rng = crate::world::rng(&*shared.world);
         Ok(State {
             shared,
             myself,
             dirty: BTreeSet::new(),
             sweep: Sweep::Idle,
             proceeding: false,
-            outstanding: BTreeSet::new(),
+            queue,
+            ring,
+            hold_until: Duration::ZERO,
+            rng,
             under_replicated: BTreeSet::new(),
             back_off: BTreeMap::new(),
             surplus_since: BTreeMap::new(),
@@ -163,8 +184,7 @@ impl State {
 
     /// Makes sure that `Proceed` comes, once.
     fn wake(&mut self) {
-        let room = self.outstanding.len() < OUTSTANDING_MAX;
-        if !self.proceeding && !self.dirty.is_empty() && room && self.is_settled() {
+        if !self.proceeding && !self.dirty.is_empty() && self.is_settled() {
             self.proceeding = true;
             let _ = self.myself.send_message(Message::Proceed);
         }
@@ -174,18 +194,20 @@ impl State {
         self.proceeding = false;
         let mut surplus = Vec::new();
         for _ in 0..SLICE_KEYS {
-            if self.outstanding.len() >= OUTSTANDING_MAX {
-                break;
-            }
             let Some(key) = self.dirty.pop_first() else { break };
             self.look_at(key, &mut surplus);
         }
         self.ask_owners(surplus);
+        self.launch();
         self.wake();
     }
 
+    /// Whether the members are the same for long enough to act on it. While somebody is about to take a place on the ring
+    /// that is longer: after a start of the whole cluster not all are ready at once.
     fn is_settled(&self) -> bool {
-        self.shared.uptime() >= self.shared.settled_at()
+        let arriving = self.shared.view.load().is_anybody_arriving();
+        let more = if arriving { self.shared.config.profile.settle() * ARRIVAL_SETTLES } else { Duration::ZERO };
+        self.shared.uptime() >= self.shared.settled_at() + more
     }
 
     fn start_sweep(&mut self) {
@@ -227,13 +249,10 @@ impl State {
         }
         let mut surplus = Vec::new();
         for key in keys {
-            if self.outstanding.len() < OUTSTANDING_MAX {
-                self.look_at(key.clone(), &mut surplus);
-            } else {
-                self.dirty.insert(key.clone());
-            }
+            self.look_at(key.clone(), &mut surplus);
         }
         self.ask_owners(surplus);
+        self.launch();
         let Sweep::Asking { again } = self.sweep else { return };
         match keys.last() {
             Some(last) if keys.len() == SLICE_KEYS => {
@@ -270,14 +289,48 @@ impl State {
             self.vouched_until.remove(&key);
         }
         self.mark_dirty(due.into_iter().chain(ripe));
-        if now >= self.next_sweep {
+        if now >= self.next_sweep || self.queue.take_turned_away() {
             self.start_sweep();
         }
+        self.launch();
     }
 
     fn update_finished(&mut self, key: Key) {
-        self.outstanding.remove(&key);
+        self.queue.finished(&key);
         self.mark_dirty([key]);
+        self.launch();
+    }
+
+    /// Since not all nodes should begin to repair at once, each waits a moment of its own when the ring has lost somebody.
+    fn may_begin(&mut self) -> bool {
+        let (view, now) = (self.shared.view.snapshot(), self.shared.uptime());
+        if !Arc::ptr_eq(&self.ring, view.ring()) {
+            let died = |name: &NodeName| view.member(name).is_some_and(|member| member.state == MemberState::Dead);
+            let gone = |name: &&NodeName| view.ring().nodes().binary_search(name).is_err();
+            if self.ring.nodes().iter().filter(gone).any(died) {
+                let jitter = JITTER_SHARE * self.rng.random::<f64>();
+                self.hold_until = now + self.shared.config.repair_delay.mul_f64(jitter);
+            }
+            self.ring = view.ring().clone();
+        }
+        self.is_settled() && now >= self.hold_until
+    }
+
+    /// Hands over what waits, as far as there is room and this is the time for it. What is to be done is decided now.
+    fn launch(&mut self) {
+        if !self.may_begin() {
+            return;
+        }
+        for _ in 0..SLICE_KEYS {
+            let Some(key) = self.queue.next() else { return };
+            match self.plan(&key) {
+                // With all its replicas elsewhere, the key only moves here; missing ones are more urgent.
+                (Action::Copy, false) => self.ensure(key, false, UpdateReason::Rebalance),
+                (Action::Copy, true) => self.ensure(key, false, UpdateReason::Repair),
+                (Action::Fetch, _) => self.ensure(key, true, UpdateReason::Repair),
+                (Action::Nothing | Action::Trim, _) => self.queue.finished(&key),
+            }
+        }
     }
 
     fn retry_after(&mut self, key: Key, pause: Duration) {
@@ -296,12 +349,11 @@ impl State {
             self.surplus_since.remove(&key);
         }
         match action {
-            Action::Nothing => {}
-            // With all its replicas elsewhere, the key only moves here; missing ones are more urgent.
-            Action::Copy if !under_replicated => self.ensure(key, false, UpdateReason::Rebalance),
-            Action::Copy => self.ensure(key, false, UpdateReason::Repair),
-            Action::Fetch => self.ensure(key, true, UpdateReason::Repair),
+            Action::Nothing => self.queue.forget(&key),
+            Action::Copy if !under_replicated => self.queue.want(key, Urgency::Move),
+            Action::Copy | Action::Fetch => self.queue.want(key, Urgency::Repair),
             Action::Trim => {
+                self.queue.forget(&key);
                 let now = self.shared.uptime();
                 let since = *self.surplus_since.entry(key.clone()).or_insert(now);
                 if now >= since + self.shared.config.trim_delay {
@@ -352,12 +404,9 @@ impl State {
         action
     }
 
-    fn ensure(&mut self, key: Key, origin: bool, reason: UpdateReason) {
-        if self.outstanding.insert(key.clone()) {
-            debug!(%key, origin, ?reason, "a replica is missing here");
-            let message = updater::Message::Ensure { key, origin, reason, reply: None };
-            let _ = self.shared.updater.send(message);
-        }
+    fn ensure(&self, key: Key, origin: bool, reason: UpdateReason) {
+        debug!(%key, origin, ?reason, "a replica is missing here");
+        let _ = self.shared.updater.send(updater::Message::Ensure { key, origin, reason, reply: None });
     }
 
     /// Asks all owners of each surplus key whether they have it and will keep it.
@@ -435,10 +484,15 @@ impl State {
     fn summarize(&self) -> Summary {
         let idle = self.is_settled()
             && self.dirty.is_empty()
-            && self.outstanding.is_empty()
+            && self.queue.is_empty()
             && self.surplus_since.is_empty()
             && matches!(self.sweep, Sweep::Idle);
-        Summary { under_replicated: self.under_replicated.len(), idle }
+        Summary {
+            under_replicated: self.under_replicated.len(),
+            idle,
+            waiting: self.queue.waiting(),
+            running: self.queue.running(),
+        }
     }
 }
 

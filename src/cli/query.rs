@@ -141,6 +141,11 @@ struct StatusDocument {
     keys: u64,
     under_replicated: u64,
     fetching: u64,
+    #[serde(default)]
+    repairs_waiting: u64,
+    #[serde(default)]
+    repairs_running: u64,
+    repairs_paused: Option<String>,
     converged: bool,
     trouble: Option<String>,
 }
@@ -224,8 +229,10 @@ pub(super) async fn status(ask: &Ask) -> Result<(), Failure> {
             ("keys", status.keys.to_string()),
             ("under replicated", status.under_replicated.to_string()),
             ("fetching", status.fetching.to_string()),
+            ("repairs", format!("{} running, {} waiting", status.repairs_running, status.repairs_waiting)),
             ("converged", yes_no(status.converged)),
         ];
+        pairs.extend(status.repairs_paused.clone().map(|why| ("repairs paused", why)));
         pairs.extend(status.trouble.clone().map(|trouble| ("trouble", trouble)));
         Table::of_pairs(pairs).text()
     })

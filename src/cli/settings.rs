@@ -94,6 +94,12 @@ pub(crate) struct Settings {
     /// Updates that run at once, 1 to 1024. 4, if not given
     #[arg(long, env = "DATAD_UPDATERS", value_name = "U", help_heading = "Tuning")]
     pub(crate) updaters: Option<usize>,
+    /// Of the updates, how many restore or move replicas at once, 1 to 1024. 3, if not given; one is left to requests
+    #[arg(long, env = "DATAD_REPAIRS", value_name = "N", help_heading = "Tuning")]
+    pub(crate) repairs: Option<usize>,
+    /// Bytes per second that are copied from other nodes to restore or move replicas. No limit, if not given or 0
+    #[arg(long, env = "DATAD_REPAIR_BYTES_PER_SECOND", value_name = "N", help_heading = "Tuning")]
+    pub(crate) repair_bytes_per_second: Option<u64>,
     /// Updates that wait. 10000, if not given
     #[arg(long, env = "DATAD_UPDATE_QUEUE", value_name = "N", help_heading = "Tuning")]
     pub(crate) update_queue: Option<usize>,
@@ -117,6 +123,15 @@ pub(crate) struct Settings {
     #[arg(value_parser = humantime::parse_duration)]
     #[serde(with = "humantime_serde::option")]
     pub(crate) repair_delay: Option<Duration>,
+    /// When more than this share of the members is lost at once, nothing is copied on account of it, 0.0 to 1.0. 0.5, if
+    /// not given
+    #[arg(long, env = "DATAD_MASS_FAILURE_SHARE", value_name = "SHARE", help_heading = "Tuning")]
+    pub(crate) mass_failure_share: Option<f64>,
+    /// How long a loss counts towards that share, and repairs hold back at most. 30m, if not given
+    #[arg(long, env = "DATAD_MASS_FAILURE_PAUSE", value_name = "TIME", help_heading = "Tuning")]
+    #[arg(value_parser = humantime::parse_duration)]
+    #[serde(with = "humantime_serde::option")]
+    pub(crate) mass_failure_pause: Option<Duration>,
     /// How often a node goes through all keys. 5m, if not given
     #[arg(long, env = "DATAD_BALANCE_INTERVAL", value_name = "TIME", help_heading = "Tuning")]
     #[arg(value_parser = humantime::parse_duration)]

@@ -125,7 +125,7 @@ impl Actor for Membership {
             taken_since: None,
         };
         let mut state = State {
-            roster: Roster::new(shared.name.clone(), shared.config.repair_delay),
+            roster: Roster::of(&shared.name, &shared.config),
             layout,
             incarnation,
             others: BTreeMap::new(),

@@ -66,6 +66,8 @@ pub(super) struct Metrics {
     keys: Gauge,
     under_replicated: Gauge,
     fetching: Gauge,
+    repairs: Family<InState, Gauge>,
+    repairs_paused: Gauge,
     converged: Gauge,
     connections: Gauge,
     members: Family<InState, Gauge>,
@@ -81,6 +83,8 @@ impl Metrics {
             keys: Gauge::default(),
             under_replicated: Gauge::default(),
             fetching: Gauge::default(),
+            repairs: Family::default(),
+            repairs_paused: Gauge::default(),
             converged: Gauge::default(),
             connections: Gauge::default(),
             members: Family::default(),
@@ -96,6 +100,9 @@ impl Metrics {
         let help = "Known keys with fewer live replicas than there should be";
         registry.register("under_replicated", help, metrics.under_replicated.clone());
         registry.register("fetching", "Fetches under way in the cluster", metrics.fetching.clone());
+        registry.register("repairs", "Replicas that this node restores or moves here", metrics.repairs.clone());
+        let help = "1 while repairs hold back because too many members were lost at once";
+        registry.register("repairs_paused", help, metrics.repairs_paused.clone());
         let help = "1 if this node knows all there is to know and has nothing to do";
         registry.register("converged", help, metrics.converged.clone());
         registry.register("members", "Known members by state", metrics.members.clone());
@@ -123,6 +130,10 @@ impl Metrics {
         set(&self.keys, status.keys);
         set(&self.under_replicated, status.under_replicated);
         set(&self.fetching, status.fetching);
+        for (state, count) in [("waiting", status.repairs_waiting), ("running", status.repairs_running)] {
+            set(&self.repairs.get_or_create_owned(&InState { state }), count);
+        }
+        set(&self.repairs_paused, usize::from(status.repairs_paused.is_some()));
         set(&self.converged, usize::from(status.converged));
         set(&self.connections, status.connections);
         for state in

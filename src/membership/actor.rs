@@ -101,7 +101,7 @@ impl Actor for Membership {
         let chitchat = spawn_chitchat(chitchat_config(&shared, incarnation), pairs, &transport).await?;
         let interval = shared.config.profile.gossip_interval;
         myself.send_interval(interval, || Message::Tick);
-        let roster = Roster::new(shared.name.clone(), shared.config.repair_delay);
+        let roster = Roster::of(&shared.name, &shared.config);
         let rng = crate::world::rng(&*shared.world);
         let mut state =
             State { shared, chitchat, incarnation, facts, mark, roster, rng, ticks: 0, usurper_reported: false };
@@ -313,6 +313,14 @@ fn observation(id: &ChitchatId, state: &NodeState, alive: bool) -> Option<Observ
 }
 
 pub(crate) fn log_changes(old: &View, new: &View) {
+    match (old.brake(), new.brake()) {
+        (None, Some(brake)) => warn!(
+            "{} of {} members were lost at once; nothing is copied on account of it until some return",
+            brake.lost, brake.members
+        ),
+        (Some(_), None) => info!("so many members are not missing any more; repairs go on"),
+        _ => {}
+    }
     for member in new.members() {
         let before = old.member(&member.name);
         if before.map(|before| (before.state, before.incarnation)) != Some((member.state, member.incarnation)) {

@@ -10,6 +10,7 @@
 //! state at every change, which is cheap for ten short values and would not be for a million claims.
 
 pub(crate) mod actor;
+mod brake;
 mod gossip;
 mod roster;
 mod view;
@@ -21,6 +22,7 @@ pub(crate) use self::{
     roster::{Observation, Roster},
 };
 pub(crate) use self::{
+    brake::Brake,
     gossip::{Gossip, gossip_channel},
     roster::{Announced, Facts, LedgerMark, Role},
 };

@@ -4,14 +4,19 @@
 //!
 //! 1. Of several observations of one name, the live one with the highest incarnation counts, else the highest.
 //! 2. A member that died stays on the ring for `repair_delay`: until then its keys have the same owners, so that a
-//!    restart moves nothing. One that said goodbye leaves the ring at once.
-//! 3. A member that is joining is put on the ring when it serves, unless it was there when it went down.
+//!    restart moves nothing. If too many died with it, it stays longer (see [`super::brake`]). One that said goodbye
+//!    leaves the ring at once.
+//! 3. A member that is joining is put on the ring when it serves, unless it still has its place.
 //! 4. The ring depends on the set of members on it alone, never on the order of events.
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use super::view::{Member, MemberState, View};
+use super::{
+    brake::{Brake, BrakePolicy},
+    view::{Member, MemberState, View},
+};
 use crate::{
+    config::NodeConfig,
     key::NodeName,
     placement::{Ring, RingOptions},
 };
@@ -122,7 +127,7 @@ struct Entry {
     member: Member,
     ledger: LedgerMark,
     catalog: Option<u64>,
-    /// Whether it stood on the ring when last seen alive.
+    /// Whether it has a place on the ring, if it may stand there at all.
     settled: bool,
     /// When it was found to be gone.
     gone_at: Option<Duration>,
@@ -133,6 +138,9 @@ struct Entry {
 pub(crate) struct Roster {
     me: NodeName,
     repair_delay: Duration,
+    brake_policy: BrakePolicy,
+    brake: Option<Brake>,
+    braked_at: Option<Duration>,
     entries: BTreeMap<NodeName, Entry>,
     ring: Arc<Ring>,
     on_ring: Vec<(NodeName, u32)>,
@@ -140,10 +148,19 @@ pub(crate) struct Roster {
 }
 
 impl Roster {
-    pub(crate) fn new(me: NodeName, repair_delay: Duration) -> Self {
+    /// Nobody is known; losses are treated as `config` says.
+    pub(crate) fn of(me: &NodeName, config: &NodeConfig) -> Self {
+        let brake = BrakePolicy { share: config.mass_failure_share, pause: config.mass_failure_pause };
+        Self::new(me.clone(), config.repair_delay, brake)
+    }
+
+    fn new(me: NodeName, repair_delay: Duration, brake_policy: BrakePolicy) -> Self {
         Self {
             me,
             repair_delay,
+            brake_policy,
+            brake: None,
+            braked_at: None,
             entries: BTreeMap::new(),
             ring: Arc::new(Ring::build([], RingOptions::default())),
             on_ring: Vec::new(),
@@ -173,6 +190,9 @@ impl Roster {
             self.take_in(now, seen);
         }
         self.forget_oldest();
+        let brake = self.brake;
+        self.brake = self.judge_losses(now);
+        self.braked_at = self.brake.map(|_| now).or(self.braked_at);
         let ring_changed = self.rebuild_ring(now);
         let alive = |members: &mut dyn Iterator<Item = &Member>| -> Vec<(NodeName, u64)> {
             let alive = members.filter(|member| member.state.is_alive());
@@ -181,7 +201,8 @@ impl Roster {
         if ring_changed || alive(&mut before.iter()) != alive(&mut self.entries.values().map(|entry| &entry.member)) {
             self.since = now;
         }
-        let changed = ring_changed || !self.entries.values().map(|entry| &entry.member).eq(before.iter());
+        let changed =
+            ring_changed || self.brake != brake || !self.entries.values().map(|entry| &entry.member).eq(before.iter());
         changed.then(|| self.view())
     }
 
@@ -202,7 +223,7 @@ impl Roster {
 
     fn view(&self) -> View {
         let members = self.entries.iter().map(|(name, entry)| (name.clone(), entry.member.clone())).collect();
-        View::new(self.me.clone(), members, self.ring.clone(), self.since)
+        View::new(self.me.clone(), members, self.ring.clone(), self.since).with_brake(self.brake)
     }
 
     fn take_in(&mut self, now: Duration, seen: Observation) {
@@ -252,11 +273,26 @@ impl Roster {
         }
     }
 
+    /// Only who has not lost its place yet counts: the others were dealt with.
+    fn judge_losses(&self, now: Duration) -> Option<Brake> {
+        let keepers = || self.entries.values().filter(|entry| entry.settled && entry.member.is_eligible());
+        let alive = keepers().filter(|entry| entry.member.state.is_alive()).count();
+        let dead = keepers().filter(|entry| entry.member.state == MemberState::Dead);
+        self.brake_policy.judge(now, alive, dead.filter_map(|entry| entry.gone_at))
+    }
+
     fn rebuild_ring(&mut self, now: Duration) -> bool {
+        // When enough have returned, the others are given the usual time to do so too.
+        let braked = self.braked_at.is_some_and(|braked| now < braked + self.repair_delay);
+        let keeps_place =
+            |gone: Duration| now < gone + self.repair_delay || braked && self.brake_policy.is_news(now, gone);
+        for entry in self.entries.values_mut().filter(|entry| entry.member.state == MemberState::Dead) {
+            entry.settled &= entry.gone_at.is_some_and(keeps_place);
+        }
         let on_ring: Vec<(NodeName, u32)> = self
             .entries
             .values()
-            .filter(|entry| entry.is_on_ring(now, self.repair_delay))
+            .filter(|entry| entry.is_on_ring())
             .map(|entry| (entry.member.name.clone(), entry.member.weight))
             .collect();
         let changed = on_ring != self.on_ring;
@@ -276,14 +312,9 @@ impl Entry {
         }
     }
 
-    fn is_on_ring(&self, now: Duration, repair_delay: Duration) -> bool {
-        let eligible = self.settled && self.member.accepting && self.member.weight > 0 && !self.member.observer;
-        let present = match self.member.state {
-            MemberState::Serving | MemberState::Joining => true,
-            MemberState::Dead => self.gone_at.is_some_and(|gone| now < gone + repair_delay),
-            MemberState::Draining | MemberState::Left => false,
-        };
-        eligible && present
+    fn is_on_ring(&self) -> bool {
+        let present = matches!(self.member.state, MemberState::Serving | MemberState::Joining | MemberState::Dead);
+        self.settled && present && self.member.is_eligible()
     }
 }
 
@@ -292,6 +323,7 @@ mod tests {
     use super::*;
 
     const DELAY: Duration = Duration::from_secs(60);
+    const BRAKE: BrakePolicy = BrakePolicy { share: 0.5, pause: Duration::from_secs(600) };
 
     fn name(text: &str) -> NodeName {
         NodeName::new(text).unwrap()
@@ -345,7 +377,7 @@ mod tests {
 
     #[test]
     fn a_member_stands_on_the_ring_when_it_serves() {
-        let mut roster = Roster::new(name("a"), DELAY);
+        let mut roster = Roster::new(name("a"), DELAY, BRAKE);
         let view =
             roster.observe(at(0), vec![seen("a", 1, true, Announced::Serving), seen("b", 1, true, Announced::Joining)]);
         assert_eq!(ring_of(&view.unwrap()), ["a"]);
@@ -356,7 +388,7 @@ mod tests {
 
     #[test]
     fn the_dead_keep_their_place_until_the_repair_delay_is_over() {
-        let mut roster = Roster::new(name("a"), DELAY);
+        let mut roster = Roster::new(name("a"), DELAY, BRAKE);
         let b = |alive| vec![seen("a", 1, true, Announced::Serving), seen("b", 1, alive, Announced::Serving)];
         roster.observe(at(0), b(true));
         let view = roster.observe(at(10), b(false)).unwrap();
@@ -368,7 +400,7 @@ mod tests {
 
     #[test]
     fn a_restart_within_the_delay_never_leaves_the_ring() {
-        let mut roster = Roster::new(name("a"), DELAY);
+        let mut roster = Roster::new(name("a"), DELAY, BRAKE);
         let a = seen("a", 1, true, Announced::Serving);
         roster.observe(at(0), vec![a.clone(), seen("b", 1, true, Announced::Serving)]);
         roster.observe(at(1), vec![a.clone(), seen("b", 1, false, Announced::Serving)]);
@@ -378,15 +410,46 @@ mod tests {
 
     #[test]
     fn who_was_never_heard_from_is_not_a_member() {
-        let mut roster = Roster::new(name("a"), DELAY);
+        let mut roster = Roster::new(name("a"), DELAY, BRAKE);
         assert!(roster.observe(at(0), vec![seen("b", 1, false, Announced::Serving)]).is_none());
         let view = roster.observe(at(3), vec![seen("b", 1, true, Announced::Serving)]).unwrap();
         assert_eq!(view.since(), at(3));
     }
 
     #[test]
+    fn those_lost_with_too_many_others_keep_their_place_until_enough_return() {
+        let mut roster = Roster::new(name("a"), DELAY, BRAKE);
+        let members = |alive: &str| -> Vec<Observation> {
+            let seen = |who: &str| seen(who, 1, alive.contains(who), Announced::Serving);
+            ["a", "b", "c"].map(seen).into()
+        };
+        roster.observe(at(0), members("abc"));
+        let view = roster.observe(at(1), members("a")).unwrap();
+        assert_eq!(view.brake().map(|brake| (brake.lost, brake.members)), Some((2, 3)));
+        assert!(roster.observe(at(300), members("a")).is_none(), "long after the repair delay");
+        let view = roster.observe(at(301), members("ab")).unwrap();
+        assert_eq!((ring_of(&view), view.brake()), (vec!["a", "b", "c"], None), "one of three is an ordinary loss");
+        assert!(roster.observe(at(359), members("ab")).is_none());
+        assert_eq!(ring_of(&roster.observe(at(361), members("ab")).unwrap()), ["a", "b"]);
+        let view = roster.observe(at(362), members("a")).unwrap();
+        assert_eq!(view.brake(), None, "that c is gone was dealt with");
+        assert_eq!(ring_of(&roster.observe(at(500), members("a")).unwrap()), ["a"]);
+    }
+
+    #[test]
+    fn those_lost_with_too_many_others_lose_their_place_in_the_end() {
+        let mut roster = Roster::new(name("a"), DELAY, BRAKE);
+        let all = |alive| ["a", "b", "c"].map(|who| seen(who, 1, alive || who == "a", Announced::Serving)).into();
+        roster.observe(at(0), all(true));
+        roster.observe(at(1), all(false));
+        assert!(roster.observe(at(600), all(false)).is_none());
+        let view = roster.observe(at(601), all(false)).unwrap();
+        assert_eq!((ring_of(&view), view.brake()), (vec!["a"], None));
+    }
+
+    #[test]
     fn goodbye_takes_effect_at_once() {
-        let mut roster = Roster::new(name("a"), DELAY);
+        let mut roster = Roster::new(name("a"), DELAY, BRAKE);
         roster.observe(at(0), vec![seen("b", 1, true, Announced::Serving)]);
         let view = roster.observe(at(1), vec![seen("b", 1, true, Announced::Left)]).unwrap();
         assert_eq!(view.member(&name("b")).unwrap().state, MemberState::Left);
@@ -395,7 +458,7 @@ mod tests {
 
     #[test]
     fn an_older_incarnation_never_replaces_a_newer_one() {
-        let mut roster = Roster::new(name("a"), DELAY);
+        let mut roster = Roster::new(name("a"), DELAY, BRAKE);
         roster.observe(at(0), vec![seen("b", 5, true, Announced::Serving), seen("b", 4, true, Announced::Serving)]);
         roster.observe(at(1), vec![seen("b", 4, true, Announced::Serving)]);
         assert_eq!(roster.view().member(&name("b")).unwrap().incarnation, 5);
@@ -403,7 +466,7 @@ mod tests {
 
     #[test]
     fn observers_and_the_weightless_never_own() {
-        let mut roster = Roster::new(name("a"), DELAY);
+        let mut roster = Roster::new(name("a"), DELAY, BRAKE);
         let mut observer = seen("o", 1, true, Announced::Serving);
         observer.facts.role = Role::Observer;
         let mut light = seen("w", 1, true, Announced::Serving);

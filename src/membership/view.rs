@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use serde::Serialize;
 
+use super::brake::Brake;
 use crate::{
     key::{Key, NodeName},
     placement::Ring,
@@ -29,6 +30,13 @@ pub struct Member {
     pub accepting: bool,
     /// Whether it only consumes: it has no provider and never owns a key.
     pub observer: bool,
+}
+
+impl Member {
+    /// Whether it may own keys, if it is there.
+    pub(crate) fn is_eligible(&self) -> bool {
+        self.accepting && self.weight > 0 && !self.observer
+    }
 }
 
 /// The state of a member.
@@ -63,12 +71,23 @@ pub struct View {
     members: BTreeMap<NodeName, Member>,
     ring: Arc<Ring>,
     since: Duration,
+    brake: Option<Brake>,
 }
 
 impl View {
     /// `since`: when the set of live members or the ring last changed, on the node's monotonic clock.
     pub(crate) fn new(me: NodeName, members: BTreeMap<NodeName, Member>, ring: Arc<Ring>, since: Duration) -> Self {
-        Self { me, members, ring, since }
+        Self { me, members, ring, since, brake: None }
+    }
+
+    /// The same, with the lost keeping their place on the ring.
+    pub(crate) fn with_brake(self, brake: Option<Brake>) -> Self {
+        Self { brake, ..self }
+    }
+
+    /// Whether so many members were lost at once that they keep their place on the ring.
+    pub(crate) fn brake(&self) -> Option<Brake> {
+        self.brake
     }
 
     /// When the set of live members or the ring last changed. Whoever is about to move data on account of the ring waits
@@ -106,7 +125,8 @@ impl View {
         self.member(name).is_some_and(|member| member.state.is_alive())
     }
 
-    /// The ring: members that take keys, including those that died less than the repair delay ago.
+    /// The ring: members that take keys, including those that died less than the repair delay ago
+    /// or with too many others.
     #[must_use]
     pub fn ring(&self) -> &Arc<Ring> {
         &self.ring
@@ -115,6 +135,13 @@ impl View {
     /// The nodes that should keep `key`: the first `replicas` distinct ones clockwise.
     pub fn owners(&self, key: &Key, replicas: usize) -> impl Iterator<Item = &NodeName> {
         self.ring.owners(key, replicas)
+    }
+
+    /// Whether a member is joining that will then have a place on the ring.
+    pub(crate) fn is_anybody_arriving(&self) -> bool {
+        let on_ring = |name: &NodeName| self.ring.nodes().binary_search(name).is_ok();
+        let mut joining = self.members().filter(|member| member.state == MemberState::Joining);
+        joining.any(|member| member.is_eligible() && !on_ring(&member.name))
     }
 
     /// Live members in the order of preference for `key`, as far as preference lists go.

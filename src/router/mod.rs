@@ -17,6 +17,7 @@ mod budget;
 mod choose;
 pub(crate) mod ensure;
 mod health;
+mod pace;
 mod send;
 mod serve;
 mod transport;
@@ -25,6 +26,7 @@ pub(crate) use self::{
     body::Guarded,
     budget::RetryBudget,
     health::Routes,
+    pace::Pace,
     send::{AnsweredBy, PeerClient, route},
     serve::{report_trouble, serve_local},
 };

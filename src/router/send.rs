@@ -16,6 +16,7 @@ use tracing::debug;
 use super::{
     body::{Refetch, Replay, Resumable, hold_back},
     ensure::{HOPS, RETRY, ensure},
+    pace::Paced,
     serve::{report_trouble, serve_local},
 };
 use crate::{
@@ -25,7 +26,7 @@ use crate::{
         wire::{Ensured, Purpose, Refusal},
     },
     node::Shared,
-    provider::{Body, BoxError, PeerFetch},
+    provider::{self, Body, BoxError, PeerFetch, UpdateReason},
     registry::HolderState,
 };
 
@@ -403,20 +404,30 @@ impl Drop for Unanswered<'_> {
 }
 
 /// Requests that an update sends to the nodes it copies from.
-pub(crate) struct PeerClient(Arc<Shared>);
+pub(crate) struct PeerClient {
+    shared: Arc<Shared>,
+    reason: UpdateReason,
+}
 
 impl PeerClient {
-    pub(crate) fn new(shared: &Arc<Shared>) -> Self {
-        Self(shared.clone())
+    pub(crate) fn new(shared: &Arc<Shared>, reason: UpdateReason) -> Self {
+        Self { shared: shared.clone(), reason }
     }
 }
 
 #[async_trait]
 impl PeerFetch for PeerClient {
     async fn fetch(&self, peer: &NodeName, key: &Key, request: Request<Body>) -> Result<Response<Body>, BoxError> {
-        let connected = self.0.peer(peer).await?;
-        let patience = self.0.config.request_patience;
+        let shared = &self.shared;
+        let connected = shared.peer(peer).await?;
+        let patience = shared.config.request_patience;
         let answer = tokio::time::timeout(patience, connected.exchange(key, Purpose::Export, request)).await;
-        Ok(answer.map_err(|_| Refusal::Failed(format!("no answer within {patience:?}")))??)
+        let answer = answer.map_err(|_| Refusal::Failed(format!("no answer within {patience:?}")))??;
+        Ok(match self.reason {
+            UpdateReason::Repair | UpdateReason::Rebalance => {
+                answer.map(|body| provider::body(Paced::new(body, shared.repair_pace.clone(), shared.origin)))
+            }
+            UpdateReason::Request | UpdateReason::Refresh => answer,
+        })
     }
 }

@@ -197,7 +197,7 @@ async fn update(
     peers: Vec<NodeName>,
 ) -> Result<(), UpdateError> {
     debug!(%key, ?reason, ?peers, "update starts");
-    let context = UpdateContext::new(reason, peers, Arc::new(PeerClient::new(shared)));
+    let context = UpdateContext::new(reason, peers, Arc::new(PeerClient::new(shared, reason)));
     let (provider, updated_key) = (provider.clone(), key.clone());
     let task = tokio::spawn(async move { provider.update(&updated_key, context).await });
     let limit = shared.config.update_timeout;

@@ -28,6 +28,43 @@ async fn busiest(cluster: &Cluster, keys: &[String]) -> String {
 }
 
 #[tokio::test]
+async fn when_two_of_three_are_lost_at_once_the_third_copies_nothing_and_says_so() {
+    let upstream = Upstream::start().await;
+    let keys: Vec<String> = (0..6).map(|number| format!("org/repo{number}")).collect();
+    for key in &keys {
+        upstream.create(key, &[("name", key.as_bytes())]).await;
+    }
+    let mut cluster = Cluster::start(3, QUICK, &["--git", &upstream.git_template()]).await;
+    for key in &keys {
+        Checkout::clone(cluster.nodes[0].http, &format!("/{key}"), &[]).await.unwrap();
+        cluster.until_held(key, 2).await;
+    }
+    cluster.until_converged().await;
+    let kept: Vec<_> = cluster.nodes.iter().map(|node| node.kept()).collect();
+    let packs: Vec<usize> = keys.iter().map(|key| upstream.packs(key)).collect();
+
+    cluster.nodes[1].kill9();
+    cluster.nodes[2].kill9();
+    eventually("the survivor says that it holds back", async || {
+        let Some(status) = cluster.nodes[0].status().await else { return false };
+        let why = status["repairs_paused"].as_str().unwrap_or_default();
+        status["members"] == 1 && why.starts_with("2 of 3 members")
+    })
+    .await;
+    // Twice the repair delay of these settings: time in which it would have fetched what it had not.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert!(cluster.nodes[0].status().await.unwrap()["repairs_paused"].is_string());
+    for node in [1, 2] {
+        cluster.nodes[node].restart().await;
+    }
+    cluster.until_members_are(3).await;
+    cluster.until_converged().await;
+    assert!(cluster.nodes[0].status().await.unwrap()["repairs_paused"].is_null());
+    assert_eq!(cluster.nodes.iter().map(|node| node.kept()).collect::<Vec<_>>(), kept, "nothing was copied or dropped");
+    assert_eq!(keys.iter().map(|key| upstream.packs(key)).collect::<Vec<_>>(), packs, "nothing was fetched");
+}
+
+#[tokio::test]
 async fn clones_go_on_while_a_holder_is_killed_and_its_keys_are_soon_where_they_should_be_again() {
     let upstream = Upstream::start().await;
     let keys: Vec<String> = (0..6).map(|number| format!("org/repo{number}")).collect();

@@ -40,8 +40,13 @@ impl Claims {
                 if before == "ready" && vanished {
                     truth.probes.hit("loss noticed");
                 }
-                if before == "ready" || state == "ready" {
-                    truth.noticed(number, key);
+                // A fault may come between what happens to the data and the claim that says so. So only a claim that goes
+                // tells that a loss was noticed, and only one that comes that a find was.
+                if before == "ready" {
+                    truth.loss_noticed(number, key);
+                }
+                if state == "ready" {
+                    truth.find_noticed(number, key);
                 }
                 drop(truth);
                 let (machine, key) = (machine.name.to_string(), key.to_string());

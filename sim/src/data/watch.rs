@@ -294,11 +294,14 @@ impl Truth {
         (self.held.contains(&place) && !self.appeared.contains(&place)) || self.vanished.contains(&place)
     }
 
-    /// The node of this machine has found out how it is with this key.
-    pub fn noticed(&mut self, machine: usize, key: &Key) {
-        let place = (machine, key.clone());
-        self.vanished.remove(&place);
-        self.appeared.remove(&place);
+    /// The node of this machine has found out that the key is gone.
+    pub fn loss_noticed(&mut self, machine: usize, key: &Key) {
+        self.vanished.remove(&(machine, key.clone()));
+    }
+
+    /// The node of this machine has found the key that a fault put there.
+    pub fn find_noticed(&mut self, machine: usize, key: &Key) {
+        self.appeared.remove(&(machine, key.clone()));
     }
 
     fn count_failure(&mut self, machine: usize, key: &Key) {

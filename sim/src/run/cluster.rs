@@ -391,8 +391,12 @@ impl Cluster {
             let Some(running) = &mut machine.process else { continue };
             let Some(client) = running.client.clone() else { continue };
             let slot = running.status.clone();
+            let oracle = self.oracle.clone();
             running.process.spawn(async move {
                 let (status, pins) = (client.status().await, client.pins().await);
+                if status.repairs_paused.is_some() {
+                    oracle.truth().probes.hit("repairs held back");
+                }
                 *slot.lock().expect("nothing panics while it holds this lock") = Some((now, status, pins));
             });
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 /// All probes with what they mean. A sweep of a thousand seeds in which one never fires has failed.
-pub const ALL: [(&str, &str); 28] = [
+pub const ALL: [(&str, &str); 29] = [
     ("answered", "a request was answered with data"),
     ("refused", "a request was answered with an error"),
     ("intent recorded", "a pin, unpin or forget was acknowledged"),
@@ -17,6 +17,7 @@ pub const ALL: [(&str, &str); 28] = [
     ("two fetchers", "two parts that could not talk fetched the same key"),
     ("false suspicion", "a healthy node was taken for dead, and came back"),
     ("repair", "a missing replica was made because a node was gone"),
+    ("repairs held back", "so many nodes were lost at once that another waited before it repaired anything"),
     ("rebalance", "a key went to a node because the ring gave it to it"),
     ("trim", "a surplus replica was dropped"),
     ("drained", "a node handed over what only it held, and left"),

@@ -205,6 +205,9 @@ fn node(rng: &mut StdRng) -> NodeConfig {
     config.update_timeout = Duration::from_millis(rng.random_range(8_000..30_000));
     config.not_found_ttl = Duration::from_millis(rng.random_range(0..10_000));
     config.balance_interval = Duration::from_secs(rng.random_range(10..300));
+    config.mass_failure_pause = Duration::from_millis(rng.random_range(1_000..30_000));
+    config.repairs = rng.random_range(1..=4);
+    config.repair_bytes_per_second = if rng.random_bool(0.3) { rng.random_range(50_000..1_000_000) } else { 0 };
     config
 }
 

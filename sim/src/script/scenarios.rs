@@ -11,11 +11,12 @@ macro_rules! scenarios {
 }
 
 /// Name and text of each.
-pub const ALL: [(&str, &str); 8] = scenarios![
+pub const ALL: [(&str, &str); 9] = scenarios![
     "cascading-full-disks",
     "fifty-join",
     "flapping-link",
     "lost-disk",
+    "mass-failure",
     "rolling-restart",
     "slow-node",
     "split-brain",
