@@ -1,15 +1,21 @@
 //! `migrate`: lets a gossip cluster take over what an etcd knows, after its nodes have been moved one by one.
 //!
-//! Each node registers what is on its disk by itself. What is left are keys that no moved node has on disk; they are
-//! fetched here, a few at a time, through one node of the cluster.
+//! Each node registers what is on its disk by itself, and takes its catalog along. What is left are pins of a cluster
+//! whose nodes did not bring their disks, which are set first, and keys that no moved node has on disk; they are fetched
+//! here, a few at a time, through one node of the cluster.
 
 use std::{collections::BTreeSet, path::PathBuf};
 
-use anyhow::anyhow;
+use anyhow::{Context, anyhow};
 use clap::Args;
-use datad_gossip::{etcd::registered_keys, key::Key};
+use datad_gossip::{
+    Pin,
+    etcd::{recorded_pins, registered_keys},
+    key::Key,
+};
 use futures::StreamExt;
 use http::Method;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
@@ -60,9 +66,10 @@ const EXAMPLES: &str = "\
 From a cluster on etcd to one without, one node after the other; requests go to those that are up:
   1. stop the node (SIGTERM), and start it again with the same --data, without --etcd, and with --seed for the
      nodes that were moved before; it is ready once it knows what they hold
-  2. once all are moved, fetch the keys that no disk had; run it again until it says that none is left:
+  2. once all are moved, pin what is pinned there and not here, and fetch the keys that no disk had; run it
+     again until it says that none is left:
      datad-gossip migrate --from-etcd http://10.0.0.1:2379 --at http://any-node:8400
-Ancestors' registries are read too. Nothing in etcd is changed.";
+A pin that the cluster has stays as it is. Ancestors' registries are read too. Nothing in etcd is changed.";
 
 impl Migrate {
     fn etcd(&self) -> EtcdOptions {
@@ -79,9 +86,12 @@ impl Migrate {
     }
 }
 
-/// Reads etcd, and has the cluster fetch what it does not know. Fails if some keys could not be had.
+/// Reads etcd, and has the cluster pin and fetch what it does not know. Fails if some keys could not be had, or a pin
+/// not be set.
 pub(super) async fn run(migrate: &Migrate) -> Result<(), Failure> {
     let etcd = migrate.etcd().config()?.expect("it has a URL");
+    let pins = recorded_pins(&etcd).await.map_err(anyhow::Error::from)?;
+    let pinned = set_lacking(migrate, &pins).await?;
     let mut registered = registered_keys(&etcd).await.map_err(anyhow::Error::from)?;
     let total = registered.len();
     let mut known: BTreeSet<String> = BTreeSet::new();
@@ -102,15 +112,39 @@ pub(super) async fn run(migrate: &Migrate) -> Result<(), Failure> {
         });
     let failed = failed.count().await;
     if migrate.json {
-        let document = json!({ "registered": total, "fetched": missing - failed, "failed": failed });
+        let document = json!({
+            "registered": total, "fetched": missing - failed, "failed": failed,
+            "pins": pins.len(), "pinned": pinned,
+        });
         output::line(&document.to_string())?;
     } else {
+        output::line(&format!("{} pins in etcd; {pinned} set now", pins.len()))?;
         output::line(&format!("{total} keys in etcd; {} fetched now, {failed} could not be", missing - failed))?;
     }
     match failed {
         0 => Ok(()),
         _ => Err(anyhow!("{failed} keys could not be fetched; run it again once their origin answers").into()),
     }
+}
+
+/// Sets those of `pins` that the cluster has not got; how many.
+async fn set_lacking(migrate: &Migrate, pins: &[Pin]) -> anyhow::Result<usize> {
+    #[derive(Deserialize)]
+    struct Known {
+        key: String,
+    }
+    let known: Vec<Known> = serde_json::from_value(migrate.endpoint.get("pins", &[]).await?)
+        .context("the node answered with something that is no list of pins")?;
+    let known: BTreeSet<&str> = known.iter().map(|pin| pin.key.as_str()).collect();
+    let mut set = 0;
+    for Pin { key, replicas, .. } in pins.iter().filter(|pin| !known.contains(pin.key.as_str())) {
+        let query = [("replicas", &*replicas.to_string())];
+        let path = format!("pins/{}", in_path(key));
+        let put = migrate.endpoint.change(Method::PUT, &path, &query, &migrate.admin);
+        let _: Value = put.await.with_context(|| format!("cannot pin {key}"))?;
+        set += 1;
+    }
+    Ok(set)
 }
 
 async fn fetch(migrate: &Migrate, key: &Key) -> anyhow::Result<()> {

@@ -4,6 +4,7 @@
 //!   PREFIX nodes/NODE                              the member, as JSON, under its lease
 //!   PREFIX registry/data/KEY/$$nodes/NODE          what NODE claims of KEY
 //!   PREFIX registry/nodes/NODE/$$keys/KEY          the same; anybody else's value makes NODE update KEY
+//!   PREFIX pins/KEY                                a pin, or a pattern of pins, as JSON: a mirror, see `pins`
 //! ```
 //!
 //! The ancestor read the names and ignored the values, so the values are ours: the state of the claim, in words, with the
@@ -35,6 +36,8 @@ pub(crate) struct Layout {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Place {
     Member(NodeName),
+    /// A key or pattern that is always kept.
+    Pin(Key),
     /// In the mapping from keys to nodes.
     Holder {
         key: Key,
@@ -85,11 +88,23 @@ impl Layout {
         format!("{}registry/nodes/{node}{KEYS}{key}", self.prefix)
     }
 
+    /// All pins.
+    pub(crate) fn pins(&self) -> String {
+        format!("{}pins/", self.prefix)
+    }
+
+    pub(crate) fn pin(&self, key: &Key) -> String {
+        format!("{}pins/{key}", self.prefix)
+    }
+
     /// What `name` stands for, if it is one of ours.
     pub(crate) fn place(&self, name: &[u8]) -> Option<Place> {
         let rest = std::str::from_utf8(name).ok()?.strip_prefix(&self.prefix)?;
         if let Some(node) = rest.strip_prefix("nodes/") {
             return Some(Place::Member(NodeName::new(node).ok()?));
+        }
+        if let Some(key) = rest.strip_prefix("pins/") {
+            return Some(Place::Pin(Key::new(key).ok()?));
         }
         let rest = rest.strip_prefix("registry/")?;
         if let Some(holder) = rest.strip_prefix("data/") {
@@ -249,6 +264,7 @@ mod tests {
             "/datad/registry/data/a",
             "/datad/registry/data/../a/$$nodes/n1",
             "/datad/registry/nodes/n1/$$keys/",
+            "/datad/pins/a//b",
             "/datad/",
         ] {
             assert_eq!(layout.place(name.as_bytes()), None, "{name}");
@@ -292,6 +308,8 @@ mod tests {
                 let holder = layout.holder(&key, &n);
                 prop_assert_eq!(layout.place(holder.as_bytes()), Some(Place::Holder { key: key.clone(), node: n.clone() }));
                 let assignment = layout.assignment(&n, &key);
+                let pinned = Some(Place::Pin(key.clone()));
+                prop_assert_eq!(layout.place(layout.pin(&key).as_bytes()), pinned);
                 prop_assert_eq!(layout.place(assignment.as_bytes()), Some(Place::Assignment { node: n, key }));
             }
         }

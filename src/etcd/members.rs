@@ -1,7 +1,8 @@
 //! The membership actor on etcd.
 //!
 //! Supervised by the node like the one on gossip, with its messages, and publishing views from the same roster. *In*:
-//! what its session sees below `nodes/`, ticks, announcements. *Out*: the published [`View`](crate::View). Invariants: a
+//! what its session sees below `nodes/`, ticks, announcements. *Out*: the published [`View`](crate::View), and who
+//! mirrors the pins. Invariants: a
 //! member is alive while its record stands, but becomes one only once this node has spoken to it, for writing to etcd
 //! proves nothing and a certificate does; this node shows itself in a state only once that state is recorded, so nobody
 //! relies on it before the others can know.
@@ -30,12 +31,12 @@ use super::{
     EtcdConfig, EtcdError, Layout, RETRY,
     connection::{Connection, Entry},
     layout::{MemberRecord, Place},
-    list,
+    list, pins,
 };
 use crate::{
     catalog::actor as catalog,
     key::NodeName,
-    membership::{Announced, Facts, Observation, Roster, actor as membership, log_changes},
+    membership::{Announced, Facts, MemberState, Observation, Roster, actor as membership, log_changes},
     net::wire::HelloRefusal,
     node::{ActorKind, Shared},
     registry::actor as registry,
@@ -101,6 +102,9 @@ pub(crate) struct State {
     /// What is.
     recorded: Facts,
     leaving: Option<oneshot::Sender<()>>,
+    /// The digest of everybody's catalog, while this node is the one to show its pins to outsiders.
+    mirror: watch::Sender<Option<u64>>,
+    _mirror: AbortOnDropHandle<()>,
     _session: AbortOnDropHandle<()>,
 }
 
@@ -113,6 +117,8 @@ impl Actor for Membership {
         let Arguments { shared, etcd, incarnation, facts } = args;
         myself.send_interval(shared.config.profile.gossip_interval, || membership::Message::Tick.into());
         let (announcements, announced) = watch::channel(facts.clone());
+        let (mirror, mirrored) = watch::channel(None);
+        let keep_pins = pins::keep(shared.clone(), etcd.clone(), mirrored);
         let layout = Layout::new(&etcd.prefix);
         let session = Session {
             shared: shared.clone(),
@@ -135,6 +141,8 @@ impl Actor for Membership {
             facts: announcements,
             recorded: facts,
             leaving: None,
+            mirror,
+            _mirror: AbortOnDropHandle::new(shared.tasks.spawn(keep_pins)),
             _session: AbortOnDropHandle::new(shared.tasks.spawn(session.run())),
             shared,
         };
@@ -274,8 +282,20 @@ impl State {
             self.shared.view.publish(Arc::new(view));
             let _ = self.shared.registry.send(registry::Message::MembersChanged);
         }
+        self.assign_mirror();
         let digests = self.roster.catalog_digests().map(|(name, digest)| (name.clone(), digest)).collect();
         let _ = self.shared.catalog.send(catalog::Message::DigestsSeen(digests));
+    }
+
+    /// The first of those who serve shows the pins, once all who live have the same.
+    fn assign_mirror(&self) {
+        let view = self.shared.view.load();
+        let first = view.alive().find(|member| member.state == MemberState::Serving && !member.observer);
+        let own = self.shared.catalog_digest.load(Ordering::Acquire);
+        let mine = first.is_some_and(|member| member.name == self.shared.name)
+            && self.roster.catalog_digests().all(|(_, digest)| digest == own);
+        let duty = mine.then_some(own);
+        self.mirror.send_if_modified(|before| std::mem::replace(before, duty) != duty);
     }
 
     /// Records another digest of the catalog, if it has changed.

@@ -4,6 +4,7 @@
 //!   members.rs   lease + watch of nodes/      --> roster --> View         (instead of gossip)
 //!   registry.rs  watch of registry/ --> claims --> index                  (instead of ledgers and feeds)
 //!                own claims --> claims --> transactions
+//!   pins.rs      the catalog's pins --> pins/, for outsiders to read
 //! ```
 //!
 //! Everything above these two is the same code in both modes, and data and calls between nodes go over QUIC as ever.
@@ -17,6 +18,7 @@ mod config;
 mod connection;
 mod layout;
 pub(crate) mod members;
+mod pins;
 pub(crate) mod registry;
 
 use std::{collections::BTreeSet, time::Duration};
@@ -24,6 +26,7 @@ use std::{collections::BTreeSet, time::Duration};
 pub use self::{
     config::{EtcdConfig, EtcdTls},
     connection::EtcdError,
+    pins::recorded_pins,
 };
 use self::{connection::Connection, layout::Layout};
 use crate::key::Key;

@@ -35,6 +35,44 @@ async fn etcd_reads_like_the_ancestors_registry() {
 }
 
 #[tokio::test]
+async fn pins_are_mirrored_whoever_is_there_to_do_it() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.upstream.put("k", "v");
+    cluster.client("n2").pin(&key("k"), Some(2)).await.unwrap();
+    cluster.client("n3").pin(&key("org/*"), Some(3)).await.unwrap();
+    cluster.client("n1").pin(&key("gone"), None).await.unwrap();
+    let until = async |cluster: &Cluster, expected: &[(&str, &str)]| {
+        let etcd = cluster.etcd.as_ref().unwrap();
+        let expected: Vec<_> = expected.iter().map(|(key, value)| (format!("/datad/pins/{key}"), *value)).collect();
+        eventually("these are the pins in etcd", || async {
+            etcd.names("/datad/pins/").len() == expected.len()
+                && expected.iter().all(|(name, value)| etcd.value(name) == *value)
+        })
+        .await;
+    };
+    until(&cluster, &[("gone", r#"{"replicas":2}"#), ("k", r#"{"replicas":2}"#), ("org/*", r#"{"replicas":3}"#)]).await;
+    cluster.client("n2").unpin(&key("org/*")).await.unwrap();
+    cluster.client("n2").forget(&key("gone")).await.unwrap();
+    until(&cluster, &[("k", r#"{"replicas":2}"#)]).await;
+
+    // Without the one who did it, and without etcd for a while.
+    cluster.kill("n1");
+    eventually("it is missed", || async { !cluster.client("n2").view().is_alive(&name("n1")) }).await;
+    cluster.etcd().kill9(0);
+    let pinned = cluster.client("n3").pin(&key("x/*"), Some(1)).await.unwrap();
+    assert_eq!(pinned.confirmed, [name("n2"), name("n3")], "etcd is not needed for that");
+    cluster.etcd().launch(0);
+    until(&cluster, &[("k", r#"{"replicas":2}"#), ("x/*", r#"{"replicas":1}"#)]).await;
+
+    // What a stranger writes is no pin, and goes.
+    let etcd = cluster.etcd.as_ref().unwrap();
+    etcd.ctl(&["put", "/datad/pins/strange", r#"{"replicas":2}"#]);
+    etcd.ctl(&["put", "/datad/pins/k", "1"]);
+    until(&cluster, &[("k", r#"{"replicas":2}"#), ("x/*", r#"{"replicas":1}"#)]).await;
+    assert_eq!(cluster.any().pins().await.len(), 2);
+}
+
+#[tokio::test]
 async fn a_key_set_below_a_node_is_created_or_updated_there() {
     let cluster = Cluster::start(3).await;
     let etcd = cluster.etcd.as_ref().unwrap();

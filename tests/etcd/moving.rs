@@ -5,6 +5,8 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
+use serde_json::json;
+
 use crate::process::harness::{Cluster, QUICK, Upstream, eventually, get};
 
 const KEYS: usize = 12;
@@ -23,6 +25,9 @@ async fn node_by_node_a_cluster_leaves_etcd_and_no_request_fails() {
         cluster.until_held(&format!("file{number}"), 2).await;
     }
     let url = cluster.etcd().url(0);
+    cluster.nodes[0].ask(&["pin", "file0", "--replicas", "3"]).await.unwrap();
+    let pinned = ["/datad/pins/file0"];
+    eventually("the pin is in etcd", || async { cluster.etcd().names("/datad/pins/") == pinned }).await;
 
     // Requests go to the nodes that are up, as a load balancer would have it.
     let ports = Arc::new(Mutex::new(cluster.nodes.iter().map(|node| node.http).collect::<Vec<u16>>()));
@@ -69,13 +74,35 @@ async fn node_by_node_a_cluster_leaves_etcd_and_no_request_fails() {
     // A key that was only ever known to etcd, and one that is not to be had.
     let ghost = |key: &str| format!("/datad/registry/data/{key}/$$nodes/ghost");
     cluster.etcd().ctl(&["put", &ghost(&format!("file{KEYS}")), ""]);
+    // Pins that no disk brought along, and one that the cluster has, otherwise.
+    for (key, value) in [("file0", r#"{"replicas":1}"#), ("file1", r#"{"replicas":3}"#), ("fil?2", r#"{"replicas":1}"#)]
+    {
+        cluster.etcd().ctl(&["put", &format!("/datad/pins/{key}"), value]);
+    }
     let migrated = cluster.nodes[0].ask(&["migrate", "--from-etcd", &url]).await.unwrap();
+    assert!(migrated.contains("3 pins in etcd; 2 set now"), "{migrated}");
+    let pins: serde_json::Value =
+        serde_json::from_str(&cluster.nodes[2].ask(&["pins", "--json"]).await.unwrap()).unwrap();
+    let expected =
+        [("fil?2", 1), ("file0", 3), ("file1", 3)].map(|(key, replicas)| json!({ "key": key, "replicas": replicas }));
+    assert_eq!(pins.as_array().unwrap()[..], expected);
     assert!(migrated.contains(&format!("{} keys in etcd; 1 fetched now, 0 could not be", KEYS + 1)), "{migrated}");
     cluster.etcd().ctl(&["put", &ghost("nowhere"), ""]);
     let error = cluster.nodes[1].ask(&["migrate", "--from-etcd", &url]).await.unwrap_err();
     assert!(error.contains("nowhere: ") && error.contains("1 keys could not be fetched"), "{error}");
+    let again = cluster.nodes[2].ask(&["migrate", "--from-etcd", &url, "--json"]).await.unwrap_err();
+    assert!(again.contains("nowhere: "), "{again}");
+    cluster.etcd().ctl(&["del", &ghost("nowhere")]);
+    let again = cluster.nodes[2].ask(&["migrate", "--from-etcd", &url, "--json"]).await.unwrap();
+    let again: serde_json::Value = serde_json::from_str(&again).unwrap();
+    assert_eq!(again, json!({ "registered": KEYS + 1, "fetched": 0, "failed": 0, "pins": 3, "pinned": 0 }));
     for number in 0..=KEYS {
-        cluster.until_held(&format!("file{number}"), 2).await;
+        let replicas = match number {
+            0 | 1 => 3,
+            2 => 1,
+            _ => 2,
+        };
+        cluster.until_held(&format!("file{number}"), replicas).await;
     }
     ports.lock().unwrap().clear();
     load.await.unwrap();
