@@ -91,11 +91,11 @@ impl Node {
         info!(node = %self.shared.name, "stopping");
         drain::leave(&self.shared).await;
         self.finish_requests().await;
+        self.shared.stop.cancel();
         self.supervisor.stop(None);
         if let Some(supervising) = self.supervising.take() {
             let _ = tokio::time::timeout(CLOSE, supervising).await;
         }
-        self.shared.stop.cancel();
         self.shared.tasks.close();
         let _ = tokio::time::timeout(CLOSE, self.shared.tasks.wait()).await;
         self.shared.net.close(CLOSE).await;

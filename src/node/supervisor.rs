@@ -84,6 +84,12 @@ impl Actor for Supervisor {
         Ok(state)
     }
 
+    /// Stops the actors in an order of ours: ractor's would follow from numbers that all nodes of the process share.
+    async fn post_stop(&self, _myself: ActorRef<()>, state: &mut State) -> Result<(), ActorProcessingErr> {
+        state.stop_all();
+        Ok(())
+    }
+
     async fn handle_supervisor_evt(
         &self,
         myself: ActorRef<()>,
@@ -140,14 +146,18 @@ impl State {
     }
 
     async fn restart_all(&mut self, myself: &ActorRef<()>) -> Result<(), SpawnErr> {
-        use ActorKind::{Balancer, Catalog, Membership, Registry, Router, Updater};
-        for kind in [Membership, Router, Balancer, Updater, Registry, Catalog] {
-            self.stop(kind);
-        }
+        self.stop_all();
         self.incarnation = incarnation::after(&self.shared, self.incarnation).await;
         info!(incarnation = self.incarnation, "beginning anew under a new incarnation");
         self.shared.net.reincarnate(self.incarnation);
         self.start_all(myself).await
+    }
+
+    fn stop_all(&mut self) {
+        use ActorKind::{Balancer, Catalog, Membership, Registry, Router, Updater};
+        for kind in [Membership, Router, Balancer, Updater, Registry, Catalog] {
+            self.stop(kind);
+        }
     }
 
     fn stop(&mut self, kind: ActorKind) {

@@ -138,8 +138,11 @@ impl Worker for UpdateWorker {
         let (port, taken) = oneshot::channel();
         crew.updater.send_message(Message::TakeOff { key: key.clone(), reply: port })?;
         if let Ok(Some((work, reason))) = taken.await {
-            let outcome = job::run(&crew.shared, &key, &work, reason).await;
-            crew.updater.send_message(Message::Finished { key, work, reason, outcome })?;
+            let job = job::run(&crew.shared, &key, &work, reason);
+            // Jobs are given up before the actors are stopped, in the order in which they began.
+            if let Some(outcome) = crew.shared.stop.run_until_cancelled(job).await {
+                crew.updater.send_message(Message::Finished { key, work, reason, outcome })?;
+            }
         }
         Ok(job.key)
     }
