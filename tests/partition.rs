@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Cluster, eventually, fetch, key, name, quick};
+use common::{Cluster, DEADLINE, eventually, fetch, key, name, quick};
 use datad_gossip::{HoldingState, config::NodeConfig};
 use http::StatusCode;
 
@@ -82,4 +82,23 @@ async fn each_side_of_a_partition_goes_on_and_all_agree_after_it() {
     };
     assert_eq!(located("n1"), located("n2"));
     assert_eq!(located("n1"), located("n3"));
+}
+
+#[tokio::test]
+async fn a_node_that_lost_its_disk_and_the_time_of_day_is_taken_in_again() {
+    let mut cluster = Cluster::start(3).await;
+    cluster.upstream.put("k", "v");
+    fetch(&cluster.any(), "k").await.unwrap();
+    let before = cluster.any().view().member(&name("n1")).unwrap().incarnation;
+    cluster.kill("n1");
+    const YESTERDAY_MS: i64 = -86_400_000;
+    cluster.add_with_clock("n1", cluster.upstream.memory(), YESTERDAY_MS).await;
+    cluster.until_whole().await;
+    for member in cluster.members.values() {
+        let back = |view: &datad_gossip::View| {
+            view.member(&name("n1")).is_some_and(|member| member.state.is_alive() && member.incarnation > before)
+        };
+        tokio::time::timeout(DEADLINE, member.node.client().view_when(back)).await.unwrap();
+    }
+    assert_eq!(fetch(&cluster.client("n1"), "k").await.unwrap().1, "v");
 }

@@ -159,6 +159,7 @@ impl Actor for Membership {
         use membership::Message::{Announce, Leave, Panic, SeedsResolved, Tick};
         match message {
             Message::Membership(Tick) => {
+                state.shared.check_incarnation(state.incarnation)?;
                 state.tell_catalog();
                 state.greet(&myself);
                 state.look();

@@ -116,7 +116,10 @@ impl Actor for Membership {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            Message::Tick => state.tick(&myself).await,
+            Message::Tick => {
+                state.shared.check_incarnation(state.incarnation)?;
+                state.tick(&myself).await;
+            }
             Message::Announce(announced) => state.announce(announced).await,
             Message::SeedsResolved(addresses) => state.contact(&addresses),
             Message::Leave(reply) => state.leave(reply).await,

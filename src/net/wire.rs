@@ -26,7 +26,10 @@ pub(crate) use crate::registry::{Delta, Position};
 pub(crate) const ALPN: &[u8] = b"datad/1";
 
 /// The revision of the messages below that this build speaks.
-pub(crate) const REVISION: u16 = 2;
+pub(crate) const REVISION: u16 = 3;
+
+/// The first revision that knows [`HelloRefusal::Outdated`].
+pub(crate) const REVISION_OUTDATED: u16 = 3;
 
 /// Largest gossip message, in bytes, before and after decompression is chitchat's own limit of a UDP datagram.
 pub(crate) const GOSSIP_BYTES_MAX: usize = 65_507;
@@ -71,6 +74,9 @@ pub(crate) enum HelloRefusal {
     /// Too many connections from that name.
     #[error("too many connections")]
     TooMany,
+    /// As [`HelloRefusal::Stale`], with what is known, so that the dialler can begin anew after it.
+    #[error("incarnation {incarnation} of {name} is known, which is newer")]
+    Outdated { name: NodeName, incarnation: u64 },
 }
 
 /// A short question to one node.
@@ -250,6 +256,8 @@ mod tests {
             &HelloReply::Refused(HelloRefusal::NameInUse { name: name.clone(), at: advertise }),
             "0101026e31007f00000107",
         );
+        let outdated = HelloRefusal::Outdated { name: name.clone(), incarnation: 300 };
+        pinned(&HelloReply::Refused(outdated), "0104026e31fb2c01");
         pinned(&Reply::Ensured(Ensured::Ready(vec![name.clone()])), "000001026e31");
         let failed = Ensured::Failed { node: name, reason: "r".into(), retry_after_ms: 2 };
         pinned(&Reply::Ensured(failed), "0003026e31017202");

@@ -16,7 +16,9 @@ use crate::{
     key::{Key, NodeName},
     net::{
         Inbound,
-        wire::{Call, Delta, Ensured, Hello, HelloRefusal, Position, Record, Refusal, Reply, RequestHead},
+        wire::{
+            Call, Delta, Ensured, Hello, HelloRefusal, Position, REVISION_OUTDATED, Record, Refusal, Reply, RequestHead,
+        },
     },
     provider::{self, Body},
     registry::{HolderState, actor as registry},
@@ -36,7 +38,11 @@ impl Inbound for Answers {
             return Err(HelloRefusal::NameInUse { name: hello.name.clone(), at: known.address });
         }
         if hello.incarnation < known.incarnation {
-            return Err(HelloRefusal::Stale { name: hello.name.clone() });
+            let (name, incarnation) = (hello.name.clone(), known.incarnation);
+            return Err(match hello.revision {
+                REVISION_OUTDATED.. => HelloRefusal::Outdated { name, incarnation },
+                _ => HelloRefusal::Stale { name },
+            });
         }
         Ok(())
     }

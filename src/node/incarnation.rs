@@ -1,7 +1,10 @@
 //! The number that grows with every start of a node of one name.
 //!
 //! It is at least the wall clock in milliseconds, so that a node that lost its disk still comes after its former self,
-//! and at least one more than the last one on disk, so that a clock that was set back does no harm.
+//! and at least one more than the last one on disk, so that a clock that was set back does no harm. If both happened,
+//! others refuse the node and say what they know, and it begins anew after that.
+
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use tracing::warn;
@@ -13,9 +16,13 @@ const RECORD: &str = "incarnation";
 
 /// The incarnation of this start, written down before it is used.
 pub(crate) async fn next(world: &dyn World) -> std::io::Result<u64> {
-    let Some(disk) = world.disk() else { return Ok(world.unix_ms().max(1)) };
-    let last = disk.read(RECORD).await?.and_then(|bytes| parse(&bytes)).unwrap_or(0);
-    let next = world.unix_ms().max(last + 1);
+    next_after(world, 0).await
+}
+
+async fn next_after(world: &dyn World, last: u64) -> std::io::Result<u64> {
+    let Some(disk) = world.disk() else { return Ok(world.unix_ms().max(last + 1)) };
+    let written = disk.read(RECORD).await?.and_then(|bytes| parse(&bytes)).unwrap_or(0);
+    let next = world.unix_ms().max(written.max(last) + 1);
     disk.replace(RECORD, Bytes::from(next.to_string())).await?;
     Ok(next)
 }
@@ -23,11 +30,12 @@ pub(crate) async fn next(world: &dyn World) -> std::io::Result<u64> {
 /// The incarnation after `current`, for a node that begins anew in the same process. A disk that fails here is no
 /// reason to stay down: the clock alone keeps the order unless it is set back before the next start.
 pub(crate) async fn after(shared: &Shared, current: u64) -> u64 {
-    match next(&*shared.world).await {
-        Ok(next) => next.max(current + 1),
+    let last = current.max(shared.known_incarnation.load(Ordering::Acquire));
+    match next_after(&*shared.world, last).await {
+        Ok(next) => next,
         Err(error) => {
             warn!(%error, "cannot write the incarnation down");
-            shared.world.unix_ms().max(current + 1)
+            shared.world.unix_ms().max(last + 1)
         }
     }
 }

@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -25,7 +25,7 @@ use crate::{
     config::NodeConfig,
     key::{Key, NodeName},
     membership::{Gossip, View, actor as membership},
-    net::{DialError, Net, Peer},
+    net::{DialError, Net, Peer, wire::HelloRefusal},
     provider::Provider,
     published::Published,
     registry::{HolderState, Index, IndexWriter, KeyHasher, actor as registry},
@@ -67,6 +67,8 @@ pub(crate) struct Shared {
     pub(crate) scanned: AtomicBool,
     /// Whether this node is on its way out: it takes no keys and drops none.
     pub(crate) draining: AtomicBool,
+    /// An incarnation of this node that others know, if its own is older.
+    pub(crate) known_incarnation: AtomicU64,
     /// Incarnation and version of the own ledger, for the feeds.
     pub(crate) ledger_version: watch::Sender<(u64, u64)>,
     /// What keeps an actor from its work for longer than a restart would mend, in words.
@@ -114,6 +116,7 @@ impl Shared {
             gossip: ArcSwapOption::empty(),
             scanned: AtomicBool::new(false),
             draining: AtomicBool::new(false),
+            known_incarnation: AtomicU64::new(0),
             ledger_version: registry::version_channel(),
             troubles: Mutex::default(),
             peer_requests: Arc::new(Semaphore::new(PEER_REQUESTS_MAX)),
@@ -156,6 +159,17 @@ impl Shared {
                 () = stop.cancelled() => {}
             }
         });
+    }
+
+    /// Fails if others know a later start of this node: its disk was lost and its clock set back. It has to begin anew
+    /// after that one, or they never listen to it.
+    pub(crate) fn check_incarnation(&self, own: u64) -> Result<(), String> {
+        let known = match &*self.net.refusals().borrow() {
+            Some(HelloRefusal::Outdated { incarnation, .. }) if *incarnation >= own => *incarnation,
+            _ => return Ok(()),
+        };
+        self.known_incarnation.fetch_max(known, Ordering::AcqRel);
+        Err(format!("others know incarnation {known} of this node, which has {own}"))
     }
 
     /// When the view will have been the same for long enough to act on it; in the past if it has.

@@ -17,6 +17,8 @@ const MEMORIES_MAX: usize = 65_536;
 /// Pause after the first failure of a key, and the longest. In between it doubles.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// The longest pause that somebody who waits for the key is put off with: an origin that is back should be found out.
+const REQUEST_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// What is to be done with a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,6 +57,8 @@ struct Flight<W> {
 #[derive(Debug, Clone)]
 struct Memory {
     until: Duration,
+    /// Until when requests are put off; not after `until`.
+    requests_until: Duration,
     failures: u32,
     answer: Ensured,
     /// Whether the origin was asked, or only peers: then somebody who may ask the origin is not turned away.
@@ -90,7 +94,7 @@ impl<W> Flights<W> {
         }
         if let Work::Ensure { origin } = work
             && let Some(memory) = self.memories.get(key)
-            && now < memory.until
+            && now < if reason == UpdateReason::Request { memory.requests_until } else { memory.until }
             && (memory.asked_origin || !origin)
         {
             return (Admission::Known(memory.answer.clone()), waiter);
@@ -135,14 +139,16 @@ impl<W> Flights<W> {
         let pause = PAUSE_MIN.saturating_mul(1 << failures.min(10).saturating_sub(1)).min(PAUSE_MAX);
         let pause = pause.mul_f64(0.5 + jitter / 2.0);
         let asked_origin = *work != Work::Ensure { origin: false };
-        self.remember(key, Memory { until: now + pause, failures, answer, asked_origin });
+        let (until, requests_until) = (now + pause, now + pause.min(REQUEST_PAUSE_MAX));
+        self.remember(key, Memory { until, requests_until, failures, answer, asked_origin });
         pause
     }
 
     /// Remembers that the origin has no such key.
     pub(crate) fn remember_absence(&mut self, now: Duration, key: &Key, ttl: Duration) {
         if !ttl.is_zero() {
-            self.remember(key, Memory { until: now + ttl, failures: 0, answer: Ensured::NotFound, asked_origin: true });
+            let (until, answer) = (now + ttl, Ensured::NotFound);
+            self.remember(key, Memory { until, requests_until: until, failures: 0, answer, asked_origin: true });
         }
     }
 
@@ -261,6 +267,19 @@ mod tests {
         for _ in 0..100 {
             assert!(flights.remember_failure(NOW, &key("a"), &ENSURE, Ensured::NotFound, 0.999) <= PAUSE_MAX);
         }
+    }
+
+    #[test]
+    fn requests_are_put_off_for_a_few_seconds_at_most() {
+        let mut flights = Flights::<u32>::new(10);
+        for _ in 0..100 {
+            flights.remember_failure(NOW, &key("a"), &ENSURE, Ensured::Pending, 0.5);
+        }
+        let later = NOW + REQUEST_PAUSE_MAX;
+        let (admission, _) = flights.admit(later, &key("a"), ENSURE, UpdateReason::Repair, None);
+        assert_eq!(admission, Admission::Known(Ensured::Pending), "nobody waits for a repair");
+        let (admission, _) = flights.admit(later, &key("a"), ENSURE, UpdateReason::Request, Some(1));
+        assert_eq!(admission, Admission::Start);
     }
 
     #[test]
