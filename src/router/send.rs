@@ -50,6 +50,9 @@ pub enum AttemptError {
     /// No connection, or it broke.
     #[error("{0}")]
     Unreachable(String),
+    /// It has dropped the key since it last said that it had it.
+    #[error("it does not hold the key")]
+    NotHeld,
     /// It said that it cannot.
     #[error("{0}")]
     Refused(String),
@@ -100,6 +103,15 @@ pub enum RouteError {
     /// The request's own body failed, so it was not sent or not sent to its end.
     #[error("the request could not be read: {0}")]
     Request(String),
+}
+
+impl From<Refusal> for AttemptError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NotHeld => Self::NotHeld,
+            other => Self::Refused(other.to_string()),
+        }
+    }
 }
 
 fn list(attempts: &[Attempt]) -> String {
@@ -197,7 +209,7 @@ impl Course {
 
     /// Holders that were not tried yet, in the order in which to try them: this node first.
     fn candidates(&self) -> Vec<NodeName> {
-        if self.failed.len() >= self.shared.config.attempts {
+        if self.spent() >= self.shared.config.attempts {
             return Vec::new();
         }
         let has_it = |state: &HolderState| matches!(state, HolderState::Ready | HolderState::Presumed);
@@ -213,13 +225,19 @@ impl Course {
         self.rank(names)
     }
 
+    /// Attempts that count. A holder that has let the key go has said so at once, and more than one may have: a key that
+    /// is forgotten while somebody asks for it is fetched anew.
+    fn spent(&self) -> usize {
+        self.failed.iter().filter(|attempt| !matches!(attempt.error, AttemptError::NotHeld)).count()
+    }
+
     fn rank(&self, names: Vec<NodeName>) -> Vec<NodeName> {
         self.shared.routes.load().ranked(names, self.shared.uptime())
     }
 
     /// Nobody (else) has it: make somebody have it.
     async fn find_holders(&mut self) -> Result<Vec<NodeName>, RouteError> {
-        let no_more = self.ensures >= ENSURES_MAX || self.failed.len() >= self.shared.config.attempts;
+        let no_more = self.ensures >= ENSURES_MAX || self.spent() >= self.shared.config.attempts;
         if no_more || (!self.body.can_repeat() && !self.tried.is_empty()) {
             return Ok(Vec::new());
         }
@@ -314,7 +332,7 @@ impl Course {
         waiting: &mut std::vec::IntoIter<NodeName>,
         running: &FuturesUnordered<BoxFuture<'static, Outcome>>,
     ) {
-        let spent = self.failed.len() + running.len() >= self.shared.config.attempts;
+        let spent = self.spent() + running.len() >= self.shared.config.attempts;
         // A request that must not be sent twice goes on only if the first attempt never got it.
         let may = self.repeatable || running.is_empty();
         if spent || !may || waiting.as_slice().is_empty() {
@@ -333,7 +351,7 @@ impl Course {
 
     fn note_failure(&mut self, node: NodeName, error: AttemptError) {
         debug!(key = %self.key, %node, %error, "attempt failed");
-        if !self.repeatable && !matches!(error, AttemptError::Refused(_)) {
+        if !self.repeatable && !matches!(error, AttemptError::Refused(_) | AttemptError::NotHeld) {
             // It may have been acted upon: nobody else may get it.
             self.body = Replay::Once(None);
         }
@@ -364,7 +382,7 @@ async fn attempt_at(shared: Arc<Shared>, node: NodeName, key: Key, request: Requ
         if let Err(refusal) = &outcome {
             report_trouble(&shared, &key, refusal).await;
         }
-        return (node, outcome.map_err(|refusal| AttemptError::Refused(refusal.to_string())));
+        return (node, outcome.map_err(AttemptError::from));
     }
     let health = shared.routes.load().health(&node).cloned().unwrap_or_default();
     let mut guard = Unanswered { shared: &shared, health: &health, answered: false };
@@ -373,7 +391,7 @@ async fn attempt_at(shared: Arc<Shared>, node: NodeName, key: Key, request: Requ
     let outcome = async {
         let peer = shared.peer(&node).await.map_err(|error| AttemptError::Unreachable(error.to_string()))?;
         peer.exchange(&key, Purpose::Serve, request).await.map_err(|error| match error {
-            ExchangeError::Refused(refusal) => AttemptError::Refused(refusal.to_string()),
+            ExchangeError::Refused(refusal) => refusal.into(),
             other => AttemptError::Unreachable(other.to_string()),
         })
     }
