@@ -19,6 +19,7 @@ use crate::{
         wire::{Call, Ensured, Refusal, Reply},
     },
     node::{Drained, Node, Shared, StartError, drain, refresh},
+    placement::{Change, Forecast, Forecaster, WEIGHT_SHARE},
     registry::{HolderState, actor as registry},
     router::{Attempt, AttemptError, KeyTransport, PathTransport, RouteError, ensure},
 };
@@ -141,6 +142,15 @@ pub enum DrainError {
         /// What went wrong.
         reason: String,
     },
+}
+
+/// Why it cannot be said what would move.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ForecastError {
+    /// This member owns no keys, or is none; so nothing would move without it.
+    #[error("{0} is no member that owns keys")]
+    NoOwner(NodeName),
 }
 
 impl Client {
@@ -351,6 +361,30 @@ impl Client {
             Ok(Reply::Refused(refusal)) => Err(failed(refusal.to_string())),
             Ok(_) => Err(failed("unexpected answer".into())),
             Err(error) => Err(failed(error.to_string())),
+        }
+    }
+
+    /// What would move if the members changed so. Nothing is moved. Walks over all known keys, in parts.
+    ///
+    /// # Errors
+    /// Somebody is to go who owns nothing.
+    pub async fn forecast(&self, change: &Change) -> Result<Forecast, ForecastError> {
+        let view = self.shared.view.snapshot();
+        let on_ring = |name: &NodeName| view.ring().nodes().binary_search(name).is_ok();
+        if let Some(stranger) = change.without.iter().find(|name| !on_ring(name)) {
+            return Err(ForecastError::NoOwner(stranger.clone()));
+        }
+        let weight = |name: &NodeName| view.member(name).map_or(WEIGHT_SHARE, |member| member.weight);
+        let members = view.ring().nodes().iter().map(|name| (name.clone(), weight(name)));
+        let mut forecaster = Forecaster::new(view.ring().clone(), members, change);
+        let mut after = None;
+        loop {
+            let page = self.keys("", after, PAGE_KEYS).await;
+            page.iter().for_each(|key| forecaster.add(key, self.shared.intents.replicas(key)));
+            after = page.last().cloned();
+            if page.len() < PAGE_KEYS {
+                return Ok(forecaster.finish());
+            }
         }
     }
 

@@ -82,6 +82,8 @@ enum Command {
     Forget(query::ForgetKey),
     /// Lists the pins
     Pins(query::Ask),
+    /// Says what would move if members went or came; nothing is moved
+    Plan(query::Plan),
     /// Takes a node out of service: it hands over what only it holds, and leaves
     Drain(query::Drain),
     /// Has the cluster fetch the keys that an etcd knows, after its nodes were moved from there
@@ -143,6 +145,7 @@ fn run(log: log::LogOptions, command: Command) -> Result<(), Failure> {
             Command::Unpin(unpin) => query::unpin(&unpin).await,
             Command::Forget(forget) => query::forget(&forget).await,
             Command::Pins(ask) => query::pins(&ask).await,
+            Command::Plan(plan) => query::plan(&plan).await,
             Command::Drain(drain) => query::drain(&drain).await,
             #[cfg(feature = "etcd")]
             Command::Migrate(migrate) => migrate::run(&migrate).await,

@@ -109,6 +109,22 @@ pub(crate) struct ForgetKey {
 #[derive(Args)]
 #[command(after_help = "\
 Examples:
+  datad-gossip plan --without node-2              what is copied if node-2 goes for good
+  datad-gossip plan --with node-4=200             what a new machine of twice the usual size takes over")]
+pub(crate) struct Plan {
+    /// A member that goes; give it several times, or with commas
+    #[arg(long, value_name = "NODE", value_delimiter = ',')]
+    without: Vec<NodeName>,
+    /// A member that comes, and its weight, 100 being usual; or a member that is there, with another weight
+    #[arg(long, value_name = "NODE=WEIGHT", value_delimiter = ',', value_parser = parse_weight)]
+    with: Vec<(NodeName, u32)>,
+    #[command(flatten)]
+    ask: Ask,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
   datad-gossip drain --at http://10.0.0.1:8400        the node that is asked
   datad-gossip drain node-2 --timeout 10m
 
@@ -132,6 +148,30 @@ pub(crate) struct Drain {
 
 fn parse_key(text: &str) -> Result<Key, String> {
     Key::new(text).map_err(|error| error.to_string())
+}
+
+fn parse_weight(text: &str) -> Result<(NodeName, u32), String> {
+    let pair = text.split_once('=').ok_or("it looks like node-4=100")?;
+    let name = NodeName::new(pair.0).map_err(|error| error.to_string())?;
+    let weight = pair.1.parse().ok().filter(|weight| *weight <= 1_000).ok_or("a weight is 0 to 1000")?;
+    Ok((name, weight))
+}
+
+#[derive(Deserialize)]
+struct ForecastDocument {
+    keys: u64,
+    keys_moved: u64,
+    copies: u64,
+    nodes: Vec<NodeForecastDocument>,
+}
+
+#[derive(Deserialize)]
+struct NodeForecastDocument {
+    node: String,
+    owned_now: u64,
+    owned_then: u64,
+    gained: u64,
+    lost: u64,
 }
 
 #[derive(Deserialize)]
@@ -370,6 +410,25 @@ pub(super) async fn pins(ask: &Ask) -> Result<(), Failure> {
             table.row([pin.key.clone(), pin.replicas.to_string()]);
         }
         table.text()
+    })
+}
+
+pub(super) async fn plan(plan: &Plan) -> Result<(), Failure> {
+    if plan.without.is_empty() && plan.with.is_empty() {
+        return Err(Failure::Usage("say who goes (--without) or who comes (--with)".into()));
+    }
+    let without = plan.without.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let with = plan.with.iter().map(|(node, weight)| format!("{node}={weight}")).collect::<Vec<_>>().join(",");
+    let document = plan.ask.endpoint.get("plan", &[("without", &without), ("with", &with)]).await?;
+    print(document, plan.ask.json, |forecast: &ForecastDocument| {
+        let mut table = Table::new(&["node", "keys now", "keys then", "copied to it", "let go"]);
+        for node in &forecast.nodes {
+            let numbers = [node.owned_now, node.owned_then, node.gained, node.lost].map(|number| number.to_string());
+            let [now, then, gained, lost] = numbers;
+            table.row([node.node.clone(), now, then, gained, lost]);
+        }
+        let ForecastDocument { keys, keys_moved, copies, .. } = forecast;
+        format!("{keys_moved} of {keys} keys would be copied, {copies} copies in all\n\n{}", table.text())
     })
 }
 

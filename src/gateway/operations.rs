@@ -8,6 +8,7 @@
 //! | `GET /-/pins` | a list of [`Pin`](crate::Pin) |
 //! | `PUT /-/pins/KEY?replicas=`, `DELETE /-/pins/KEY`, `DELETE /-/keys/KEY` | pins, unpins, forgets; 200 and [`Recorded`](crate::Recorded) |
 //! | `POST /-/members/NAME/drain?force=&timeout=` | 200 and [`Drained`](crate::Drained) when it has left; 409 if it is the last live holder of a key |
+//! | `GET /-/plan?without=N,N&with=N=WEIGHT,..` | [`Forecast`](crate::placement::Forecast): what would move if these members went or came |
 //! | `GET /-/healthz` | 200 while the process lives |
 //! | `GET /-/readyz` | 200 while the node serves and has caught up, else 503 |
 //! | `GET /-/metrics` | OpenMetrics text |
@@ -30,6 +31,7 @@ use super::{State, access, metrics, problem::Problem};
 use crate::{
     Client, MemberState,
     key::{Key, NodeName},
+    placement::Change,
 };
 
 const KEYS_DEFAULT: usize = 1_000;
@@ -47,6 +49,7 @@ pub(super) fn routes(state: Arc<State>) -> Router {
         .route("/-/keys/{*key}", delete(forget).fallback(|| async { Problem::method("DELETE") }))
         .route("/-/locate/{*key}", reading(get(locate)))
         .route("/-/pins", reading(get(pins)))
+        .route("/-/plan", reading(get(plan)))
         .route("/-/pins/{*key}", put(pin).delete(unpin).fallback(|| async { Problem::method("PUT, DELETE") }))
         .route("/-/members/{name}/drain", post(drain).fallback(|| async { Problem::method("POST") }))
         .route("/-/update/{*key}", post(update).fallback(|| async { Problem::method("POST") }))
@@ -152,6 +155,34 @@ async fn update_in_background(client: &Client, key: &Key) {
         }
         Err(error) => warn!(%key, %error, "update failed"),
     }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Planning {
+    #[serde(default)]
+    without: String,
+    #[serde(default)]
+    with: String,
+}
+
+async fn plan(
+    Shared(state): Shared<Arc<State>>,
+    planning: Result<Query<Planning>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(Planning { without, with }) = planning.map_err(|error| Problem::bad_request(error.body_text()))?;
+    let parts =
+        |list: &str| -> Vec<String> { list.split(',').filter(|part| !part.is_empty()).map(str::to_owned).collect() };
+    let name = |text: &str| NodeName::new(text).map_err(|error| Problem::bad_request(format!("{text}: {error}")));
+    let without = parts(&without).iter().map(|text| name(text)).collect::<Result<_, _>>()?;
+    let weighted = |text: &String| {
+        let pair = text.split_once('=').and_then(|(node, weight)| Some((node, weight.parse().ok()?)));
+        let (node, weight) = pair.ok_or_else(|| Problem::bad_request(format!("{text}: it looks like node-4=100")))?;
+        Ok::<_, Problem>((name(node)?, weight))
+    };
+    let with = parts(&with).iter().map(weighted).collect::<Result<_, _>>()?;
+    let forecast = state.client.forecast(&Change { without, with }).await;
+    Ok(document(Json(forecast.map_err(|error| Problem::bad_request(error.to_string()))?)))
 }
 
 async fn pins(Shared(state): Shared<Arc<State>>) -> Response {
