@@ -457,15 +457,30 @@ async fn sync_with(shared: &Arc<Shared>, name: &NodeName) -> Option<()> {
 }
 
 async fn update(shared: &Arc<Shared>, key: &Key) -> Result<Vec<UpdatedReplica>, RouteError> {
-    let patience = shared.config.update_timeout;
-    let mut holders = nodes_for_key(shared, key);
-    if holders.is_empty() {
-        return create(shared, key).await;
-    }
-    // Everybody who updates the same key picks the same node, where the updates become one.
+    let holders = holders_by_preference(shared, key);
+    if holders.is_empty() { create(shared, key).await } else { update_held(shared, key, holders).await }
+}
+
+/// Live nodes that hold `key` ready, in the same order for everybody who knows the same.
+pub(crate) fn holders_by_preference(shared: &Shared, key: &Key) -> Vec<NodeName> {
+    let mut holders = nodes_for_key(shared, key).into_vec();
     let preference: BTreeMap<NodeName, usize> =
         shared.view.load().ring().preference(key).cloned().enumerate().map(|(rank, name)| (name, rank)).collect();
     holders.sort_by_key(|name| (preference.get(name).copied().unwrap_or(usize::MAX), name.clone()));
+    holders
+}
+
+/// Has the first of `holders` ask the origin and the others copy from it. Everybody who updates the same key picks the
+/// same first one, where the updates become one.
+///
+/// # Errors
+/// The first one could not; the others were not asked.
+pub(crate) async fn update_held(
+    shared: &Arc<Shared>,
+    key: &Key,
+    mut holders: Vec<NodeName>,
+) -> Result<Vec<UpdatedReplica>, RouteError> {
+    let patience = shared.config.update_timeout;
     let first = holders.remove(0);
     if let Some(error) = refresh_at(shared, key, &first, Vec::new(), patience).await {
         let attempts = vec![Attempt { node: first, error: AttemptError::FetchFailed(error) }];

@@ -7,8 +7,13 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use crate::key::Key;
+
 /// Most replicas a key may have; preference lists are precomputed to about this depth.
 pub const REPLICAS_MAX: usize = 8;
+
+/// Longest time between two refreshes of a key.
+const YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// Settings of one node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -62,6 +67,12 @@ pub struct NodeConfig {
     /// returns. Default 30 min: enough for somebody to look.
     #[serde(with = "humantime_serde")]
     pub mass_failure_pause: Duration,
+    /// How often the origin of held keys that begin so is asked for news: the longest prefix counts, the empty one is for
+    /// all keys. The same on all nodes. Default none: what is held is refreshed when somebody asks for it (`update`).
+    pub refresh: BTreeMap<String, RefreshPolicy>,
+    /// What this node may ask of the origin of keys that begin so: the longest prefix counts. Default none: `updaters` is
+    /// the only limit. End a host with a slash.
+    pub upstreams: BTreeMap<String, UpstreamLimit>,
     /// How often a node goes through all keys to see what it should hold. Default 5 min; changes act at once, so this
     /// only catches what they missed.
     #[serde(with = "humantime_serde")]
@@ -99,6 +110,8 @@ impl Default for NodeConfig {
             repair_delay: Duration::from_secs(60),
             mass_failure_share: 0.5,
             mass_failure_pause: Duration::from_secs(1800),
+            refresh: BTreeMap::new(),
+            upstreams: BTreeMap::new(),
             balance_interval: Duration::from_secs(300),
             trim_delay: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(10),
@@ -106,6 +119,79 @@ impl Default for NodeConfig {
             profile: Profile::lan(),
         }
     }
+}
+
+/// How often the origin of held keys is asked for news. One holder asks, the others copy from it, and all of them serve
+/// what they have meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct RefreshPolicy {
+    /// Between two asks for a key. Default 0: it is not asked for.
+    #[serde(with = "humantime_serde")]
+    pub interval: Duration,
+    /// Where providers say whether an update changed anything, the interval of a key is halved when one did, down to
+    /// this. Default: `interval`.
+    #[serde(with = "humantime_serde::option", skip_serializing_if = "Option::is_none")]
+    pub min: Option<Duration>,
+    /// And doubled when one did not, up to this, a year at most. Default: `interval`.
+    #[serde(with = "humantime_serde::option", skip_serializing_if = "Option::is_none")]
+    pub max: Option<Duration>,
+    /// Up to which part of the interval is added by chance, so that keys that came together part: 0 to 1, default 0.1.
+    pub jitter: f64,
+}
+
+impl Default for RefreshPolicy {
+    fn default() -> Self {
+        Self { interval: Duration::ZERO, min: None, max: None, jitter: 0.1 }
+    }
+}
+
+impl RefreshPolicy {
+    /// The default, with this interval.
+    #[must_use]
+    pub fn every(interval: Duration) -> Self {
+        Self { interval, ..Self::default() }
+    }
+
+    pub(crate) fn shortest(&self) -> Duration {
+        self.min.unwrap_or(self.interval)
+    }
+
+    pub(crate) fn longest(&self) -> Duration {
+        self.max.unwrap_or(self.interval)
+    }
+
+    fn is_valid(&self) -> bool {
+        let ordered = self.shortest() <= self.interval && self.interval <= self.longest() && self.longest() <= YEAR;
+        let off = self.interval.is_zero() && self.min.is_none() && self.max.is_none();
+        (off || (ordered && !self.shortest().is_zero())) && (0.0..=1.0).contains(&self.jitter)
+    }
+}
+
+/// What a node may ask of an origin. Updates beyond it wait, without keeping others from a worker.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[non_exhaustive]
+pub struct UpstreamLimit {
+    /// Updates that ask it at once, 1 or more. Default: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub concurrency: Option<usize>,
+    /// Updates that begin to ask it within a second, evenly spread: 0.001 to 1,000. Default: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub per_second: Option<f64>,
+}
+
+impl UpstreamLimit {
+    fn is_valid(&self) -> bool {
+        self.concurrency != Some(0) && self.per_second.is_none_or(|rate| (0.001..=1_000.0).contains(&rate))
+    }
+}
+
+/// What a table by prefix says of `key`: the longest prefix that it begins with, and what stands there.
+pub(crate) fn of_prefix<'a, T>(table: &'a BTreeMap<String, T>, key: &Key) -> Option<(&'a str, &'a T)> {
+    let matching = table.iter().filter(|(prefix, _)| key.as_str().starts_with(prefix.as_str()));
+    matching.max_by_key(|(prefix, _)| prefix.len()).map(|(prefix, value)| (prefix.as_str(), value))
 }
 
 /// Pace of gossip and failure detection: a trade of quick detection against traffic and false alarms.
@@ -233,6 +319,11 @@ pub struct ConfigError {
 }
 
 impl NodeConfig {
+    /// How `key` is kept fresh, if it is.
+    pub(crate) fn refresh_policy(&self, key: &Key) -> Option<&RefreshPolicy> {
+        of_prefix(&self.refresh, key).map(|(_, policy)| policy).filter(|policy| !policy.interval.is_zero())
+    }
+
     /// Checks every field against its range.
     ///
     /// # Errors
@@ -246,6 +337,14 @@ impl NodeConfig {
         for (prefix, replicas) in &self.prefix_replicas {
             let value = format!("{replicas} for {prefix:?}");
             within((1..=REPLICAS_MAX).contains(replicas), "prefix_replicas", value, "1 to 8")?;
+        }
+        for (prefix, policy) in &self.refresh {
+            let range = "0, or an interval between `min` and `max`, of at most a year, and a jitter of 0 to 1";
+            within(policy.is_valid(), "refresh", format!("{policy:?} for {prefix:?}"), range)?;
+        }
+        for (prefix, limit) in &self.upstreams {
+            let range = "a concurrency of 1 or more, and 0.001 to 1,000 per second";
+            within(limit.is_valid(), "upstreams", format!("{limit:?} for {prefix:?}"), range)?;
         }
         within(self.weight <= 1_000, "weight", self.weight.to_string(), "0 to 1,000")?;
         within((1..=1024).contains(&self.updaters), "updaters", self.updaters.to_string(), "1 to 1,024")?;
@@ -294,5 +393,35 @@ mod tests {
         assert_eq!((config.replicas, config.repair_delay), (3, Duration::from_secs(2)));
         assert_eq!(config.profile.name(), ProfileName::Local);
         assert!(toml::from_str::<NodeConfig>("replica = 3").is_err());
+    }
+
+    #[test]
+    fn freshness_and_limits_are_set_by_prefix() {
+        let text = r#"
+            [refresh]
+            "" = { interval = "1h" }
+            "github.com/" = { interval = "10m", min = "1m", max = "1d", jitter = 0.2 }
+            "github.com/old/" = { interval = "0s" }
+            [upstreams]
+            "github.com/" = { concurrency = 4, per_second = 0.5 }
+        "#;
+        let config: NodeConfig = toml::from_str(text).unwrap();
+        config.check().unwrap();
+        assert_eq!(toml::from_str::<NodeConfig>(&toml::to_string(&config).unwrap()).unwrap(), config);
+        let policy = |text: &str| config.refresh_policy(&Key::new(text).unwrap()).copied();
+        assert_eq!(policy("x"), Some(RefreshPolicy::every(Duration::from_secs(3_600))));
+        assert_eq!(policy("github.com/new").unwrap().shortest(), Duration::from_secs(60));
+        assert_eq!(policy("github.com/old/x"), None);
+        for wrong in [
+            r#"refresh = { "" = { interval = "1m", min = "2m" } }"#,
+            r#"refresh = { "" = { interval = "1m", max = "1s" } }"#,
+            r#"refresh = { "" = { interval = "1m", min = "0s" } }"#,
+            r#"refresh = { "" = { interval = "1m", jitter = 1.5 } }"#,
+            r#"refresh = { "" = { interval = "500years" } }"#,
+            r#"upstreams = { "" = { concurrency = 0 } }"#,
+            r#"upstreams = { "" = { per_second = 0.0 } }"#,
+        ] {
+            assert!(toml::from_str::<NodeConfig>(wrong).unwrap().check().is_err(), "{wrong}");
+        }
     }
 }

@@ -14,6 +14,7 @@ pub mod placement;
 pub mod provider;
 pub mod providers;
 mod published;
+mod refresh;
 pub mod registry;
 mod router;
 mod updater;

@@ -8,7 +8,10 @@
 //!   atomically and let readers finish on the old version.
 //! - A future that is dropped is cancelled: no key may be left half written.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -80,7 +83,8 @@ pub trait Provider: Send + Sync + 'static {
     fn keys(&self) -> BoxStream<'_, Result<Key, ProviderError>>;
 
     /// Fetches the key, or brings it up to date, and makes it durable. Where [`UpdateContext::peers`] is not empty, copy
-    /// from one of those nodes; contact the origin only when it is empty.
+    /// from one of those nodes; contact the origin only when it is empty. [`UpdateContext::report_changed`] takes word of
+    /// whether there was anything new.
     ///
     /// Dropping the future cancels the update and must leave the previous state, or none.
     ///
@@ -208,13 +212,14 @@ pub struct UpdateContext {
     reason: UpdateReason,
     peers: Vec<NodeName>,
     fetch: Arc<dyn PeerFetch>,
+    changed: Arc<OnceLock<bool>>,
 }
 
 impl UpdateContext {
     /// Nodes make these; public for those who test a provider on its own.
     #[must_use]
     pub fn new(reason: UpdateReason, peers: Vec<NodeName>, fetch: Arc<dyn PeerFetch>) -> Self {
-        Self { reason, peers, fetch }
+        Self { reason, peers, fetch, changed: Arc::default() }
     }
 
     /// Why the update runs.
@@ -227,6 +232,18 @@ impl UpdateContext {
     #[must_use]
     pub fn peers(&self) -> &[NodeName] {
         &self.peers
+    }
+
+    /// Says whether the update changes what is held, if the provider can tell; the first word counts. How often a key is
+    /// refreshed follows it. Saying nothing is fine.
+    pub fn report_changed(&self, changed: bool) {
+        let _ = self.changed.set(changed);
+    }
+
+    /// What [`UpdateContext::report_changed`] was told, by this or any clone.
+    #[must_use]
+    pub fn changed(&self) -> Option<bool> {
+        self.changed.get().copied()
     }
 
     /// Sends a request to `peer`'s [`Provider::export`]. The body of the response streams and fails if the peer dies.

@@ -14,7 +14,11 @@ use super::{
     intent::is_pattern,
     state::{Catalog, Standing},
 };
-use crate::{config::NodeConfig, key::Key, registry::KeyHasher};
+use crate::{
+    config::{NodeConfig, of_prefix},
+    key::Key,
+    registry::KeyHasher,
+};
 
 #[derive(Debug)]
 struct Pattern {
@@ -48,8 +52,7 @@ impl Intents {
 
     /// How many nodes should keep `key` if it is not pinned.
     pub(crate) fn configured(&self, key: &Key) -> usize {
-        let matching = self.prefixes.iter().filter(|(prefix, _)| key.as_str().starts_with(prefix.as_str()));
-        matching.max_by_key(|(prefix, _)| prefix.len()).map_or(self.replicas, |(_, replicas)| *replicas)
+        of_prefix(&self.prefixes, key).map_or(self.replicas, |(_, replicas)| *replicas)
     }
 
     /// On how many nodes `key` is pinned, by itself or by a pattern.

@@ -8,7 +8,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, Command};
 use datad_gossip::{
     ClusterKey, Credentials,
-    config::{NodeConfig, Profile, ProfileName},
+    config::{NodeConfig, Profile, ProfileName, RefreshPolicy, UpstreamLimit},
     key::NodeName,
 };
 use serde::{Deserialize, Serialize, de::IntoDeserializer};
@@ -132,6 +132,20 @@ pub(crate) struct Settings {
     #[arg(value_parser = humantime::parse_duration)]
     #[serde(with = "humantime_serde::option")]
     pub(crate) mass_failure_pause: Option<Duration>,
+    /// `PREFIX=TIME`: how often the origin of held keys that begin so is asked for news; without a prefix, of all keys; the
+    /// same on all nodes. `1h:5m..1d` goes down to 5m for keys that change, and up to 1d for others. Give it several times,
+    /// or with commas; in a file, a table. Never, if not given
+    #[arg(long, env = "DATAD_REFRESH", value_name = "PREFIX=TIME", value_delimiter = ',')]
+    #[arg(value_parser = parse_refresh, help_heading = "Tuning")]
+    #[serde(with = "as_table")]
+    pub(crate) refresh: Option<Vec<(String, RefreshPolicy)>>,
+    /// `PREFIX=N`, `PREFIX=N@RATE`, `PREFIX=@RATE`: how many updates of this node ask the origin of keys that begin so at
+    /// once, and how many begin to in a second. Give it several times, or with commas; in a file, a table. No limit, if not
+    /// given
+    #[arg(long, env = "DATAD_UPSTREAMS", value_name = "PREFIX=LIMIT", value_delimiter = ',')]
+    #[arg(value_parser = parse_upstream, help_heading = "Tuning")]
+    #[serde(with = "as_table")]
+    pub(crate) upstreams: Option<Vec<(String, UpstreamLimit)>>,
     /// How often a node goes through all keys. 5m, if not given
     #[arg(long, env = "DATAD_BALANCE_INTERVAL", value_name = "TIME", help_heading = "Tuning")]
     #[arg(value_parser = humantime::parse_duration)]
@@ -166,21 +180,48 @@ fn parse_prefix(text: &str) -> Result<(String, usize), String> {
     pair.ok_or_else(|| "it looks like github.com/my-org/=3".to_owned())
 }
 
+fn parse_refresh(text: &str) -> Result<(String, RefreshPolicy), String> {
+    let (prefix, times) = text.rsplit_once('=').unwrap_or(("", text));
+    let time = |text: &str| {
+        humantime::parse_duration(text).map_err(|error| format!("{error}; it looks like github.com/=10m or 1h:5m..1d"))
+    };
+    let (interval, bounds) = times.split_once(':').map_or((times, None), |(interval, bounds)| (interval, Some(bounds)));
+    let mut policy = RefreshPolicy::every(time(interval)?);
+    if let Some(bounds) = bounds {
+        let (min, max) = bounds.split_once("..").ok_or("the bounds look like 5m..1d")?;
+        (policy.min, policy.max) = (Some(time(min)?), Some(time(max)?));
+    }
+    Ok((prefix.to_owned(), policy))
+}
+
+fn parse_upstream(text: &str) -> Result<(String, UpstreamLimit), String> {
+    fn number<N: std::str::FromStr>(text: &str) -> Result<Option<N>, String> {
+        let wrong = |_| "it looks like github.com/=4, github.com/=4@0.5 or github.com/=@2".to_owned();
+        (!text.is_empty()).then(|| text.parse().map_err(wrong)).transpose()
+    }
+    let (prefix, limits) = text.rsplit_once('=').unwrap_or(("", text));
+    let (concurrency, per_second) = limits.split_once('@').unwrap_or((limits, ""));
+    let mut limit = UpstreamLimit::default();
+    (limit.concurrency, limit.per_second) = (number(concurrency)?, number(per_second)?);
+    Ok((prefix.to_owned(), limit))
+}
+
 /// Pairs on the command line are a table in a file.
 mod as_table {
     use std::collections::BTreeMap;
 
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-    type Pairs = Option<Vec<(String, usize)>>;
+    type Pairs<T> = Option<Vec<(String, T)>>;
 
-    pub(super) fn serialize<S: Serializer>(pairs: &Pairs, to: S) -> Result<S::Ok, S::Error> {
-        let table: Option<BTreeMap<_, _>> = pairs.as_ref().map(|pairs| pairs.iter().cloned().collect());
+    pub(super) fn serialize<T: Serialize, S: Serializer>(pairs: &Pairs<T>, to: S) -> Result<S::Ok, S::Error> {
+        let table: Option<BTreeMap<_, _>> =
+            pairs.as_ref().map(|pairs| pairs.iter().map(|(prefix, value)| (prefix, value)).collect());
         table.serialize(to)
     }
 
-    pub(super) fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<Pairs, D::Error> {
-        let table = Option::<BTreeMap<String, usize>>::deserialize(from)?;
+    pub(super) fn deserialize<'a, T: Deserialize<'a>, D: Deserializer<'a>>(from: D) -> Result<Pairs<T>, D::Error> {
+        let table = Option::<BTreeMap<String, T>>::deserialize(from)?;
         Ok(table.map(|table| table.into_iter().collect()))
     }
 }
@@ -232,6 +273,8 @@ impl Settings {
         set(&mut config.seeds, self.seeds.as_ref());
         set(&mut config.replicas, self.replicas.as_ref());
         config.prefix_replicas = self.prefix_replicas.iter().flatten().cloned().collect();
+        config.refresh = self.refresh.iter().flatten().cloned().collect();
+        config.upstreams = self.upstreams.iter().flatten().cloned().collect();
         set(&mut config.weight, self.weight.as_ref());
         set(&mut config.updaters, self.updaters.as_ref());
         set(&mut config.update_queue, self.update_queue.as_ref());
@@ -336,6 +379,38 @@ mod tests {
         assert_eq!(config.seeds, ["x:1"]);
         assert_eq!(settings.node_name().unwrap().as_str(), "a");
         assert_eq!(settings.origin().unwrap(), Origin::Files { source: "/srv".into(), key_depth: None });
+    }
+
+    #[test]
+    fn freshness_and_limits_read_the_same_in_a_file_and_on_the_command_line() {
+        let file = r#"
+            [refresh]
+            "" = { interval = "1h", min = "5m", max = "1day" }
+            "github.com/" = { interval = "10m" }
+            [upstreams]
+            "github.com/" = { concurrency = 4, per_second = 0.5 }
+            "gitlab.com/" = { per_second = 2.0 }
+        "#;
+        let arguments = [
+            "--refresh",
+            "1h:5m..1d,github.com/=10m",
+            "--upstreams",
+            "github.com/=4@0.5",
+            "--upstreams",
+            "gitlab.com/=@2",
+        ];
+        let said = merged(&arguments, "").node_config().unwrap();
+        assert_eq!(said, merged(&[], file).node_config().unwrap());
+        assert_eq!((said.refresh.len(), said.upstreams.len()), (2, 2));
+        assert_eq!(said, merged(&arguments, "refresh = { x = { interval = \"1s\" } }").node_config().unwrap());
+        for wrong in ["soon", "a=1h:5m", "a=1h:5m..soon"] {
+            assert!(parse_refresh(wrong).is_err(), "{wrong}");
+        }
+        for wrong in ["a=many", "a=1@often"] {
+            assert!(parse_upstream(wrong).is_err(), "{wrong}");
+        }
+        let refused = merged(&["--refresh", "1h:2h..3h"], "").node_config();
+        assert!(matches!(refused, Err(Failure::Usage(_))));
     }
 
     #[test]

@@ -1,11 +1,10 @@
 //! The membership actor on etcd.
 //!
 //! Supervised by the node like the one on gossip, with its messages, and publishing views from the same roster. *In*:
-//! what its session sees below `nodes/`, ticks, announcements. *Out*: the published [`View`](crate::View), and who
-//! mirrors the pins. Invariants: a
-//! member is alive while its record stands, but becomes one only once this node has spoken to it, for writing to etcd
-//! proves nothing and a certificate does; this node shows itself in a state only once that state is recorded, so nobody
-//! relies on it before the others can know.
+//! what its session sees below `nodes/`, ticks, announcements. *Out*: the published [`View`](crate::View), and whether
+//! this node mirrors the pins. Invariants: a member is alive while its record stands, but becomes one only once this node
+//! has spoken to it, for writing to etcd proves nothing and a certificate does; this node shows itself in a state only
+//! once that state is recorded, so nobody relies on it before the others can know.
 //!
 //! ```text
 //!   session: connect -> lease -> name free? -> list nodes/, greet all -> put own record -> watch, renew, announce

@@ -70,6 +70,8 @@ pub(crate) enum Message {
     Offer(Key),
     /// Intents have waited for etcd for long enough, unless it is back.
     LosePatience,
+    /// Tell membership that this node serves, as it was not there yet to be told.
+    Serve,
 }
 
 /// What the session reports.
@@ -200,6 +202,7 @@ impl Actor for Registry {
             Message::CarriedOut { key, ensured } => state.carried_out(key, ensured.as_ref()),
             Message::Offer(key) => state.assigned.push_back(key),
             Message::LosePatience => state.lose_patience(),
+            Message::Serve => state.consider_serving(),
         }
         state.carry_out();
         state.write();
@@ -476,6 +479,10 @@ impl State {
     fn consider_serving(&mut self) {
         if !self.serving && self.listed {
             self.serving = self.shared.membership.send(membership::Message::Announce(Announced::Serving)).is_ok();
+            // Membership is started after this actor, and etcd may be quicker.
+            if !self.serving {
+                self.myself.send_after(RETRY, || Message::Serve);
+            }
         }
     }
 

@@ -6,6 +6,7 @@
 //! | `data` | a request for data, through the router and back |
 //! | `operations` | the documents and changes under `/-/` |
 //! | `access` | who may change something (pure) |
+//! | `background` | updates that nobody waits for |
 //! | `headers`, `problem` | what crosses a hop (pure), and errors as RFC 9457 documents (pure) |
 //! | `metrics` | Prometheus text |
 //! | `body` | bodies that give back what they hold, and that do not stall for ever |
@@ -13,6 +14,7 @@
 //! No path can be both: a key never has a component that begins with `-`.
 
 mod access;
+mod background;
 mod body;
 mod data;
 mod headers;
@@ -33,6 +35,7 @@ use tower::ServiceExt;
 
 use self::{
     access::AdminToken,
+    background::Background,
     metrics::{Kind, Metrics},
 };
 use crate::{Client, PathTransport};
@@ -70,7 +73,7 @@ struct State {
     transport: PathTransport,
     admin_token: Option<AdminToken>,
     requests: Arc<Semaphore>,
-    background: Arc<Semaphore>,
+    background: Background,
     metrics: Metrics,
     joined: std::sync::atomic::AtomicBool,
 }
@@ -149,7 +152,7 @@ impl GatewayBuilder {
             client: self.client,
             admin_token: self.admin_token,
             requests: Arc::new(Semaphore::new(self.limits.requests_max)),
-            background: Arc::new(Semaphore::new(BACKGROUND_CHANGES_MAX)),
+            background: Background::new(BACKGROUND_CHANGES_MAX),
             metrics: Metrics::new(),
             joined: std::sync::atomic::AtomicBool::new(false),
         });

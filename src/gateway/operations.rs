@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `GET /-/status`, `/-/members`, `/-/locate/KEY` | [`Status`](crate::Status), a list of [`MemberStatus`](crate::MemberStatus), [`Location`](crate::Location) |
 //! | `GET /-/keys?prefix=&after=&limit=` | a list of keys in order, after `after`, at most `limit` (1 to 10,000; 1,000 if not said); if there may be more, `Link` names the next page |
-//! | `POST /-/update/KEY` | 202: it goes on; with `?wait=true` 200 and what each node said |
+//! | `POST /-/update/KEY` | 202: it goes on, one at a time and one to follow however many ask; with `?wait=true` 200 and what each node said |
 //! | `GET /-/pins` | a list of [`Pin`](crate::Pin) |
 //! | `PUT /-/pins/KEY?replicas=`, `DELETE /-/pins/KEY`, `DELETE /-/keys/KEY` | pins, unpins, forgets; 200 and [`Recorded`](crate::Recorded) |
 //! | `POST /-/members/NAME/drain?force=&timeout=` | 200 and [`Drained`](crate::Drained) when it has left; 409 if it is the last live holder of a key |
@@ -25,7 +25,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::json;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::{State, access, metrics, problem::Problem};
 use crate::{
@@ -128,33 +128,15 @@ async fn update(
     access::may_change(state.admin_token.as_ref(), peer.0, &fields)?;
     let Query(Waiting { wait }) = waiting.map_err(|error| Problem::bad_request(error.body_text()))?;
     let key = key_after("/-/update/", &uri)?;
-    let Ok(permit) = state.background.clone().try_acquire_owned() else {
-        return Err(Problem::overloaded("too many updates are under way; ask again"));
-    };
+    let overloaded = || Problem::overloaded("too many updates are under way; ask again");
     info!(%key, peer = %peer.0, %method, wait, "update asked for");
     if wait {
+        let _permit = state.background.permit().ok_or_else(overloaded)?;
         let replicas = state.client.update(&key).await?;
         return Ok(document(Json(json!({ "key": key, "replicas": replicas }))));
     }
-    let (client, updated) = (state.client.clone(), key.clone());
-    tokio::spawn(async move {
-        update_in_background(&client, &updated).await;
-        drop(permit);
-    });
+    state.background.update(&state.client, &key).then_some(()).ok_or_else(overloaded)?;
     Ok((StatusCode::ACCEPTED, document(Json(json!({ "key": key, "started": true })))).into_response())
-}
-
-async fn update_in_background(client: &Client, key: &Key) {
-    match client.update(key).await {
-        Ok(replicas) => {
-            for replica in replicas {
-                if let Some(error) = replica.error {
-                    warn!(%key, node = %replica.node, %error, "replica not updated");
-                }
-            }
-        }
-        Err(error) => warn!(%key, %error, "update failed"),
-    }
 }
 
 #[derive(Deserialize)]

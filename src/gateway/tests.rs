@@ -4,7 +4,10 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -18,7 +21,7 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::oneshot,
+    sync::{oneshot, watch},
     task::JoinHandle,
 };
 
@@ -36,6 +39,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 #[derive(Default)]
 struct Echo {
     held: Mutex<BTreeSet<Key>>,
+    /// Updates of the key `gated` that began, and how many of them may end.
+    begun: AtomicUsize,
+    allowed: watch::Sender<usize>,
 }
 
 #[async_trait]
@@ -55,7 +61,11 @@ impl Provider for Echo {
             "no/right" => Err(UpdateError::Forbidden("not on the list".into())),
             "no/luck" => Err(UpdateError::Unavailable("the origin is down".into())),
             "no/end" => std::future::pending().await,
-            _ => {
+            text => {
+                if text == "gated" {
+                    let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
+                    let _ = self.allowed.subscribe().wait_for(|allowed| *allowed >= number).await;
+                }
                 self.held.lock().unwrap().insert(key.clone());
                 Ok(())
             }
@@ -84,6 +94,7 @@ impl Provider for Echo {
 
 struct Front {
     node: Node,
+    echo: Arc<Echo>,
     address: std::net::SocketAddr,
     stop: oneshot::Sender<()>,
     serving: JoinHandle<std::io::Result<()>>,
@@ -108,7 +119,8 @@ async fn joining_front(seeds: Vec<String>, set: impl FnOnce(GatewayBuilder) -> G
         seeds,
         ..NodeConfig::default()
     };
-    let builder = Node::builder(NodeName::new("n1").unwrap()).config(config).provider(Arc::new(Echo::default()));
+    let echo = Arc::new(Echo::default());
+    let builder = Node::builder(NodeName::new("n1").unwrap()).config(config).provider(echo.clone());
     let node = builder.credentials(Credentials::ClusterKey(ClusterKey::generate())).launch().await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -117,7 +129,7 @@ async fn joining_front(seeds: Vec<String>, set: impl FnOnce(GatewayBuilder) -> G
     let serving = tokio::spawn(gateway.serve(listener, async move {
         let _ = stopped.await;
     }));
-    Front { node, address, stop, serving }
+    Front { node, echo, address, stop, serving }
 }
 
 impl Front {
@@ -327,6 +339,31 @@ async fn an_update_can_be_waited_for_or_not() {
     assert_eq!(front.post("/-/update/no/such?wait=true", &[]).await.status(), StatusCode::NOT_FOUND);
     assert_eq!(front.post("/-/update/a", &[("origin", "http://e.example")]).await.status(), StatusCode::FORBIDDEN);
     assert_eq!(front.get("/-/update/a").await.status(), StatusCode::METHOD_NOT_ALLOWED);
+    front.stop().await;
+}
+
+#[tokio::test]
+async fn many_hooks_for_a_key_are_one_update_that_runs_and_one_to_follow() {
+    let front = front().await;
+    let begun = async |count: usize| {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while front.echo.begun.load(Ordering::SeqCst) < count {
+            assert!(tokio::time::Instant::now() < deadline, "update {count} did not begin");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    front.echo.allowed.send_replace(1);
+    assert_eq!(front.post("/-/update/gated?wait=true", &[]).await.status(), StatusCode::OK);
+    for _ in 0..20 {
+        assert_eq!(front.post("/-/update/gated", &[]).await.status(), StatusCode::ACCEPTED);
+    }
+    begun(2).await;
+    assert_eq!(front.post("/-/update/gated", &[]).await.status(), StatusCode::ACCEPTED, "after that one has looked");
+    front.echo.allowed.send_replace(2);
+    begun(3).await;
+    front.echo.allowed.send_replace(4);
+    assert_eq!(front.post("/-/update/gated?wait=true", &[]).await.status(), StatusCode::OK);
+    assert_eq!(front.echo.begun.load(Ordering::SeqCst), 4, "this one asked after the others");
     front.stop().await;
 }
 

@@ -1,4 +1,4 @@
-//! A node: six actors under a supervisor, one endpoint, one provider. This is what a program embeds.
+//! A node: its actors under a supervisor, one endpoint, one provider. This is what a program embeds.
 //!
 //! Life of a node: `builder` -> `start` (bind, take an incarnation, join, catch up) -> serve -> `shutdown` (say goodbye,
 //! finish what is being answered, stop). A node that is dropped without `shutdown` stops at once; peers take it for
@@ -115,7 +115,7 @@ impl Node {
     /// Makes an actor panic, for tests of recovery.
     #[doc(hidden)]
     pub fn inject_panic(&self, kind: ActorKind) {
-        use crate::{balancer, catalog, membership, registry, router, updater};
+        use crate::{balancer, catalog, membership, refresh, registry, router, updater};
         let shared = &self.shared;
         let _ = match kind {
             ActorKind::Membership => shared.membership.send(membership::actor::Message::Panic),
@@ -123,6 +123,7 @@ impl Node {
             ActorKind::Balancer => shared.balancer.send(balancer::actor::Message::Panic),
             ActorKind::Updater => shared.updater.send(updater::actor::Message::Panic),
             ActorKind::Router => shared.router.send(router::actor::Message::Panic),
+            ActorKind::Refresher => shared.refresher.send(refresh::actor::Message::Panic),
             ActorKind::Catalog => shared.catalog.send(catalog::actor::Message::Panic),
         };
     }

@@ -28,6 +28,7 @@ use crate::{
     net::{DialError, Net, Peer, wire::HelloRefusal},
     provider::Provider,
     published::Published,
+    refresh::actor as refresh,
     registry::{HolderState, Index, IndexWriter, KeyHasher, actor as registry},
     router::{Pace, RetryBudget, Routes, actor as router},
     updater::actor as updater,
@@ -61,6 +62,8 @@ pub(crate) struct Shared {
     pub(crate) updater: Mailbox<updater::Message>,
     pub(crate) balancer: Mailbox<balancer::Message>,
     pub(crate) router: Mailbox<router::Message>,
+    /// Of nobody, if no key is to be refreshed.
+    pub(crate) refresher: Mailbox<refresh::Message>,
     /// Where received gossip goes.
     pub(crate) gossip: ArcSwapOption<mpsc::Sender<Gossip>>,
     /// Whether the first scan of the local data ended.
@@ -113,6 +116,7 @@ impl Shared {
             updater: Mailbox::default(),
             balancer: Mailbox::default(),
             router: Mailbox::default(),
+            refresher: Mailbox::default(),
             gossip: ArcSwapOption::empty(),
             scanned: AtomicBool::new(false),
             draining: AtomicBool::new(false),

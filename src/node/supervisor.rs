@@ -1,8 +1,8 @@
-//! The supervisor: starts the six actors of a node and brings them back when one fails.
+//! The supervisor: starts the actors of a node and brings them back when one fails.
 //!
 //! | who failed | what is restarted | why |
 //! | --- | --- | --- |
-//! | router, balancer | itself | keeps nothing that cannot be found out again |
+//! | router, balancer, refresher | itself | keeps nothing that cannot be found out again |
 //! | catalog | itself | reads its journal again |
 //! | updater | updater, balancer | the balancer counts work that died with the pool |
 //! | membership, registry | everything, as a new incarnation | a ledger version must never be given out twice, and gossip's identity contains the incarnation |
@@ -25,6 +25,7 @@ use crate::{
     balancer::actor::Balancer,
     catalog::actor::CatalogKeeper,
     membership::{Announced, Facts, LedgerMark, Role, actor::SharedMark},
+    refresh::actor::Refresher,
     router::actor::Router,
     updater::actor::Updater,
 };
@@ -42,6 +43,7 @@ pub enum ActorKind {
     Updater,
     Router,
     Catalog,
+    Refresher,
 }
 
 /// Why a node ended by itself.
@@ -122,6 +124,7 @@ impl State {
                 ActorKind::Balancer => self.start_balancer(myself).await,
                 ActorKind::Router => self.start_router(myself).await,
                 ActorKind::Catalog => self.start_catalog(myself).await,
+                ActorKind::Refresher => self.start_refresher(myself).await,
             }
             .map_err(|error| error.to_string())
         } else {
@@ -154,8 +157,8 @@ impl State {
     }
 
     fn stop_all(&mut self) {
-        use ActorKind::{Balancer, Catalog, Membership, Registry, Router, Updater};
-        for kind in [Membership, Router, Balancer, Updater, Registry, Catalog] {
+        use ActorKind::{Balancer, Catalog, Membership, Refresher, Registry, Router, Updater};
+        for kind in [Membership, Router, Refresher, Balancer, Updater, Registry, Catalog] {
             self.stop(kind);
         }
     }
@@ -168,6 +171,7 @@ impl State {
             ActorKind::Updater => self.shared.updater.empty(),
             ActorKind::Router => self.shared.router.empty(),
             ActorKind::Catalog => self.shared.catalog.empty(),
+            ActorKind::Refresher => self.shared.refresher.empty(),
         }
         self.children.retain(|_, (other, cell)| {
             if *other == kind {
@@ -187,6 +191,7 @@ impl State {
         self.start_updater(myself).await?;
         self.start_balancer(myself).await?;
         self.start_router(myself).await?;
+        self.start_refresher(myself).await?;
         let membership =
             coordination::start_membership(&shared, incarnation, self.facts(), mark, myself.get_cell()).await?;
         self.adopt(ActorKind::Membership, membership);
@@ -218,6 +223,17 @@ impl State {
         let (actor, _) = Actor::spawn_linked(None, Router, self.shared.clone(), myself.get_cell()).await?;
         self.adopt(ActorKind::Router, actor.get_cell());
         self.shared.router.fill(&actor);
+        Ok(())
+    }
+
+    /// Only where something is to be refreshed.
+    async fn start_refresher(&mut self, myself: &ActorRef<()>) -> Result<(), SpawnErr> {
+        if self.shared.config.refresh.is_empty() || self.shared.provider.is_none() {
+            return Ok(());
+        }
+        let (actor, _) = Actor::spawn_linked(None, Refresher, self.shared.clone(), myself.get_cell()).await?;
+        self.adopt(ActorKind::Refresher, actor.get_cell());
+        self.shared.refresher.fill(&actor);
         Ok(())
     }
 

@@ -185,7 +185,8 @@ impl Provider for Memory {
         } else {
             self.copy_from_peers(key, &context).await?
         };
-        self.state().held.insert(key.clone(), bytes);
+        let before = self.state().held.insert(key.clone(), bytes.clone());
+        context.report_changed(before != Some(bytes));
         Ok(())
     }
 
@@ -237,6 +238,16 @@ mod tests {
         assert!(memory.has(&key("a")).await.unwrap());
         assert_eq!(memory.bytes(&key("a")).unwrap(), "x");
         assert_eq!((memory.origin_asks(), memory.origin_asks_for(&key("b"))), (1, 0));
+    }
+
+    #[tokio::test]
+    async fn an_update_says_whether_it_changed_anything() {
+        let memory = answering("x");
+        for expected in [true, false] {
+            let context = alone();
+            memory.update(&key("a"), context.clone()).await.unwrap();
+            assert_eq!(context.changed(), Some(expected));
+        }
     }
 
     #[tokio::test]

@@ -2,8 +2,9 @@
 //!
 //! Supervised by the node and restarted alone: those who wait see their port close and ask again, and claims of
 //! `Fetching` that nobody works on are withdrawn. *In*: `Ensure`, `Refresh`, `Remove` from router, calls and balancer;
-//! `Finished` from the workers. *Out*: claims to the registry, answers. Invariants: those of [`Flights`], and at most
-//! `updaters` jobs run at once, which the factory sees to.
+//! `Finished` from the workers. *Out*: claims to the registry, answers, what was brought up to date to the refresher.
+//! Invariants: those of [`Flights`] and of [`Upstreams`], and at most `updaters` jobs run at once, which the factory sees
+//! to. A job whose origin has no room is sent away by the worker that takes it, and queued again when there is some.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,7 +20,8 @@ use tracing::debug;
 
 use super::{
     flights::{Admission, Flights, Work},
-    job::{self, Outcome},
+    job::{self, Outcome, Updated},
+    upstreams::Upstreams,
 };
 use crate::{
     balancer::actor as balancer,
@@ -27,6 +29,7 @@ use crate::{
     net::wire::Ensured,
     node::Shared,
     provider::{UpdateError, UpdateReason},
+    refresh::actor as refresh,
     registry::{ClaimState, HolderState, actor as registry},
 };
 
@@ -46,6 +49,8 @@ pub(crate) enum Message {
     TakeOff { key: Key, reply: oneshot::Sender<Option<(Work, UpdateReason)>> },
     /// A worker is done with this key.
     Finished { key: Key, work: Work, reason: UpdateReason, outcome: Outcome },
+    /// It is time to look who may ask an origin now.
+    CallIn,
     /// Fail, for tests of the supervisor.
     Panic,
 }
@@ -154,6 +159,10 @@ pub(crate) struct State {
     shared: Arc<Shared>,
     pool: ActorRef<FactoryMessage<Ticket, ()>>,
     flights: Flights<Waiter>,
+    upstreams: Upstreams,
+    /// When the next `CallIn` comes.
+    call_at: Option<Duration>,
+    myself: ActorRef<Message>,
     rng: StdRng,
 }
 
@@ -174,7 +183,8 @@ impl Actor for Updater {
         let _ = shared.registry.send(registry::Message::WithdrawFetching);
         let flights = Flights::new(shared.config.update_queue);
         let rng = crate::world::rng(&*shared.world);
-        Ok(State { shared, pool, flights, rng })
+        let upstreams = Upstreams::new(&shared.config.upstreams);
+        Ok(State { shared, pool, flights, upstreams, call_at: None, myself, rng })
     }
 
     async fn handle(
@@ -189,8 +199,12 @@ impl Actor for Updater {
                 state.admit(key, Work::Refresh { from }, UpdateReason::Refresh, reply)
             }
             Message::Remove { key } => state.admit(key, Work::Remove, UpdateReason::Rebalance, None),
-            Message::TakeOff { key, reply } => drop(reply.send(state.flights.take_off(&key))),
+            Message::TakeOff { key, reply } => drop(reply.send(state.take_off(&key))),
             Message::Finished { key, work, reason, outcome } => state.finish(&key, &work, reason, outcome),
+            Message::CallIn => {
+                state.call_at = None;
+                state.call_in();
+            }
             Message::Panic => panic!("the updater was told to fail"),
         }
         Ok(())
@@ -220,10 +234,7 @@ impl State {
             }
         };
         match admission {
-            Admission::Start | Admission::Hurry => {
-                let job = Job::with_options(Ticket { key, reason }, (), JobOptions::default());
-                let _ = self.pool.send_message(FactoryMessage::Dispatch(job));
-            }
+            Admission::Start | Admission::Hurry => self.dispatch(key, reason),
             Admission::Joined => {}
             Admission::Known(known) => {
                 answer(known);
@@ -234,6 +245,37 @@ impl State {
                 answer(self.failed("its update queue is full", TURNED_AWAY_PAUSE));
                 self.turn_away(key);
             }
+        }
+    }
+
+    fn dispatch(&self, key: Key, reason: UpdateReason) {
+        let job = Job::with_options(Ticket { key, reason }, (), JobOptions::default());
+        let _ = self.pool.send_message(FactoryMessage::Dispatch(job));
+    }
+
+    /// What a free worker does with `key`: nothing, if that is done already or its origin has no room.
+    fn take_off(&mut self, key: &Key) -> Option<(Work, UpdateReason)> {
+        let (work, reason) = self.flights.waiting(key)?;
+        if work.may_ask_origin() && !self.upstreams.enter(self.shared.uptime(), key, reason) {
+            self.call_later();
+            return None;
+        }
+        self.flights.take_off(key)
+    }
+
+    /// Queues the jobs whose origin has room now.
+    fn call_in(&mut self) {
+        for (key, reason) in self.upstreams.call(self.shared.uptime()) {
+            self.dispatch(key, reason);
+        }
+        self.call_later();
+    }
+
+    fn call_later(&mut self) {
+        let Some(at) = self.upstreams.next_call() else { return };
+        if self.call_at.is_none_or(|planned| at < planned) {
+            self.call_at = Some(at);
+            self.myself.send_after(at.saturating_sub(self.shared.uptime()), || Message::CallIn);
         }
     }
 
@@ -249,11 +291,24 @@ impl State {
     }
 
     fn finish(&mut self, key: &Key, work: &Work, reason: UpdateReason, outcome: Outcome) {
-        let waiters = self.flights.land(key);
+        let (waiters, follows) = self.flights.land(key);
+        if let Some(reason) = follows {
+            self.dispatch(key.clone(), reason);
+        }
+        self.upstreams.leave(key);
+        self.call_in();
         let answer = match outcome {
-            Outcome::Held => {
+            Outcome::Held(updated) => {
                 self.flights.forget(key);
+                if let Some(Updated { changed }) = updated {
+                    let _ = self.shared.refresher.send(refresh::Message::Refreshed { key: key.clone(), changed });
+                }
                 Ensured::Ready(vec![self.shared.name.clone()])
+            }
+            Outcome::GivenUp => {
+                // Its removal may have been asked for while the refresh stood in the way of it.
+                self.admit(key.clone(), Work::Remove, UpdateReason::Rebalance, None);
+                self.failed("it gave the key up", Duration::ZERO)
             }
             // Somebody came to want it while it was being removed.
             Outcome::Removed => return self.fetch_for(key, waiters),

@@ -1,7 +1,11 @@
 //! The pure core of the updater pool: single flight, admission, and what is remembered of failures.
 //!
-//! Invariants: at most one flight a key; at most `bound` flights that have not started; every waiter that was taken on
-//! is handed back exactly once, by [`Flights::land`]; memory of failures is bounded and expires.
+//! Invariants: at most one flight a key, and at most one more to follow it; at most `bound` flights that have not
+//! started; every waiter that was taken on is handed back exactly once, by [`Flights::land`]; memory of failures is
+//! bounded and expires.
+//!
+//! A refresh that is asked for while one runs is a flight of its own, which follows: the one that runs may have looked
+//! before there was what the asker knows of. All who ask meanwhile share it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,6 +35,17 @@ pub(crate) enum Work {
     Remove,
 }
 
+impl Work {
+    /// Whether the origin may be asked in its course.
+    pub(crate) fn may_ask_origin(&self) -> bool {
+        match self {
+            Self::Ensure { origin } => *origin,
+            Self::Refresh { from } => from.is_empty(),
+            Self::Remove => false,
+        }
+    }
+}
+
 /// What happens to a request for work.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Admission {
@@ -52,6 +67,8 @@ struct Flight<W> {
     reason: UpdateReason,
     running: bool,
     waiters: Vec<W>,
+    /// A refresh that begins once this one has ended.
+    next: Option<Box<Self>>,
 }
 
 #[derive(Debug, Clone)]
@@ -90,7 +107,20 @@ impl<W> Flights<W> {
         waiter: Option<W>,
     ) -> (Admission, Option<W>) {
         if let Some(flight) = self.flights.get_mut(key) {
-            return flight.join(work, reason, waiter);
+            if !flight.has_missed(&work) {
+                return flight.join(work, reason, waiter);
+            }
+            if let Some(next) = &mut flight.next {
+                let (admission, waiter) = next.join(work, reason, waiter);
+                let admission = if admission == Admission::Full { admission } else { Admission::Joined };
+                return (admission, waiter);
+            }
+            if self.queued >= self.bound {
+                return (Admission::Full, waiter);
+            }
+            self.queued += 1;
+            flight.next = Some(Box::new(Flight::new(work, reason, waiter)));
+            return (Admission::Joined, None);
         }
         if let Work::Ensure { origin } = work
             && let Some(memory) = self.memories.get(key)
@@ -103,9 +133,13 @@ impl<W> Flights<W> {
             return (Admission::Full, waiter);
         }
         self.queued += 1;
-        let waiters = waiter.into_iter().collect();
-        self.flights.insert(key.clone(), Flight { work, reason, running: false, waiters });
+        self.flights.insert(key.clone(), Flight::new(work, reason, waiter));
         (Admission::Start, None)
+    }
+
+    /// What is to be done with `key`, if no worker has taken it yet.
+    pub(crate) fn waiting(&self, key: &Key) -> Option<(&Work, UpdateReason)> {
+        self.flights.get(key).filter(|flight| !flight.running).map(|flight| (&flight.work, flight.reason))
     }
 
     /// A worker took the job. `None` if another copy of it ran already.
@@ -116,13 +150,18 @@ impl<W> Flights<W> {
         Some((flight.work.clone(), flight.reason))
     }
 
-    /// The flight ended. Hands back who waited.
-    pub(crate) fn land(&mut self, key: &Key) -> Vec<W> {
-        let Some(flight) = self.flights.remove(key) else { return Vec::new() };
+    /// The flight ended. Hands back who waited, and how urgent the one that follows is: a job has to be queued for that.
+    pub(crate) fn land(&mut self, key: &Key) -> (Vec<W>, Option<UpdateReason>) {
+        let Some(flight) = self.flights.remove(key) else { return (Vec::new(), None) };
         if !flight.running {
             self.queued -= 1;
         }
-        flight.waiters
+        let follows = flight.next.map(|next| {
+            let reason = next.reason;
+            self.flights.insert(key.clone(), *next);
+            reason
+        });
+        (flight.waiters, follows)
     }
 
     /// Remembers a failure until a time that grows with the number of failures in a row. `jitter` is in `0.0..1.0`.
@@ -172,11 +211,20 @@ impl<W> Flights<W> {
     /// Flights that wait for a worker, and flights that are up.
     #[cfg(test)]
     fn counts(&self) -> (usize, usize) {
-        (self.queued, self.flights.len() - self.queued)
+        (self.queued, self.flights.values().filter(|flight| flight.running).count())
     }
 }
 
 impl<W> Flight<W> {
+    fn new(work: Work, reason: UpdateReason, waiter: Option<W>) -> Self {
+        Self { work, reason, running: false, waiters: waiter.into_iter().collect(), next: None }
+    }
+
+    /// Whether this one began too early for `work`.
+    fn has_missed(&self, work: &Work) -> bool {
+        self.running && matches!(work, Work::Refresh { .. }) && self.work != Work::Remove
+    }
+
     fn join(&mut self, work: Work, reason: UpdateReason, waiter: Option<W>) -> (Admission, Option<W>) {
         if waiter.is_some() && self.waiters.len() >= WAITERS_PER_KEY_MAX {
             return (Admission::Full, waiter);
@@ -189,6 +237,7 @@ impl<W> Flight<W> {
         self.work = match (self.work.clone(), work) {
             (Work::Ensure { origin: a }, Work::Ensure { origin: b }) => Work::Ensure { origin: a || b },
             (Work::Remove, wanted) => wanted,
+            (Work::Refresh { .. }, Work::Refresh { from }) if from.is_empty() => Work::Refresh { from },
             (planned, _) => planned,
         };
         if reason < self.reason {
@@ -222,7 +271,27 @@ mod tests {
         assert_eq!(flights.take_off(&key("a")), Some((ENSURE, UpdateReason::Request)));
         assert_eq!(flights.take_off(&key("a")), None, "the copy of lower priority finds it gone");
         assert_eq!(admit(&mut flights, "a", UpdateReason::Request, 3), Admission::Joined);
-        assert_eq!(flights.land(&key("a")), [1, 2, 3]);
+        assert_eq!(flights.land(&key("a")), (vec![1, 2, 3], None));
+        assert_eq!(flights.counts(), (0, 0));
+    }
+
+    #[test]
+    fn what_is_asked_for_while_a_refresh_runs_is_one_more_of_them_after_it() {
+        let mut flights = Flights::new(1);
+        let refresh = |flights: &mut Flights<u32>, from: &[&str], waiter| {
+            let from = from.iter().map(|name| crate::key::NodeName::new(name).unwrap()).collect();
+            flights.admit(NOW, &key("a"), Work::Refresh { from }, UpdateReason::Refresh, Some(waiter))
+        };
+        assert_eq!(refresh(&mut flights, &[], 1), (Admission::Start, None));
+        assert_eq!(refresh(&mut flights, &[], 2), (Admission::Joined, None), "it has not begun");
+        flights.take_off(&key("a")).unwrap();
+        assert_eq!(refresh(&mut flights, &["n1"], 3), (Admission::Joined, None));
+        assert_eq!(refresh(&mut flights, &[], 4), (Admission::Joined, None));
+        assert_eq!(admit(&mut flights, "a", UpdateReason::Request, 5), Admission::Joined);
+        assert_eq!((flights.counts(), admit(&mut flights, "b", UpdateReason::Repair, 6)), ((1, 1), Admission::Full));
+        assert_eq!(flights.land(&key("a")), (vec![1, 2, 5], Some(UpdateReason::Refresh)));
+        assert_eq!(flights.take_off(&key("a")), Some((Work::Refresh { from: vec![] }, UpdateReason::Refresh)));
+        assert_eq!(flights.land(&key("a")), (vec![3, 4], None));
         assert_eq!(flights.counts(), (0, 0));
     }
 

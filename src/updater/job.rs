@@ -24,11 +24,20 @@ use crate::{
 #[derive(Debug)]
 pub(crate) enum Outcome {
     /// The key is on this machine, and the ledger says so.
-    Held,
+    Held(Option<Updated>),
     /// The key is gone from this machine.
     Removed,
+    /// It was to be refreshed, but is not held any more.
+    GivenUp,
     /// The key could not be had.
     Failed(UpdateError),
+}
+
+/// An update brought the key up to date.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Updated {
+    /// Whether it changed anything, if the provider said.
+    pub(crate) changed: Option<bool>,
 }
 
 pub(super) async fn run(shared: &Arc<Shared>, key: &Key, work: &Work, reason: UpdateReason) -> Outcome {
@@ -56,7 +65,7 @@ async fn ensure(
     // be read, having it is not enough.
     let unreadable = shared.own_claim(key) == Some(HolderState::Failed);
     if !unreadable && provider.has(key).await.unwrap_or(false) {
-        return publish(shared, key).await;
+        return publish(shared, key, None).await;
     }
     if origin {
         let_others_finish(shared, key, |_| true).await;
@@ -83,7 +92,8 @@ async fn ensure(
         updated = update(shared, provider, key, reason, Vec::new()).await;
     }
     match updated {
-        Ok(()) => publish(shared, key).await,
+        // That it is new here says nothing of how often it changes.
+        Ok(_) => publish(shared, key, Some(Updated { changed: None })).await,
         Err(error) => Outcome::Failed(error),
     }
 }
@@ -127,19 +137,23 @@ async fn refresh(
     from: Vec<NodeName>,
     reason: UpdateReason,
 ) -> Outcome {
+    // It may have waited for long: what was trimmed or forgotten meanwhile does not come back by this.
+    if shared.own_claim(key).is_none() || shared.intents.standing(key).pending {
+        return Outcome::GivenUp;
+    }
     match update(shared, provider, key, reason, from).await {
-        Ok(()) => publish(shared, key).await,
+        Ok(updated) => publish(shared, key, Some(updated)).await,
         Err(error) => Outcome::Failed(error),
     }
 }
 
 async fn remove(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, key: &Key) -> Outcome {
     if shared.intents.standing(key).pending {
-        return if carry_out_forget(shared, provider, key).await { Outcome::Removed } else { Outcome::Held };
+        return if carry_out_forget(shared, provider, key).await { Outcome::Removed } else { Outcome::Held(None) };
     }
     // Claimed again since the removal was planned: somebody wants it after all.
     if shared.own_claim(key).is_some() {
-        return Outcome::Held;
+        return Outcome::Held(None);
     }
     match provider.remove(key).await {
         Ok(()) => {
@@ -148,7 +162,7 @@ async fn remove(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, key: &Key) -
         }
         Err(error) => {
             warn!(%key, %error, "cannot remove a surplus replica");
-            if provider.has(key).await.unwrap_or(false) { publish(shared, key).await } else { Outcome::Removed }
+            if provider.has(key).await.unwrap_or(false) { publish(shared, key, None).await } else { Outcome::Removed }
         }
     }
 }
@@ -195,11 +209,11 @@ async fn update(
     key: &Key,
     reason: UpdateReason,
     peers: Vec<NodeName>,
-) -> Result<(), UpdateError> {
+) -> Result<Updated, UpdateError> {
     debug!(%key, ?reason, ?peers, "update starts");
     let context = UpdateContext::new(reason, peers, Arc::new(PeerClient::new(shared, reason)));
-    let (provider, updated_key) = (provider.clone(), key.clone());
-    let task = tokio::spawn(async move { provider.update(&updated_key, context).await });
+    let (provider, updated_key, told) = (provider.clone(), key.clone(), context.clone());
+    let task = tokio::spawn(async move { provider.update(&updated_key, told).await });
     let limit = shared.config.update_timeout;
     let outcome = match tokio::time::timeout(limit, AbortOnDropHandle::new(task)).await {
         Ok(Ok(outcome)) => outcome,
@@ -211,10 +225,10 @@ async fn update(
         Err(_) => Err(UpdateError::Unavailable(format!("not done within {limit:?}"))),
     };
     match &outcome {
-        Ok(()) => info!(%key, ?reason, "updated"),
+        Ok(()) => info!(%key, ?reason, changed = ?context.changed(), "updated"),
         Err(error) => info!(%key, ?reason, %error, "update failed"),
     }
-    outcome
+    outcome.map(|()| Updated { changed: context.changed() })
 }
 
 fn ready_peers(shared: &Arc<Shared>, key: &Key) -> Vec<NodeName> {
@@ -224,9 +238,9 @@ fn ready_peers(shared: &Arc<Shared>, key: &Key) -> Vec<NodeName> {
     shared.routes.load().ranked(names.collect(), shared.uptime())
 }
 
-async fn publish(shared: &Arc<Shared>, key: &Key) -> Outcome {
+async fn publish(shared: &Arc<Shared>, key: &Key, updated: Option<Updated>) -> Outcome {
     match claim(shared, key, ClaimState::Ready).await {
-        Ok(()) => Outcome::Held,
+        Ok(()) => Outcome::Held(updated),
         Err(error) => Outcome::Failed(error),
     }
 }

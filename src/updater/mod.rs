@@ -2,8 +2,9 @@
 //!
 //! ```text
 //!   Ensure / Refresh / Remove --> actor --> flights (pure: who waits, what runs, what is remembered)
-//!                                   |
-//!                                   v  jobs, by priority
+//!                                   |  jobs, by priority
+//!   upstreams (pure: who may ask an origin now?) --+
+//!                                   v
 //!                           ractor factory of `updaters` workers --> job.rs: provider.update in a task of its own
 //!                                   |
 //!                                   v
@@ -13,3 +14,4 @@
 pub(crate) mod actor;
 mod flights;
 mod job;
+mod upstreams;

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use http::{Request, StatusCode};
 use http_body_util::Empty;
+use serde_json::{Value, json};
 
 use super::harness::{Answer, Cluster, QUICK, Upstream, get, send};
 
@@ -121,4 +122,33 @@ async fn a_path_that_is_not_there_inside_a_held_key_is_404_and_moves_nothing() {
         assert_eq!(node.ready_holders("site").await, holders);
     }
     assert_eq!(get(cluster.nodes[0].http, "/nowhere/x").await.unwrap().status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn an_update_that_is_waited_for_says_which_holder_could_not_follow_and_fails() {
+    let upstream = Upstream::start().await;
+    upstream.put_file("f", "old", "text/plain");
+    let cluster = Cluster::start(2, QUICK, &["--files", &upstream.files_url()]).await;
+    get(cluster.nodes[0].http, "/f").await.unwrap();
+    cluster.until_held("f", 2).await;
+    let owners = cluster.nodes[0].locate("f").await["owners"].clone();
+    let (first, second) = (owners[0].as_str().unwrap(), owners[1].as_str().unwrap());
+    let updated = cluster.by_name(first).ask(&["update", "f", "--wait", "--json"]).await.unwrap();
+    let updated: Value = serde_json::from_str(&updated).unwrap();
+    let replica = |name: &str, error: Value| json!({ "node": name, "error": error });
+    assert_eq!(updated["replicas"], json!([replica(first, Value::Null), replica(second, Value::Null)]));
+
+    // Where it would put new data together there is something else.
+    let scratch = cluster.by_name(second).data.join("files/tmp");
+    std::fs::remove_dir_all(&scratch).unwrap();
+    std::fs::write(&scratch, "").unwrap();
+    upstream.put_file("f", "newer", "text/plain");
+    let error = cluster.by_name(second).ask(&["update", "f", "--wait"]).await.unwrap_err();
+    assert!(error.contains("1 of 2 replicas could not be updated"), "{error}");
+    let answer = ask(cluster.nodes[0].http, "POST", "/-/update/f?wait=true", &[]).await;
+    let said: Value = serde_json::from_str(&answer.text()).unwrap();
+    assert_eq!((answer.status, &said["replicas"][0]), (StatusCode::OK, &replica(first, Value::Null)));
+    assert_eq!(said["replicas"][1]["node"], second);
+    assert!(said["replicas"][1]["error"].as_str().unwrap().contains("directory"), "{said}");
+    assert_eq!(get(cluster.by_name(first).http, "/f").await.unwrap().text(), "newer");
 }

@@ -120,6 +120,7 @@ impl Provider for Shelf {
         let bytes =
             if context.peers().is_empty() { self.upstream.fetch(key).await? } else { copy(key, &context).await? };
         self.disk.write().await?;
+        context.report_changed(self.shelf.bytes(key).as_ref() != Some(&bytes));
         self.shelf.insert(key.clone(), bytes);
         Ok(())
     }

@@ -11,10 +11,11 @@ macro_rules! scenarios {
 }
 
 /// Name and text of each.
-pub const ALL: [(&str, &str); 9] = scenarios![
+pub const ALL: [(&str, &str); 10] = scenarios![
     "cascading-full-disks",
     "fifty-join",
     "flapping-link",
+    "keeping-fresh",
     "lost-disk",
     "mass-failure",
     "rolling-restart",

@@ -69,13 +69,13 @@ impl Files {
     }
 
     /// Fetches `key` from the source.
-    pub(super) async fn fetch_from_source(&self, key: &Key) -> Result<(), UpdateError> {
+    pub(super) async fn fetch_from_source(&self, key: &Key, context: &UpdateContext) -> Result<(), UpdateError> {
         let held = self.held(key).await?;
         let survey = self.survey(key, &held).await?;
         let draft = self.cache.draft()?;
         let read = stream::iter(survey).map(|(path, upstream)| self.object(key, path, upstream, &held, &draft));
         let objects: BTreeMap<String, Object> = read.buffer_unordered(READS_AT_ONCE).try_collect().await?;
-        self.settle(key, &held, draft, objects).await
+        self.settle(key, &held, draft, objects, context).await
     }
 
     /// Which objects the key has now. What is not known before reading is `None`.
@@ -129,12 +129,16 @@ impl Files {
         held: &Held,
         draft: Draft,
         objects: BTreeMap<String, Object>,
+        context: &UpdateContext,
     ) -> Result<(), UpdateError> {
         if held.is(&objects) {
+            context.report_changed(false);
             tracing::debug!(%key, "nothing changed");
             return Ok(());
         }
-        Ok(self.cache.commit(key, draft, Manifest::new(key.clone(), objects)).await?)
+        self.cache.commit(key, draft, Manifest::new(key.clone(), objects)).await?;
+        context.report_changed(true);
+        Ok(())
     }
 
     /// Copies `key` from the first peer that has it whole. What one peer gave is not asked of the next.
@@ -144,7 +148,7 @@ impl Files {
         let mut reasons = Vec::new();
         for peer in context.peers() {
             match gather(key, peer, context, &held, &draft).await {
-                Ok(manifest) => return self.settle(key, &held, draft, manifest.objects).await,
+                Ok(manifest) => return self.settle(key, &held, draft, manifest.objects, context).await,
                 // The disk is at fault, not the peer.
                 Err(UpdateError::Failed(reason)) => return Err(UpdateError::Failed(reason)),
                 Err(error) => reasons.push(format!("{peer}: {error}")),

@@ -168,7 +168,7 @@ impl Provider for Files {
             return Err(UpdateError::Forbidden("a key has no more components than the key depth".to_owned()));
         }
         if context.peers().is_empty() {
-            self.fetch_from_source(key).await
+            self.fetch_from_source(key, &context).await
         } else {
             self.copy_from_peers(key, &context).await
         }

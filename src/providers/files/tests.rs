@@ -86,7 +86,11 @@ async fn a_file_is_fetched_served_and_still_there_after_a_restart() {
     let lab = Lab::new();
     let files = lab.open("data", None);
     assert!(matches!(ask(&files, "a.txt", Method::GET, &[]).await, Err(ServeError::NotHeld)));
-    files.update(&key("a.txt"), alone()).await.unwrap();
+    for expected in [true, false] {
+        let context = alone();
+        files.update(&key("a.txt"), context.clone()).await.unwrap();
+        assert_eq!(context.changed(), Some(expected));
+    }
     drop(files);
     fs::remove_file(lab.path("up/a.txt")).unwrap();
     let files = lab.open("data", None);

@@ -38,19 +38,20 @@ pub(crate) struct Mirrors {
 }
 
 impl Mirrors {
-    /// Makes the mirror of `key` equal to `remote`, durably. Dropping the future kills git and leaves what was there.
+    /// Makes the mirror of `key` equal to `remote`, durably; whether that changed it. Dropping the future kills git and
+    /// leaves what was there.
     ///
     /// # Errors
     /// What was there stays.
-    pub(crate) async fn bring(&self, key: &Key, remote: &Remote) -> Result<(), UpdateError> {
+    pub(crate) async fn bring(&self, key: &Key, remote: &Remote) -> Result<bool, UpdateError> {
         if !self.shelf.holds(key, KEY_FILE).await? {
-            return self.make(key, remote).await;
+            return self.make(key, remote).await.map(|()| true);
         }
         match self.refresh(key, remote).await {
             // The mirror itself may be spoilt, and a new one heals that; on a full disk it would only make things worse.
             Err(UpdateError::Failed(reason)) if !is_full_disk(&reason) => {
                 tracing::warn!(%key, %reason, "the mirror cannot be refreshed and is made anew");
-                self.make(key, remote).await
+                self.make(key, remote).await.map(|()| true)
             }
             outcome => outcome,
         }
@@ -68,7 +69,7 @@ impl Mirrors {
         Ok(blocking(move || shelf.publish(&key, scratch)).await?)
     }
 
-    async fn refresh(&self, key: &Key, remote: &Remote) -> Result<(), UpdateError> {
+    async fn refresh(&self, key: &Key, remote: &Remote) -> Result<bool, UpdateError> {
         let slot = self.shelf.slot(key);
         let path = path_text(&slot)?;
         let swept = slot.clone();
@@ -81,12 +82,13 @@ impl Mirrors {
         }
         if theirs.digest == ours.digest {
             tracing::debug!(%key, "the mirror is up to date");
-            return Ok(());
+            return Ok(false);
         }
         self.fetch(&path, remote).await?;
         self.point_head(&path, &theirs.stdout).await?;
         self.tidy(&slot, &path).await?;
-        Ok(blocking(move || sync_references(&slot)).await?)
+        blocking(move || sync_references(&slot)).await?;
+        Ok(true)
     }
 
     async fn fetch(&self, path: &str, remote: &Remote) -> Result<(), UpdateError> {

@@ -145,11 +145,11 @@ impl Git {
         Ok(Self { template, allow: config.allow, mirrors: Mirrors { program, shelf }, backend })
     }
 
-    async fn copy(&self, key: &Key, context: &UpdateContext) -> Result<(), UpdateError> {
+    async fn copy(&self, key: &Key, context: &UpdateContext) -> Result<bool, UpdateError> {
         let mut reasons = Vec::new();
         for peer in context.peers() {
             match self.copy_from(peer, key, context).await {
-                Ok(()) => return Ok(()),
+                Ok(changed) => return Ok(changed),
                 // No other peer has more room for us.
                 Err(UpdateError::Failed(reason)) if outcome::is_full_disk(&reason) => {
                     return Err(UpdateError::Failed(reason));
@@ -160,7 +160,7 @@ impl Git {
         Err(UpdateError::Unavailable(format!("no peer could be copied from: {}", reasons.join("; "))))
     }
 
-    async fn copy_from(&self, peer: &NodeName, key: &Key, context: &UpdateContext) -> Result<(), UpdateError> {
+    async fn copy_from(&self, peer: &NodeName, key: &Key, context: &UpdateContext) -> Result<bool, UpdateError> {
         let bridge = Bridge::open(context, peer, key).await?;
         let remote = bridge.remote()?;
         tokio::select! {
@@ -198,10 +198,12 @@ impl Provider for Git {
         path::check(key).map_err(forbidden)?;
         let remote = self.template.remote(key).map_err(forbidden)?;
         self.allow.check(key)?;
-        match context.peers() {
-            [] => self.mirrors.bring(key, &remote).await,
-            _ => self.copy(key, &context).await,
-        }
+        let changed = match context.peers() {
+            [] => self.mirrors.bring(key, &remote).await?,
+            _ => self.copy(key, &context).await?,
+        };
+        context.report_changed(changed);
+        Ok(())
     }
 
     async fn remove(&self, key: &Key) -> Result<(), ProviderError> {

@@ -288,8 +288,11 @@ async fn an_empty_repository_is_a_repository() {
     let lab = Lab::new().await;
     lab.git(&["init", "-q", "--bare", "-b", "odd", "up/empty"]).await;
     let provider = lab.provider("a");
-    provider.update(&key("empty"), alone()).await.unwrap();
-    provider.update(&key("empty"), alone()).await.unwrap();
+    for expected in [true, false] {
+        let context = alone();
+        provider.update(&key("empty"), context.clone()).await.unwrap();
+        assert_eq!(context.changed(), Some(expected));
+    }
     let front = Front::new(Arc::clone(&provider)).await;
     lab.git(&["clone", "-q", &front.url("empty"), "clone"]).await;
     assert_eq!(lab.git(&["-C", "clone", "symbolic-ref", "HEAD"]).await, "refs/heads/odd");
@@ -308,7 +311,11 @@ async fn a_peer_is_copied_from_and_a_broken_one_passed_over() {
     lab.commit("two").await;
     lab.push("trunk").await;
     holder.update(&key("org/repo"), alone()).await.unwrap();
-    provider.update(&key("org/repo"), with_peers(&["n2"], &peers)).await.unwrap();
+    for expected in [true, false] {
+        let context = with_peers(&["n2"], &peers);
+        provider.update(&key("org/repo"), context.clone()).await.unwrap();
+        assert_eq!(context.changed(), Some(expected));
+    }
     assert!(lab.same_references(&provider, "org/repo").await);
     let outcome = provider.update(&key("org/none"), with_peers(&["n1", "n2"], &peers)).await;
     assert!(matches!(outcome, Err(UpdateError::Unavailable(_))), "{outcome:?}");
