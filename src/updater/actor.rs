@@ -305,6 +305,8 @@ impl State {
                 }
                 Ensured::Ready(vec![self.shared.name.clone()])
             }
+            // Somebody asked for the key, or for news of it, and has still to get it.
+            Outcome::GivenUp if !waiters.is_empty() => return self.fetch_for(key, waiters),
             Outcome::GivenUp => {
                 // Its removal may have been asked for while the refresh stood in the way of it.
                 self.admit(key.clone(), Work::Remove, UpdateReason::Rebalance, None);

@@ -247,6 +247,7 @@ impl Oracle {
         let truth = &mut *self.truth();
         truth.held.remove(&(machine, key.clone()));
         truth.appeared.remove(&(machine, key.clone()));
+        truth.vanished.remove(&(machine, key.clone()));
         let now = truth.clock.now();
         let held = truth.held.iter().filter(|(_, held)| held == key).count();
         let lost_lately = |(_, at): (&(usize, Key), &Duration)| now.saturating_sub(*at) < s07_enough_left::LATELY;
