@@ -481,14 +481,30 @@ pub(crate) async fn update_held(
     mut holders: Vec<NodeName>,
 ) -> Result<Vec<UpdatedReplica>, RouteError> {
     let patience = shared.config.update_timeout;
-    let first = holders.remove(0);
-    if let Some(error) = refresh_at(shared, key, &first, Vec::new(), patience).await {
-        let attempts = vec![Attempt { node: first, error: AttemptError::FetchFailed(error) }];
-        return Err(RouteError::Failed { key: key.clone(), attempts, retry_after: Duration::from_secs(1) });
-    }
+    let first = loop {
+        if holders.is_empty() {
+            return create(shared, key).await;
+        }
+        let first = holders.remove(0);
+        match refresh_at(shared, key, &first, Vec::new(), patience).await {
+            None => break first,
+            // It has let the key go meanwhile: the next one is the first.
+            Some(AttemptError::NotHeld) => {}
+            Some(error) => {
+                let attempts = vec![Attempt { node: first, error }];
+                return Err(RouteError::Failed { key: key.clone(), attempts, retry_after: Duration::from_secs(1) });
+            }
+        }
+    };
     let copies = holders.into_iter().map(|node| {
         let source = vec![first.clone()];
-        async move { UpdatedReplica { error: refresh_at(shared, key, &node, source, patience).await, node } }
+        async move {
+            let error = refresh_at(shared, key, &node, source, patience).await.map(|error| match error {
+                AttemptError::FetchFailed(reason) => reason,
+                other => other.to_string(),
+            });
+            UpdatedReplica { error, node }
+        }
     });
     let mut updated = vec![UpdatedReplica { node: first.clone(), error: None }];
     updated.extend(futures::future::join_all(copies).await);
@@ -518,7 +534,8 @@ async fn refresh_at(
     node: &NodeName,
     from: Vec<NodeName>,
     patience: Duration,
-) -> Option<String> {
+) -> Option<AttemptError> {
+    let failed = |reason: String| Some(AttemptError::FetchFailed(reason));
     let reply = if *node == shared.name {
         refresh(shared, key.clone(), from, patience).await
     } else {
@@ -527,18 +544,18 @@ async fn refresh_at(
         let asked = async { shared.peer(node).await?.call(call, patience).await };
         match asked.await {
             Ok(reply) => reply,
-            Err(error) => return Some(error.to_string()),
+            Err(error) => return failed(error.to_string()),
         }
     };
     match reply {
         Reply::Ensured(Ensured::Ready(_)) => None,
-        Reply::Ensured(Ensured::NotFound) => Some("the origin has no such key any more".into()),
-        Reply::Ensured(Ensured::Forbidden(reason) | Ensured::Failed { reason, .. }) => Some(reason),
-        Reply::Ensured(Ensured::Pending) => Some("not done in time; it goes on".into()),
-        Reply::Refused(Refusal::NotHeld) => Some("the node does not hold it any more".into()),
-        Reply::Refused(refusal) => Some(refusal.to_string()),
+        Reply::Ensured(Ensured::NotFound) => failed("the origin has no such key any more".into()),
+        Reply::Ensured(Ensured::Forbidden(reason) | Ensured::Failed { reason, .. }) => failed(reason),
+        Reply::Ensured(Ensured::Pending) => failed("not done in time; it goes on".into()),
+        Reply::Refused(Refusal::NotHeld) => Some(AttemptError::NotHeld),
+        Reply::Refused(refusal) => failed(refusal.to_string()),
         Reply::Delta(_) | Reply::Vouched(_) | Reply::Intended | Reply::Catalog(_) | Reply::Drained { .. } => {
-            Some("unexpected answer".into())
+            failed("unexpected answer".into())
         }
     }
 }
