@@ -5,7 +5,6 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde::Serialize;
-use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::{
@@ -18,8 +17,9 @@ use crate::{
         identity::Credentials,
         wire::{Call, Ensured, Refusal, Reply},
     },
-    node::{Drained, Node, Shared, StartError, drain, refresh},
+    node::{Drained, Names, Node, Shared, StartError, drain, refresh},
     placement::{Change, Forecast, Forecaster, WEIGHT_SHARE},
+    provider::Capacity,
     registry::{HolderState, actor as registry},
     router::{Attempt, AttemptError, KeyTransport, PathTransport, RouteError, ensure},
 };
@@ -29,7 +29,7 @@ const PAGE_KEYS: usize = 4096;
 const SYNC_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A few node names, inline.
-pub type Nodes = SmallVec<[NodeName; 4]>;
+pub type Nodes = Names;
 
 /// A handle on the cluster. Cheap to clone.
 #[derive(Clone)]
@@ -101,6 +101,11 @@ pub struct Status {
     pub converged: bool,
     /// Connections to other members.
     pub connections: usize,
+    /// Whether this node takes no new keys, because its disk is full.
+    pub full: bool,
+    /// Room on its disk, as last seen, if its data source tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk: Option<Capacity>,
     /// What keeps the node from taking part fully, if anything does; it serves what it knows of all the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
@@ -231,7 +236,7 @@ impl Client {
     /// Where `key` is and should be.
     #[must_use]
     pub fn locate(&self, key: &Key) -> Location {
-        let owners = self.shared.view.load().owners(key, self.shared.intents.replicas(key)).cloned().collect();
+        let owners = self.shared.owners(&self.shared.view.load(), key).into_vec();
         let mut holders: Vec<Holding> = self
             .shared
             .live_holders(key)
@@ -260,6 +265,8 @@ impl Client {
             repairs_paused: self.repairs_paused(),
             converged: known && scanned && balance.idle && summary.fetching == 0,
             connections: self.shared.net.connections(),
+            full: self.shared.provider.is_some() && !self.shared.accepts(),
+            disk: self.shared.room().capacity(),
             trouble,
         }
     }
@@ -461,12 +468,13 @@ async fn update(shared: &Arc<Shared>, key: &Key) -> Result<Vec<UpdatedReplica>, 
     if holders.is_empty() { create(shared, key).await } else { update_held(shared, key, holders).await }
 }
 
-/// Live nodes that hold `key` ready, in the same order for everybody who knows the same.
+/// Live nodes that hold `key` ready, in the same order for everybody who knows the same, full ones last.
 pub(crate) fn holders_by_preference(shared: &Shared, key: &Key) -> Vec<NodeName> {
     let mut holders = nodes_for_key(shared, key).into_vec();
+    let view = shared.view.snapshot();
     let preference: BTreeMap<NodeName, usize> =
-        shared.view.load().ring().preference(key).cloned().enumerate().map(|(rank, name)| (name, rank)).collect();
-    holders.sort_by_key(|name| (preference.get(name).copied().unwrap_or(usize::MAX), name.clone()));
+        view.ring().preference(key).cloned().enumerate().map(|(rank, name)| (name, rank)).collect();
+    holders.sort_by_key(|name| (view.is_full(name), preference.get(name).copied().unwrap_or(usize::MAX), name.clone()));
     holders
 }
 

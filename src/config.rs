@@ -85,6 +85,13 @@ pub struct NodeConfig {
     /// keys, and below what service managers grant; 0 hands over nothing when it stops.
     #[serde(with = "humantime_serde")]
     pub drain_timeout: Duration,
+    /// The share of its disk above which a node takes no new keys, and gives up copies that others have too: more than
+    /// `disk_low`, at most 1, default 0.90. Leave room for what is being fetched at once, `updaters` times the largest key.
+    pub disk_high: f64,
+    /// The share of its disk below which such a node takes new keys again: more than 0, default 0.80. Above it, nothing is
+    /// copied only because the key belongs here and elsewhere there are enough copies. The further below `disk_high`, the
+    /// more is given up at a time, and the more rarely.
+    pub disk_low: f64,
     /// Attempts of one request at different holders: 1 to 8, default 3.
     pub attempts: usize,
     /// Pace of gossip and failure detection.
@@ -115,6 +122,8 @@ impl Default for NodeConfig {
             balance_interval: Duration::from_secs(300),
             trim_delay: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(10),
+            disk_high: 0.90,
+            disk_low: 0.80,
             attempts: 3,
             profile: Profile::lan(),
         }
@@ -357,6 +366,9 @@ impl NodeConfig {
             self.update_queue.to_string(),
             "1 to 1,000,000",
         )?;
+        let (high, low) = (self.disk_high, self.disk_low);
+        within(high > 0.0 && high <= 1.0, "disk_high", high.to_string(), "more than 0, at most 1")?;
+        within(low > 0.0 && low < high, "disk_low", low.to_string(), "more than 0, less than disk_high")?;
         within((1..=8).contains(&self.attempts), "attempts", self.attempts.to_string(), "1 to 8")?;
         positive("update_timeout", self.update_timeout)?;
         positive("request_patience", self.request_patience)?;
@@ -385,6 +397,16 @@ mod tests {
         assert_eq!(config.check().unwrap_err().to_string(), "`replicas` is 0, but has to be 1 to 8");
         let config = NodeConfig { seeds: vec!["nowhere".into()], ..NodeConfig::default() };
         assert_eq!(config.check().unwrap_err().field, "seeds");
+        for (disk_low, disk_high, wrong) in [
+            (0.0, 0.9, "disk_low"),
+            (0.9, 0.9, "disk_low"),
+            (f64::NAN, 0.9, "disk_low"),
+            (0.8, 1.01, "disk_high"),
+            (0.8, f64::NAN, "disk_high"),
+        ] {
+            let config = NodeConfig { disk_low, disk_high, ..NodeConfig::default() };
+            assert_eq!(config.check().unwrap_err().field, wrong, "{disk_low} {disk_high}");
+        }
     }
 
     #[test]

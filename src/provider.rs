@@ -115,10 +115,38 @@ pub trait Provider: Send + Sync + 'static {
         self.serve(key, request).await
     }
 
+    /// How much room there is for keys, as the file system or a quota says. Asked every few seconds, and when an update
+    /// found no room, so it has to be cheap. A node that runs out of room takes no new keys until it has some again.
+    ///
+    /// `None`, the default: there is no telling, and the node never takes itself for full.
+    ///
+    /// # Errors
+    /// The source cannot say; what was known before stands.
+    async fn capacity(&self) -> Result<Option<Capacity>, ProviderError> {
+        Ok(None)
+    }
+
     /// Whether a request may be sent a second time to another node without harm. By default, what its method says
     /// (RFC 9110, section 9.2.2).
     fn is_idempotent(&self, request: &http::request::Parts) -> bool {
         request.method.is_idempotent()
+    }
+}
+
+/// Room for keys on one machine. Both numbers count whatever shares that room, the data of others included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Capacity {
+    /// Bytes that are taken.
+    pub used: u64,
+    /// Bytes that can be taken, the used ones among them.
+    pub total: u64,
+}
+
+impl Capacity {
+    /// The share that is used, usually `0.0..=1.0`. No room at all is all used.
+    #[must_use]
+    pub fn share(self) -> f64 {
+        if self.total == 0 { 1.0 } else { self.used as f64 / self.total as f64 }
     }
 }
 
@@ -171,14 +199,22 @@ pub enum UpdateError {
     /// The origin or peer could not be reached or broke off: 502, retried with back-off.
     #[error("{0}")]
     Unavailable(String),
-    /// Anything else, such as a full disk: 502, retried with back-off.
+    /// There is no room for it on this machine: 502, retried with back-off. The node looks at its
+    /// [capacity](Provider::capacity) at once, and if it is full, another node fetches the key.
+    #[error("{0}")]
+    NoRoom(String),
+    /// Anything else: 502, retried with back-off.
     #[error("{0}")]
     Failed(String),
 }
 
 impl From<std::io::Error> for UpdateError {
     fn from(error: std::io::Error) -> Self {
-        Self::Failed(error.to_string())
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        match error.kind() {
+            StorageFull | QuotaExceeded => Self::NoRoom(error.to_string()),
+            _ => Self::Failed(error.to_string()),
+        }
     }
 }
 

@@ -244,6 +244,7 @@ fn a_node_on_its_own_says_once_that_it_is_ready_and_ends_in_order() {
     let arguments = ["serve", "--config", config.to_str().unwrap()];
     let mut node = program(&arguments)
         .env("DATAD_HTTP", "127.0.0.1:0")
+        .env("DATAD_DISK_HIGH", "1")
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()

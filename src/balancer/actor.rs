@@ -1,13 +1,14 @@
 //! The balancer actor: which keys to look at, and carrying out what the plan says.
 //!
 //! Supervised by the node and restarted alone; it keeps nothing that it cannot find out again. *In*: changed keys,
-//! finished updates, sweeps (after membership changed, and now and then). *Out*: work for the updater pool; before a
-//! trim, a question to every owner.
+//! finished updates, sweeps (after membership changed, and now and then), how much room there is. *Out*: work for the
+//! updater pool; before a copy is dropped, a question to every other owner.
 //!
 //! ```text
 //!  keys changed --> dirty --+                        /--> queue --plan again--> Ensure --> updater
 //!  sweep: registry.Keys ----+--> slice of keys --> plan
 //!  retry / trim timers -----+                        \--> Vouch --> owners --yes from all--> Release, Remove
+//!  the disk is full --> the best to give up --------------^                 (or from one, if there is no room)
 //! ```
 //!
 //! Invariants: a slice is bounded, and between slices other messages are handled; work in the pool that came from here
@@ -25,8 +26,12 @@ use tokio::sync::oneshot;
 use tracing::{debug, info};
 
 use super::{
-    plan::{Action, Situation},
+    plan::Action,
+    pressure::{self, Found},
     queue::{Queue, Urgency},
+    relief::{Candidate, Grounds},
+    room::{Level, Pace},
+    sight::Sight,
 };
 use crate::{
     MemberState,
@@ -54,6 +59,8 @@ const VOUCH_TIMEOUT: Duration = Duration::from_secs(5);
 const VOUCH_KEYS_MAX: usize = SLICE_KEYS;
 /// How often timers are looked at.
 const TICK: Duration = Duration::from_millis(250);
+/// How often the node looks at how much room there is.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
 pub(crate) enum Message {
     /// Look at these.
@@ -72,8 +79,12 @@ pub(crate) enum Message {
     RetryAfter(Key, Duration),
     /// Is this node a ready owner of these, and will it stay so?
     Vouch { keys: Vec<Key>, reply: oneshot::Sender<Vec<bool>> },
-    /// All owners vouched for these in time.
-    Vouched { keys: Vec<Key>, until: Duration },
+    /// Enough of the other owners vouched for these, in time.
+    Vouched { keys: Vec<(Key, Grounds)>, until: Duration },
+    /// The node has looked at how much room there is. If it is full: it holds so many keys.
+    Looked { held: usize },
+    /// These may be given up, for there is no room.
+    Found(Found),
     /// How many known keys have too few replicas, and whether anything is waiting to be done.
     Summarize(oneshot::Sender<Summary>),
     /// Fail, for tests of the supervisor.
@@ -107,6 +118,20 @@ pub(crate) struct State {
     surplus_since: BTreeMap<Key, Duration>,
     vouched_until: BTreeMap<Key, Duration>,
     next_sweep: Duration,
+    relief: Relief,
+}
+
+/// Looking at the room that there is, and making some.
+#[derive(Debug, Default)]
+struct Relief {
+    looking: bool,
+    next_look: Duration,
+    /// Whether there was little room at the last look.
+    tight: bool,
+    pace: Pace,
+    finding: bool,
+    /// Where to go on finding.
+    after: Option<Key>,
 }
 
 /// A walk over all keys.
@@ -146,6 +171,7 @@ impl Actor for Balancer {
             surplus_since: BTreeMap::new(),
             vouched_until: BTreeMap::new(),
             next_sweep,
+            relief: Relief::default(),
         })
     }
 
@@ -165,6 +191,8 @@ impl Actor for Balancer {
             Message::RetryAfter(key, pause) => state.retry_after(key, pause),
             Message::Vouch { keys, reply } => drop(reply.send(state.vouch(keys))),
             Message::Vouched { keys, until } => state.trim(keys, until),
+            Message::Looked { held } => state.looked(held),
+            Message::Found(found) => state.found(found),
             Message::Summarize(reply) => drop(reply.send(state.summarize())),
             Message::Panic => panic!("the balancer was told to fail"),
         }
@@ -293,6 +321,53 @@ impl State {
             self.start_sweep();
         }
         self.launch();
+        if now >= self.relief.next_look && !self.relief.looking {
+            self.look_at_room();
+        }
+    }
+
+    fn look_at_room(&mut self) {
+        self.relief.looking = true;
+        let (shared, myself) = (self.shared.clone(), self.myself.clone());
+        self.shared.spawn(async move {
+            pressure::look(&shared, false).await;
+            let held = if shared.room().level() == Level::Full { pressure::held(&shared).await } else { 0 };
+            let _ = myself.send_message(Message::Looked { held });
+        });
+    }
+
+    fn looked(&mut self, held: usize) {
+        let (now, room) = (self.shared.uptime(), self.shared.room());
+        self.relief.looking = false;
+        self.relief.next_look = now + LOOK_INTERVAL;
+        let was_tight = std::mem::replace(&mut self.relief.tight, room.level() != Level::Ample);
+        if was_tight && !self.relief.tight {
+            // For what was not copied for want of room.
+            self.start_sweep();
+        }
+        if self.relief.finding || !self.is_settled() || !self.may_drop() {
+            return;
+        }
+        if let Some(count) = self.relief.pace.begin(now, &room, held) {
+            debug!(count, held, "looking for keys to give up");
+            self.relief.finding = true;
+            let (shared, myself, after) = (self.shared.clone(), self.myself.clone(), self.relief.after.take());
+            self.shared.spawn(async move {
+                let found = pressure::find(&shared, after, count).await;
+                let _ = myself.send_message(Message::Found(found));
+            });
+        }
+    }
+
+    fn found(&mut self, found: Found) {
+        self.relief.finding = false;
+        self.relief.after = found.next;
+        self.ask_owners(found.candidates.into_iter().map(|Candidate { key, grounds, .. }| (key, grounds)).collect());
+    }
+
+    /// On its way out, a node drops nothing: it may come back with what it has.
+    fn may_drop(&self) -> bool {
+        !self.shared.draining.load(Ordering::Acquire)
     }
 
     fn update_finished(&mut self, key: Key) {
@@ -338,7 +413,7 @@ impl State {
     }
 
     /// Decides about one key and sets in motion what can be done at once.
-    fn look_at(&mut self, key: Key, surplus: &mut Vec<Key>) {
+    fn look_at(&mut self, key: Key, surplus: &mut Vec<(Key, Grounds)>) {
         let (action, under_replicated) = self.plan(&key);
         if under_replicated {
             self.under_replicated.insert(key.clone());
@@ -357,45 +432,22 @@ impl State {
                 let now = self.shared.uptime();
                 let since = *self.surplus_since.entry(key.clone()).or_insert(now);
                 if now >= since + self.shared.config.trim_delay {
-                    surplus.push(key);
+                    surplus.push((key, Grounds::Surplus));
                 }
             }
         }
     }
 
     fn plan(&self, key: &Key) -> (Action, bool) {
-        let shared = &self.shared;
-        let view = shared.view.load();
-        let claims = shared.holders(key);
-        let live: Vec<(NodeName, HolderState)> =
-            claims.iter().filter(|(name, _)| view.is_alive(name)).cloned().collect();
-        let owners: Vec<NodeName> = view.owners(key, shared.intents.replicas(key)).cloned().collect();
-        let owners_wanted = owners.len();
-        let live_owners: Vec<NodeName> = owners.into_iter().filter(|name| view.is_alive(name)).collect();
-        let leader = shared.leader(key);
-        // Failures of others do not make a key exist. Nor does what the dead had of a key that was forgotten.
-        let standing = shared.intents.standing(key);
-        let counted = if standing.forgotten { &live } else { &claims };
-        let known = standing.pinned.is_some()
-            || counted.iter().any(|(_, state)| matches!(state, HolderState::Ready | HolderState::Presumed));
-        let situation = Situation {
-            me: &shared.name,
-            owners: &live_owners,
-            owners_wanted,
-            holders: &live,
-            known,
-            leader: leader.as_ref(),
-            backing_off: self.back_off.contains_key(key),
-            scanned: shared.scanned.load(Ordering::Acquire),
-        };
-        // On its way out, it takes nothing and drops nothing: it may come back with what it has.
-        let draining = shared.draining.load(Ordering::Acquire);
-        let action = if draining { Action::Nothing } else { situation.action() };
-        (self.or_withdraw(key, action, known, &live), situation.is_under_replicated())
+        let sight = Sight::of(&self.shared, key);
+        let situation = sight.situation(&self.shared, self.back_off.contains_key(key));
+        // On its way out, it takes nothing either.
+        let action = if self.may_drop() { situation.action() } else { Action::Nothing };
+        (self.or_withdraw(key, action, &sight), situation.is_under_replicated())
     }
 
     /// A failed claim on a key that nobody has ever had is taken back once its back-off is over.
-    fn or_withdraw(&self, key: &Key, action: Action, known: bool, live: &[(NodeName, HolderState)]) -> Action {
+    fn or_withdraw(&self, key: &Key, action: Action, Sight { known, live, .. }: &Sight) -> Action {
         let mine_failed = live.contains(&(self.shared.name.clone(), HolderState::Failed));
         let fetching = live.iter().any(|(_, state)| *state == HolderState::Fetching);
         if mine_failed && !known && !fetching && !self.back_off.contains_key(key) {
@@ -409,34 +461,43 @@ impl State {
         let _ = self.shared.updater.send(updater::Message::Ensure { key, origin, reason, reply: None });
     }
 
-    /// Asks all owners of each surplus key whether they have it and will keep it.
-    fn ask_owners(&mut self, surplus: Vec<Key>) {
-        if surplus.is_empty() {
+    /// Asks the other owners of each key whether they have it and will keep it: all of them about a surplus copy, and if
+    /// there is no room, one who does is enough.
+    fn ask_owners(&mut self, keys: Vec<(Key, Grounds)>) {
+        if keys.is_empty() {
             return;
         }
         let now = self.shared.uptime();
         let view = self.shared.view.snapshot();
         let mut questions: BTreeMap<NodeName, Vec<Key>> = BTreeMap::new();
-        for key in &surplus {
-            // Asked again only if this attempt comes to nothing.
-            self.surplus_since.insert(key.clone(), now);
-            for owner in view.owners(key, self.shared.intents.replicas(key)) {
-                questions.entry(owner.clone()).or_default().push(key.clone());
+        let mut wanting: BTreeMap<Key, (Grounds, usize)> = BTreeMap::new();
+        for (key, grounds) in keys {
+            let mut owners = self.shared.owners(&view, &key);
+            owners.retain(|owner| *owner != self.shared.name);
+            let enough = match grounds {
+                Grounds::Surplus => {
+                    // Asked again only if this attempt comes to nothing.
+                    self.surplus_since.insert(key.clone(), now);
+                    owners.len().max(1)
+                }
+                Grounds::NoRoom => 1,
+            };
+            for owner in owners {
+                questions.entry(owner).or_default().push(key.clone());
             }
+            wanting.insert(key, (grounds, enough));
         }
         let (shared, myself) = (self.shared.clone(), self.myself.clone());
         self.shared.spawn(async move {
-            let mut vouched: BTreeSet<Key> = surplus.into_iter().collect();
             for (owner, keys) in questions {
                 let answers = ask_to_vouch(&shared, &owner, keys.clone()).await;
-                for (key, yes) in keys.into_iter().zip(answers.into_iter().chain(std::iter::repeat(false))) {
-                    if !yes {
-                        vouched.remove(&key);
-                    }
+                for (key, _) in keys.iter().zip(answers).filter(|(_, yes)| *yes) {
+                    wanting.entry(key.clone()).and_modify(|(_, wanted)| *wanted = wanted.saturating_sub(1));
                 }
             }
-            let until = now + VOUCH_HOLD / 2;
-            let _ = myself.send_message(Message::Vouched { keys: vouched.into_iter().collect(), until });
+            let vouched = wanting.into_iter().filter(|(_, (_, wanted))| *wanted == 0);
+            let keys = vouched.map(|(key, (grounds, _))| (key, grounds)).collect();
+            let _ = myself.send_message(Message::Vouched { keys, until: now + VOUCH_HOLD / 2 });
         });
     }
 
@@ -447,7 +508,7 @@ impl State {
         keys.into_iter()
             .take(VOUCH_KEYS_MAX)
             .map(|key| {
-                let owner = view.owners(&key, self.shared.intents.replicas(&key)).any(|name| *name == self.shared.name);
+                let owner = self.shared.owners(&view, &key).contains(&self.shared.name);
                 let ready = self.shared.own_claim(&key) == Some(HolderState::Ready);
                 if owner && ready {
                     self.vouched_until.insert(key, until);
@@ -457,14 +518,29 @@ impl State {
             .collect()
     }
 
-    fn trim(&mut self, keys: Vec<Key>, until: Duration) {
+    fn trim(&mut self, keys: Vec<(Key, Grounds)>, until: Duration) {
         let now = self.shared.uptime();
-        for key in keys {
+        for (key, grounds) in keys {
             let held_for_others = self.vouched_until.get(&key).is_some_and(|until| now < *until);
-            if now < until && !held_for_others && self.plan(&key).0 == Action::Trim {
-                info!(%key, "surplus: all its owners have it");
+            if now < until && !held_for_others && self.stands(&key, grounds) {
+                match grounds {
+                    Grounds::Surplus => info!(%key, "surplus: all its owners have it"),
+                    Grounds::NoRoom => info!(%key, "given up: there is no room, and another owner has it"),
+                }
                 self.surplus_since.remove(&key);
                 self.drop_replica(key);
+            }
+        }
+    }
+
+    /// Whether it is still right to drop the copy.
+    fn stands(&self, key: &Key, grounds: Grounds) -> bool {
+        match grounds {
+            Grounds::Surplus => self.plan(key).0 == Action::Trim,
+            Grounds::NoRoom => {
+                let full = self.shared.room().level() == Level::Full;
+                let candidate = pressure::candidate(&self.shared, key);
+                full && self.may_drop() && candidate.is_some_and(|candidate| candidate.grounds == grounds)
             }
         }
     }

@@ -2,8 +2,19 @@
 //! snapshot; no leader is needed, because an owner fetches only for itself and a surplus holder drops only its own.
 //!
 //! `plan.rs` decides about one key, `queue.rs` in which order and how many at once; `actor.rs` decides which keys to
-//! look at, and asks the owners to vouch before anything is dropped.
+//! look at, and asks the owners to vouch before anything is dropped. When the disk fills up, `room.rs` says so, `relief.rs`
+//! decides what to give up (of what `uses.rs` says was not used lately), and `pressure.rs` sees to both.
 
 pub(crate) mod actor;
 mod plan;
+pub(crate) mod pressure;
 mod queue;
+mod relief;
+mod room;
+mod sight;
+mod uses;
+
+pub(crate) use self::{
+    room::{Level, Room},
+    uses::Uses,
+};

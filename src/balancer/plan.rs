@@ -7,7 +7,10 @@
 //! 2. A holder that is no owner lets go when R owners are ready. It then still asks them (see [`super::actor`]), for its
 //!    view may differ from theirs.
 //! 3. Whoever is neither does nothing.
+//! 4. Where room is tight, an owner copies only what has too few replicas, and not what merely belongs here. Where there is
+//!    none, it copies nothing; soon it is no owner of what it lacks.
 
+use super::room::Level;
 use crate::{key::NodeName, registry::HolderState};
 
 /// What is known of one key at one moment.
@@ -28,6 +31,8 @@ pub(crate) struct Situation<'a> {
     pub(crate) backing_off: bool,
     /// Whether the own disk was read to its end; before, what is missing may just not have been found yet.
     pub(crate) scanned: bool,
+    /// How much room this node has.
+    pub(crate) room: Level,
 }
 
 /// What to do.
@@ -74,12 +79,16 @@ impl Situation<'_> {
 
     fn as_owner(&self, mine: Option<HolderState>) -> Action {
         let lacking = matches!(mine, None | Some(HolderState::Failed));
-        if !lacking || !self.known || self.backing_off {
+        if !lacking || !self.known || self.backing_off || self.room == Level::Full {
             return Action::Nothing;
         }
         let others = || self.holders.iter().filter(|(name, _)| name != self.me).map(|(_, state)| *state);
         if others().any(|state| state == HolderState::Ready) {
-            return Action::Copy;
+            return if self.room == Level::Ample || self.is_under_replicated() {
+                Action::Copy
+            } else {
+                Action::Nothing
+            };
         }
         let somebody_will = others().any(|state| matches!(state, HolderState::Fetching | HolderState::Presumed));
         if !somebody_will && self.leader == Some(self.me) { Action::Fetch } else { Action::Nothing }
@@ -131,6 +140,7 @@ mod tests {
             leader: owners.first(),
             backing_off: false,
             scanned: true,
+            room: Level::Ample,
         }
         .action()
     }
@@ -162,6 +172,29 @@ mod tests {
     }
 
     #[test]
+    fn where_room_is_tight_only_what_has_too_few_replicas_is_copied_and_where_there_is_none_nothing() {
+        let (me, owners) = (name("b"), names("a b"));
+        let act = |held: &[(NodeName, HolderState)], room| {
+            Situation {
+                me: &me,
+                owners: &owners,
+                owners_wanted: 2,
+                holders: held,
+                known: true,
+                leader: owners.first(),
+                backing_off: false,
+                scanned: true,
+                room,
+            }
+            .action()
+        };
+        let (few, enough) = (holders("a=ready"), holders("a=ready c=ready"));
+        use Action::{Copy, Nothing};
+        assert_eq!([Level::Ample, Level::Tight, Level::Full].map(|room| act(&few, room)), [Copy, Copy, Nothing]);
+        assert_eq!([Level::Ample, Level::Tight, Level::Full].map(|room| act(&enough, room)), [Copy, Nothing, Nothing]);
+    }
+
+    #[test]
     fn before_the_first_scan_ended_nothing_is_fetched_and_nothing_dropped() {
         let (me, owners) = (name("a"), names("a b"));
         let held = holders("b=ready");
@@ -174,6 +207,7 @@ mod tests {
             leader: Some(&me),
             backing_off: false,
             scanned: false,
+            room: Level::Ample,
         };
         assert_eq!(situation.action(), Action::Nothing);
         assert!(situation.is_under_replicated());
@@ -202,7 +236,7 @@ mod tests {
             let held: Vec<_> = all.iter().cloned().zip(&states).filter_map(|(n, s)| s.map(|s| (n, s))).collect();
             let act = |me: &NodeName| Situation {
                 me, owners, owners_wanted: owners.len(), holders: &held, known: true,
-                leader: owners.first(), backing_off: false, scanned: true,
+                leader: owners.first(), backing_off: false, scanned: true, room: Level::Ample,
             }.action();
             let fetches = all.iter().filter(|me| act(me) == Action::Fetch).count();
             prop_assert!(fetches <= 1);

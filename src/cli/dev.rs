@@ -218,6 +218,10 @@ impl Cluster<'_> {
                 arguments.push(format!("--{option}={value}"));
             }
         }
+        // They share one disk, which is somebody's own: no node could make room on it by leaving keys to the others.
+        if ["DATAD_DISK_HIGH", "DATAD_DISK_LOW"].into_iter().all(|variable| std::env::var_os(variable).is_none()) {
+            arguments.extend(["--disk-high=1".to_owned(), "--disk-low=0.99".to_owned()]);
+        }
         arguments.extend(self.seeds.iter().map(|seed| format!("--seed={seed}")));
         arguments.extend(self.options.provider.to_arguments());
         Ok(arguments)

@@ -187,7 +187,24 @@ struct StatusDocument {
     repairs_running: u64,
     repairs_paused: Option<String>,
     converged: bool,
+    disk: Option<DiskDocument>,
+    #[serde(default)]
+    full: bool,
     trouble: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct DiskDocument {
+    used: u64,
+    total: u64,
+}
+
+impl DiskDocument {
+    fn text(&self) -> String {
+        let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+        let percent = 100.0 * self.used as f64 / self.total.max(1) as f64;
+        format!("{:.2} of {:.2} GiB used ({percent:.0} %)", gib(self.used), gib(self.total))
+    }
 }
 
 #[derive(Deserialize)]
@@ -273,6 +290,8 @@ pub(super) async fn status(ask: &Ask) -> Result<(), Failure> {
             ("converged", yes_no(status.converged)),
         ];
         pairs.extend(status.repairs_paused.clone().map(|why| ("repairs paused", why)));
+        pairs.extend(status.disk.as_ref().map(|disk| ("disk", disk.text())));
+        pairs.extend(status.full.then(|| ("full", "yes: no new keys are taken here".into())));
         pairs.extend(status.trouble.clone().map(|trouble| ("trouble", trouble)));
         Table::of_pairs(pairs).text()
     })

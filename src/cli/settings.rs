@@ -161,6 +161,12 @@ pub(crate) struct Settings {
     #[arg(value_parser = humantime::parse_duration)]
     #[serde(with = "humantime_serde::option")]
     pub(crate) drain_timeout: Option<Duration>,
+    /// Share of the disk above which the node takes no new keys and gives up copies that others have too. 0.9, if not given
+    #[arg(long, env = "DATAD_DISK_HIGH", value_name = "SHARE", help_heading = "Tuning")]
+    pub(crate) disk_high: Option<f64>,
+    /// Share of the disk below which it takes new keys again. 0.8, if not given
+    #[arg(long, env = "DATAD_DISK_LOW", value_name = "SHARE", help_heading = "Tuning")]
+    pub(crate) disk_low: Option<f64>,
     /// Attempts of one request at different nodes, 1 to 8. 3, if not given
     #[arg(long, env = "DATAD_ATTEMPTS", value_name = "N", help_heading = "Tuning")]
     pub(crate) attempts: Option<usize>,
@@ -285,6 +291,8 @@ impl Settings {
         set(&mut config.balance_interval, self.balance_interval.as_ref());
         set(&mut config.trim_delay, self.trim_delay.as_ref());
         set(&mut config.drain_timeout, self.drain_timeout.as_ref());
+        set(&mut config.disk_high, self.disk_high.as_ref());
+        set(&mut config.disk_low, self.disk_low.as_ref());
         set(&mut config.attempts, self.attempts.as_ref());
         set(&mut config.profile, self.profile.map(Profile::from).as_ref());
         config.check().map_err(|error| Failure::Usage(error.to_string()))?;

@@ -155,16 +155,18 @@ impl Actor for Membership {
         message: Message,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        use membership::Message::{Announce, Leave, Panic, SeedsResolved, Tick};
+        use membership::Message::{Announce, Leave, Panic, RoomChanged, SeedsResolved, Tick};
         match message {
             Message::Membership(Tick) => {
                 state.shared.check_incarnation(state.incarnation)?;
+                state.note_room();
                 state.tell_catalog();
                 state.greet(&myself);
                 state.look();
             }
             Message::Membership(Announce(announced)) => state.announce(announced),
             Message::Membership(Leave(reply)) => state.leave(reply),
+            Message::Membership(RoomChanged) => state.note_room(),
             Message::Membership(SeedsResolved(_)) => {}
             Message::Membership(Panic) => panic!("membership was told to fail"),
             Message::Seen { entries, listing, taken } => state.seen(&entries, listing, taken, &myself),
@@ -188,6 +190,12 @@ impl State {
             }
             news
         });
+    }
+
+    /// Announces whether this node takes new keys, if that is news.
+    fn note_room(&self) {
+        let accepting = self.shared.accepts();
+        self.facts.send_if_modified(|facts| std::mem::replace(&mut facts.accepting, accepting) != accepting);
     }
 
     fn leave(&mut self, reply: oneshot::Sender<()>) {

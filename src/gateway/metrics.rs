@@ -70,6 +70,9 @@ pub(super) struct Metrics {
     repairs_paused: Gauge,
     converged: Gauge,
     connections: Gauge,
+    full: Gauge,
+    disk_used: Gauge,
+    disk_total: Gauge,
     members: Family<InState, Gauge>,
 }
 
@@ -87,6 +90,9 @@ impl Metrics {
             repairs_paused: Gauge::default(),
             converged: Gauge::default(),
             connections: Gauge::default(),
+            full: Gauge::default(),
+            disk_used: Gauge::default(),
+            disk_total: Gauge::default(),
             members: Family::default(),
             seconds: seconds.clone(),
             registry: Registry::default(),
@@ -107,6 +113,12 @@ impl Metrics {
         registry.register("converged", help, metrics.converged.clone());
         registry.register("members", "Known members by state", metrics.members.clone());
         registry.register("peer_connections", "Connections to other members", metrics.connections.clone());
+        let help = "1 if this node takes no new keys because its disk is full";
+        registry.register("full", help, metrics.full.clone());
+        let help = "Room on the disk that is taken; 0 if the data source does not tell";
+        registry.register_with_unit("disk_used", help, Unit::Bytes, metrics.disk_used.clone());
+        let help = "Room on the disk, taken or not";
+        registry.register_with_unit("disk_total", help, Unit::Bytes, metrics.disk_total.clone());
         Self { registry, ..metrics }
     }
 
@@ -136,6 +148,10 @@ impl Metrics {
         set(&self.repairs_paused, usize::from(status.repairs_paused.is_some()));
         set(&self.converged, usize::from(status.converged));
         set(&self.connections, status.connections);
+        set(&self.full, usize::from(status.full));
+        let bytes = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+        set(&self.disk_used, status.disk.map_or(0, |disk| bytes(disk.used)));
+        set(&self.disk_total, status.disk.map_or(0, |disk| bytes(disk.total)));
         for state in
             [MemberState::Joining, MemberState::Serving, MemberState::Draining, MemberState::Left, MemberState::Dead]
         {

@@ -41,6 +41,8 @@ pub(crate) enum Message {
     Tick,
     /// Change what this node says of itself.
     Announce(Announced),
+    /// Whether this node takes new keys may have changed.
+    RoomChanged,
     /// Seed names were resolved.
     SeedsResolved(Vec<SocketAddr>),
     /// Announce the end and reply when others had a chance to hear it.
@@ -121,6 +123,7 @@ impl Actor for Membership {
                 state.tick(&myself).await;
             }
             Message::Announce(announced) => state.announce(announced).await,
+            Message::RoomChanged => state.refresh().await,
             Message::SeedsResolved(addresses) => state.contact(&addresses),
             Message::Leave(reply) => state.leave(reply).await,
             Message::Panic => panic!("membership was told to fail"),
@@ -172,15 +175,20 @@ fn chitchat_config(shared: &Shared, incarnation: u64) -> ChitchatConfig {
 impl State {
     async fn tick(&mut self, myself: &ActorRef<Message>) {
         self.ticks = self.ticks.wrapping_add(1);
-        let mark = self.mark.load();
+        self.refresh().await;
+        self.seek_seeds(myself);
+    }
+
+    /// Says what has become different of this node, and looks at the others.
+    async fn refresh(&mut self) {
+        let ledger = self.mark.load();
         let catalog = Some(self.shared.catalog_digest.load(Ordering::Acquire));
-        if mark != self.facts.ledger || catalog != self.facts.catalog {
-            self.facts.ledger = mark;
-            self.facts.catalog = catalog;
+        let fresh = Facts { ledger, catalog, accepting: self.shared.accepts(), ..self.facts.clone() };
+        if fresh != self.facts {
+            self.facts = fresh;
             self.gossip_facts().await;
         }
         self.look().await;
-        self.seek_seeds(myself);
     }
 
     async fn announce(&mut self, announced: Announced) {
@@ -332,6 +340,8 @@ pub(crate) fn log_changes(old: &View, new: &View) {
                 MemberState::Dead => warn!(member = %member.name, "member is dead"),
                 state => info!(member = %member.name, ?state, ?was, incarnation = member.incarnation, "member changed"),
             }
+        } else if before.is_some_and(|before| before.accepting != member.accepting) {
+            info!(member = %member.name, accepting = member.accepting, "member changed its mind about new keys");
         }
     }
 }

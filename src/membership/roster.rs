@@ -8,6 +8,7 @@
 //!    leaves the ring at once.
 //! 3. A member that is joining is put on the ring when it serves, unless it still has its place.
 //! 4. The ring depends on the set of members on it alone, never on the order of events.
+//! 5. A member that takes no new keys stays on the ring: it keeps what it has, and the view passes it over for the rest.
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -144,6 +145,8 @@ pub(crate) struct Roster {
     entries: BTreeMap<NodeName, Entry>,
     ring: Arc<Ring>,
     on_ring: Vec<(NodeName, u32)>,
+    /// Those on the ring that take no new keys.
+    full: Vec<NodeName>,
     since: Duration,
 }
 
@@ -164,6 +167,7 @@ impl Roster {
             entries: BTreeMap::new(),
             ring: Arc::new(Ring::build([], RingOptions::default())),
             on_ring: Vec::new(),
+            full: Vec::new(),
             since: Duration::ZERO,
         }
     }
@@ -193,7 +197,8 @@ impl Roster {
         let brake = self.brake;
         self.brake = self.judge_losses(now);
         self.braked_at = self.brake.map(|_| now).or(self.braked_at);
-        let ring_changed = self.rebuild_ring(now);
+        // Not `||`: both have to be done.
+        let ring_changed = self.rebuild_ring(now) | self.note_full();
         let alive = |members: &mut dyn Iterator<Item = &Member>| -> Vec<(NodeName, u64)> {
             let alive = members.filter(|member| member.state.is_alive());
             alive.map(|member| (member.name.clone(), member.incarnation)).collect()
@@ -300,6 +305,17 @@ impl Roster {
             self.ring = Arc::new(Ring::build(on_ring.iter().cloned(), RingOptions::default()));
             self.on_ring = on_ring;
         }
+        changed
+    }
+}
+
+impl Roster {
+    /// Sees who on the ring is full; whether that is news.
+    fn note_full(&mut self) -> bool {
+        let is_full = |name: &&NodeName| self.entries.get(*name).is_some_and(|entry| !entry.member.accepting);
+        let full: Vec<NodeName> = self.on_ring.iter().map(|(name, _)| name).filter(is_full).cloned().collect();
+        let changed = full != self.full;
+        self.full = full;
         changed
     }
 }
@@ -462,6 +478,23 @@ mod tests {
         roster.observe(at(0), vec![seen("b", 5, true, Announced::Serving), seen("b", 4, true, Announced::Serving)]);
         roster.observe(at(1), vec![seen("b", 4, true, Announced::Serving)]);
         assert_eq!(roster.view().member(&name("b")).unwrap().incarnation, 5);
+    }
+
+    #[test]
+    fn who_is_full_stays_on_the_ring_and_the_members_have_to_settle_again() {
+        let mut roster = Roster::new(name("a"), DELAY, BRAKE);
+        let b = |accepting| {
+            let mut b = seen("b", 1, true, Announced::Serving);
+            b.facts.accepting = accepting;
+            vec![seen("a", 1, true, Announced::Serving), b]
+        };
+        roster.observe(at(0), b(true));
+        let view = roster.observe(at(10), b(false)).unwrap();
+        assert_eq!(ring_of(&view), ["a", "b"]);
+        assert_eq!((view.since(), view.accepting().collect::<Vec<_>>()), (at(10), vec![&name("a")]));
+        assert!(roster.observe(at(11), b(false)).is_none(), "nothing changed");
+        let view = roster.observe(at(20), b(true)).unwrap();
+        assert_eq!((view.since(), view.accepting().count()), (at(20), 2));
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub struct Member {
     pub state: MemberState,
     /// Its share of the keys; 100 is usual.
     pub weight: u32,
-    /// Whether it takes new keys.
+    /// Whether it takes new keys. One whose disk is full does not, but keeps those that it has, also as an owner.
     pub accepting: bool,
     /// Whether it only consumes: it has no provider and never owns a key.
     pub observer: bool,
@@ -35,7 +35,7 @@ pub struct Member {
 impl Member {
     /// Whether it may own keys, if it is there.
     pub(crate) fn is_eligible(&self) -> bool {
-        self.accepting && self.weight > 0 && !self.observer
+        self.weight > 0 && !self.observer
     }
 }
 
@@ -70,14 +70,18 @@ pub struct View {
     me: NodeName,
     members: BTreeMap<NodeName, Member>,
     ring: Arc<Ring>,
+    /// Whether a member on the ring takes no new keys.
+    some_full: bool,
     since: Duration,
     brake: Option<Brake>,
 }
 
 impl View {
-    /// `since`: when the set of live members or the ring last changed, on the node's monotonic clock.
+    /// `since`: when the set of live members, the ring or who on it is full last changed, on the node's monotonic clock.
     pub(crate) fn new(me: NodeName, members: BTreeMap<NodeName, Member>, ring: Arc<Ring>, since: Duration) -> Self {
-        Self { me, members, ring, since, brake: None }
+        let is_full = |name: &NodeName| members.get(name).is_some_and(|member| !member.accepting);
+        let some_full = ring.nodes().iter().any(is_full);
+        Self { me, members, ring, some_full, since, brake: None }
     }
 
     /// The same, with the lost keeping their place on the ring.
@@ -90,7 +94,7 @@ impl View {
         self.brake
     }
 
-    /// When the set of live members or the ring last changed. Whoever is about to move data on account of the ring waits
+    /// When the set of live members, the ring or who on it is full last changed. Whoever is about to move data on account of the ring waits
     /// until that is a few rounds of gossip ago: members are discovered one by one, and plans made on half of them are
     /// undone a moment later.
     pub(crate) fn since(&self) -> Duration {
@@ -125,16 +129,23 @@ impl View {
         self.member(name).is_some_and(|member| member.state.is_alive())
     }
 
-    /// The ring: members that take keys, including those that died less than the repair delay ago
+    /// The ring: members that keep keys, including those that are full, and those that died less than the repair delay ago
     /// or with too many others.
     #[must_use]
     pub fn ring(&self) -> &Arc<Ring> {
         &self.ring
     }
 
-    /// The nodes that should keep `key`: the first `replicas` distinct ones clockwise.
-    pub fn owners(&self, key: &Key, replicas: usize) -> impl Iterator<Item = &NodeName> {
-        self.ring.owners(key, replicas)
+    /// The nodes that should keep `key`, best first: the first `replicas` distinct ones clockwise, full ones passed over
+    /// unless they have the key, which `has` tells. While no member is full,
+    /// this is the ring's order, `has` is not asked, and nothing is allocated.
+    pub fn owners<'a>(
+        &'a self,
+        key: &Key,
+        replicas: usize,
+        has: impl Fn(&NodeName) -> bool + 'a,
+    ) -> impl Iterator<Item = &'a NodeName> + 'a {
+        self.eligible(key, has).take(replicas)
     }
 
     /// Whether a member is joining that will then have a place on the ring.
@@ -144,8 +155,104 @@ impl View {
         joining.any(|member| member.is_eligible() && !on_ring(&member.name))
     }
 
-    /// Live members in the order of preference for `key`, as far as preference lists go.
-    pub(crate) fn live_preference(&self, key: &Key) -> impl Iterator<Item = &NodeName> {
-        self.ring.preference(key).filter(|name| self.is_alive(name))
+    /// As [`View::owners`], of the members that are alive.
+    pub(crate) fn live_owners<'a>(
+        &'a self,
+        key: &Key,
+        replicas: usize,
+        has: impl Fn(&NodeName) -> bool + 'a,
+    ) -> impl Iterator<Item = &'a NodeName> + 'a {
+        self.eligible(key, has).filter(|name| self.is_alive(name)).take(replicas)
+    }
+
+    /// Whether this member takes no new keys.
+    pub(crate) fn is_full(&self, name: &NodeName) -> bool {
+        self.member(name).is_some_and(|member| !member.accepting)
+    }
+
+    /// Live members on the ring that take new keys.
+    pub(crate) fn accepting(&self) -> impl Iterator<Item = &NodeName> {
+        self.ring.nodes().iter().filter(|name| self.is_alive(name) && !self.is_full(name))
+    }
+
+    fn eligible<'a>(
+        &'a self,
+        key: &Key,
+        has: impl Fn(&NodeName) -> bool + 'a,
+    ) -> impl Iterator<Item = &'a NodeName> + 'a {
+        self.ring.walk(key).filter(move |name| !self.some_full || !self.is_full(name) || has(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::placement::RingOptions;
+
+    fn name(number: usize) -> NodeName {
+        NodeName::new(format!("n{number}")).unwrap()
+    }
+
+    fn key(number: usize) -> Key {
+        Key::new(format!("key/{number}")).unwrap()
+    }
+
+    /// So many live members on the ring; these are full.
+    fn view(members: usize, full: &BTreeSet<usize>) -> View {
+        let member = |number| Member {
+            name: name(number),
+            incarnation: 1,
+            address: SocketAddr::from(([127, 0, 0, 1], 1)),
+            http: None,
+            state: MemberState::Serving,
+            weight: 100,
+            accepting: !full.contains(&number),
+            observer: false,
+        };
+        let members: BTreeMap<NodeName, Member> = (0..members).map(|number| (name(number), member(number))).collect();
+        let options = RingOptions { virtual_nodes: 8, depth: 4 };
+        let ring = Ring::build(members.keys().map(|name| (name.clone(), 100)), options);
+        View::new(name(0), members, Arc::new(ring), Duration::ZERO)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn full_nodes_stay_owners_of_what_they_have_and_of_nothing_else(
+            members in 1..12usize,
+            full in proptest::collection::btree_set(0..12usize, 0..12),
+            holders in proptest::collection::btree_set(0..12usize, 0..4),
+            replicas in 1..4usize,
+        ) {
+            let view = view(members, &full);
+            let holders: BTreeSet<NodeName> = holders.into_iter().map(name).collect();
+            let may: Vec<NodeName> =
+                (0..members).filter(|number| !full.contains(number) || holders.contains(&name(*number))).map(name).collect();
+            for number in 0..20 {
+                let owners: Vec<&NodeName> = view.owners(&key(number), replicas, |name| holders.contains(name)).collect();
+                prop_assert_eq!(owners.iter().collect::<BTreeSet<_>>().len(), replicas.min(may.len()));
+                prop_assert!(owners.iter().all(|owner| may.contains(owner)));
+                // Nobody who could keep it is passed over.
+                let order: Vec<&NodeName> = view.ring().walk(&key(number)).filter(|name| may.contains(name)).collect();
+                prop_assert_eq!(&order[..owners.len()], &owners[..]);
+            }
+        }
+
+        #[test]
+        fn that_a_node_fills_up_moves_nothing_that_it_has(members in 2..12usize, fills in 0..12usize, replicas in 1..4usize) {
+            let (before, after) = (view(members, &BTreeSet::new()), view(members, &[fills].into()));
+            for number in 0..20 {
+                let old: Vec<&NodeName> = before.owners(&key(number), replicas, |_| false).collect();
+                let new: Vec<&NodeName> = after.owners(&key(number), replicas, |name| old.contains(&name)).collect();
+                prop_assert_eq!(&old, &new);
+                let without: Vec<&NodeName> = after.owners(&key(number), replicas, |_| false).collect();
+                prop_assert!(!without.contains(&&name(fills)));
+            }
+        }
     }
 }

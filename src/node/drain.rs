@@ -103,7 +103,7 @@ async fn settled(shared: &Arc<Shared>, deadline: Instant) {
 
 fn somebody_may_take_them(shared: &Shared) -> bool {
     let view = shared.view.load();
-    view.ring().nodes().iter().any(|name| *name != shared.name && view.is_alive(name))
+    view.accepting().any(|name| *name != shared.name)
 }
 
 async fn keys_only_here(shared: &Arc<Shared>) -> Vec<Key> {

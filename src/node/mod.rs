@@ -24,7 +24,12 @@ pub use self::{
     drain::Drained,
     supervisor::{ActorKind, StopReason},
 };
-pub(crate) use self::{coordination::Coordination, drain::drain, inbound::refresh, shared::Shared};
+pub(crate) use self::{
+    coordination::Coordination,
+    drain::drain,
+    inbound::refresh,
+    shared::{Names, Shared},
+};
 use crate::{client::Client, key::NodeName, net::Inbound};
 
 /// How long a stopping node waits for requests that it is answering, and for its connections.

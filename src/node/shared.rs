@@ -12,6 +12,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
+use smallvec::SmallVec;
 use tokio::{
     sync::{Semaphore, mpsc, watch},
     time::Instant,
@@ -20,13 +21,13 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{ActorKind, Coordination, mailbox::Mailbox};
 use crate::{
-    balancer::actor as balancer,
+    balancer::{Level, Room, Uses, actor as balancer},
     catalog::{Intents, actor as catalog},
     config::NodeConfig,
     key::{Key, NodeName},
     membership::{Gossip, View, actor as membership},
     net::{DialError, Net, Peer, wire::HelloRefusal},
-    provider::Provider,
+    provider::{Capacity, Provider},
     published::Published,
     refresh::actor as refresh,
     registry::{HolderState, Index, IndexWriter, KeyHasher, actor as registry},
@@ -39,6 +40,9 @@ use crate::{
 pub(super) const PEER_REQUESTS_MAX: usize = 1024;
 /// Intents of peers that wait for the disk; more are told so, and pulled later.
 const PEER_INTENTS_MAX: usize = 256;
+
+/// A few node names, inline.
+pub(crate) type Names = SmallVec<[NodeName; 4]>;
 
 pub(crate) struct Shared {
     pub(crate) name: NodeName,
@@ -56,6 +60,10 @@ pub(crate) struct Shared {
     pub(crate) routes: Published<Routes>,
     pub(crate) retry_budget: RetryBudget,
     pub(crate) repair_pace: Arc<Pace>,
+    /// When keys were last asked for.
+    pub(crate) uses: Uses,
+    /// How much room there is; written by whoever has looked.
+    room: Mutex<Room>,
     pub(crate) membership: Mailbox<membership::Message>,
     pub(crate) registry: Mailbox<registry::Message>,
     pub(crate) catalog: Mailbox<catalog::Message>,
@@ -104,6 +112,8 @@ impl Shared {
             routes: Published::new(Routes::default()),
             retry_budget: RetryBudget::default(),
             repair_pace: Arc::new(Pace::new(config.repair_bytes_per_second)),
+            uses: Uses::new(KeyHasher::seeded(world.seed())),
+            room: Mutex::new(Room::new(&config)),
             name,
             config,
             coordination,
@@ -207,13 +217,46 @@ impl Shared {
         self.holders(key).into_iter().find(|(name, _)| *name == self.name).map(|(_, state)| state)
     }
 
+    /// The nodes that should keep `key`, best first, those among them that died lately included. Members that agree about
+    /// each other, about who holds it and about how often it should be there agree about them. Local, lock-free, and
+    /// without allocation for up to four.
+    pub(crate) fn owners(&self, view: &View, key: &Key) -> Names {
+        view.owners(key, self.intents.replicas(key), |name| self.has(name, key)).cloned().collect()
+    }
+
+    /// The live nodes that should keep `key`, best first.
+    pub(crate) fn live_owners(&self, view: &View, key: &Key) -> Names {
+        view.live_owners(key, self.intents.replicas(key), |name| self.has(name, key)).cloned().collect()
+    }
+
+    /// Whether `name` claims to have `key`, or to be about to.
+    fn has(&self, name: &NodeName, key: &Key) -> bool {
+        use HolderState::{Fetching, Presumed, Ready};
+        matches!(self.index.state(key, name), Some(Ready | Presumed | Fetching))
+    }
+
     /// The node that fetches `key` from the origin: the first live owner that has not just failed to, else the first.
     pub(crate) fn leader(&self, key: &Key) -> Option<NodeName> {
-        let view = self.view.load();
-        let holders = self.holders(key);
-        let failed =
-            |name: &NodeName| holders.iter().any(|(holder, state)| holder == name && *state == HolderState::Failed);
-        let owners: Vec<&NodeName> = view.live_preference(key).take(self.intents.replicas(key)).collect();
-        owners.iter().find(|name| !failed(name)).or_else(|| owners.first()).map(|name| (*name).clone())
+        let owners = self.live_owners(&self.view.load(), key);
+        let failed = |name: &NodeName| self.index.state(key, name) == Some(HolderState::Failed);
+        owners.iter().find(|name| !failed(name)).or_else(|| owners.first()).cloned()
+    }
+
+    /// Takes in how much room there is. Returns the levels before and after.
+    pub(crate) fn observe_room(&self, seen: Option<Capacity>, turned_away: bool) -> (Level, Level) {
+        let mut room = self.room.lock().expect("no panic under this lock");
+        let before = room.level();
+        room.observe(seen, turned_away);
+        (before, room.level())
+    }
+
+    /// How much room there is, as last seen.
+    pub(crate) fn room(&self) -> Room {
+        *self.room.lock().expect("no panic under this lock")
+    }
+
+    /// Whether this node takes new keys. What the members know of it follows in a moment.
+    pub(crate) fn accepts(&self) -> bool {
+        self.provider.is_some() && self.room().level() != Level::Full
     }
 }

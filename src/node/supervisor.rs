@@ -247,7 +247,7 @@ impl State {
             state: if draining { Announced::Draining } else { Announced::Joining },
             role: if self.shared.provider.is_some() { Role::Holder } else { Role::Observer },
             weight: if self.shared.provider.is_some() { self.shared.config.weight } else { 0 },
-            accepting: self.shared.provider.is_some(),
+            accepting: self.shared.accepts(),
             http: self.http.clone(),
             ledger: LedgerMark::default(),
             catalog: Some(self.shared.catalog_digest.load(Ordering::Acquire)),

@@ -123,6 +123,14 @@ impl Ring {
         Preference { nodes, row: row[..replicas.min(row.len())].iter() }
     }
 
+    /// All nodes in the order of preference for `key`: its preference list, and after its end the nodes that are met
+    /// further on around the circle. Nothing is allocated before that end.
+    #[must_use]
+    pub fn walk(&self, key: &Key) -> Walk<'_> {
+        let row = self.ring.get(&KeyBytes(key.as_str().as_bytes())).map_or(0, |point| point.row);
+        Walk { ring: self, row, listed: self.preference(key), beyond: None }
+    }
+
     /// Whether `node` is among the first `replicas` owners of `key`.
     #[must_use]
     pub fn owns(&self, node: &NodeName, key: &Key, replicas: usize) -> bool {
@@ -171,6 +179,63 @@ impl<'a> Iterator for Preference<'a> {
 
 impl ExactSizeIterator for Preference<'_> {}
 impl FusedIterator for Preference<'_> {}
+
+/// All nodes of a ring in the order of preference for a key, each once.
+#[derive(Debug, Clone)]
+pub struct Walk<'a> {
+    ring: &'a Ring,
+    /// Where on the circle the key is.
+    row: usize,
+    listed: Preference<'a>,
+    beyond: Option<Beyond>,
+}
+
+/// How far a walk has come on the circle itself.
+#[derive(Debug, Clone)]
+struct Beyond {
+    /// By node: whether it was met.
+    met: Vec<bool>,
+    to_meet: usize,
+    steps: usize,
+}
+
+impl<'a> Iterator for Walk<'a> {
+    type Item = &'a NodeName;
+
+    fn next(&mut self) -> Option<&'a NodeName> {
+        self.listed.next().or_else(|| self.next_beyond())
+    }
+}
+
+impl FusedIterator for Walk<'_> {}
+
+impl<'a> Walk<'a> {
+    fn next_beyond(&mut self) -> Option<&'a NodeName> {
+        let Ring { nodes, table, depth, .. } = self.ring;
+        // The first node of a row is the one whose point it is, so the table is the circle as well.
+        let (depth, row) = (*depth, self.row);
+        if depth == nodes.len() {
+            return None;
+        }
+        let points = table.len() / depth;
+        let beyond = self.beyond.get_or_insert_with(|| {
+            let mut met = vec![false; nodes.len()];
+            for &node in &table[row * depth..][..depth] {
+                met[usize::from(node)] = true;
+            }
+            Beyond { met, to_meet: nodes.len() - depth, steps: 0 }
+        });
+        while beyond.to_meet > 0 && beyond.steps < points {
+            let node = usize::from(table[(row + beyond.steps) % points * depth]);
+            beyond.steps += 1;
+            if !std::mem::replace(&mut beyond.met[node], true) {
+                beyond.to_meet -= 1;
+                return Some(&nodes[node]);
+            }
+        }
+        None
+    }
+}
 
 /// The members that stand on the ring and how many virtual nodes each has: a member of any weight above 0 has one.
 fn virtual_nodes_by_name(
@@ -458,6 +523,17 @@ mod tests {
             let table = preference_table(&points, depth);
             for at in 0..points.len() {
                 prop_assert_eq!(&table[at * depth..][..depth], &walk(&points, at, depth)[..]);
+            }
+        }
+
+        #[test]
+        fn a_walk_goes_on_where_the_preference_list_ends_and_meets_everybody(members in members(), depth in 1..6usize) {
+            let named = || members.iter().map(|(&number, &weight)| (node(number), weight));
+            let short = Ring::build(named(), RingOptions { virtual_nodes: 8, depth });
+            let long = Ring::build(named(), RingOptions { virtual_nodes: 8, depth: NODES_MAX });
+            for number in 0..50 {
+                let walked: Vec<_> = short.walk(&key(number)).collect();
+                prop_assert_eq!(walked, long.preference(&key(number)).collect::<Vec<_>>());
             }
         }
 

@@ -8,6 +8,7 @@
 use std::{
     collections::BTreeMap,
     future::Future,
+    io,
     ops::Bound,
     sync::{Arc, Mutex, MutexGuard},
 };
@@ -23,7 +24,9 @@ use http_body_util::BodyExt;
 
 use crate::{
     key::{Key, NodeName},
-    provider::{Body, BoxError, Provider, ProviderError, ServeError, UpdateContext, UpdateError, empty, full},
+    provider::{
+        Body, BoxError, Capacity, Provider, ProviderError, ServeError, UpdateContext, UpdateError, empty, full,
+    },
 };
 
 /// Longest value that is copied from a peer, in bytes: values live in RAM, and a peer may not fill it.
@@ -63,6 +66,26 @@ struct State {
     origin_asks: BTreeMap<Key, u64>,
     peer_copies: u64,
     serve_failure: Option<String>,
+    /// Bytes that may be held.
+    limit: Option<u64>,
+}
+
+impl State {
+    fn used(&self) -> u64 {
+        self.held.values().map(|bytes| bytes.len() as u64).sum()
+    }
+
+    /// Holds `bytes` for `key`, if there is room for them.
+    /// Returns what was there before.
+    fn hold(&mut self, key: &Key, bytes: Bytes) -> Result<Option<Bytes>, UpdateError> {
+        if let Some(limit) = self.limit {
+            let replaced = self.held.get(key).map_or(0, Bytes::len) as u64;
+            if self.used() - replaced + bytes.len() as u64 > limit {
+                return Err(io::Error::from(io::ErrorKind::StorageFull).into());
+            }
+        }
+        Ok(self.held.insert(key.clone(), bytes))
+    }
 }
 
 impl Default for Memory {
@@ -92,6 +115,11 @@ impl Memory {
     /// Makes every [`Provider::serve`] and [`Provider::export`] fail with this reason, or, with `None`, work again.
     pub fn fail_serving(&self, reason: Option<&str>) {
         self.state().serve_failure = reason.map(str::to_owned);
+    }
+
+    /// Makes room for so many bytes in all, or, with `None`, for any number. What is there already stays.
+    pub fn limit(&self, bytes: Option<u64>) {
+        self.state().limit = bytes;
     }
 
     /// The bytes held for `key`.
@@ -185,7 +213,7 @@ impl Provider for Memory {
         } else {
             self.copy_from_peers(key, &context).await?
         };
-        let before = self.state().held.insert(key.clone(), bytes.clone());
+        let before = self.state().hold(key, bytes.clone())?;
         context.report_changed(before != Some(bytes));
         Ok(())
     }
@@ -218,6 +246,11 @@ impl Provider for Memory {
         }
         Ok(response)
     }
+
+    async fn capacity(&self) -> Result<Option<Capacity>, ProviderError> {
+        let state = self.state();
+        Ok(state.limit.map(|total| Capacity { used: state.used(), total }))
+    }
 }
 
 #[cfg(test)]
@@ -248,6 +281,18 @@ mod tests {
             memory.update(&key("a"), context.clone()).await.unwrap();
             assert_eq!(context.changed(), Some(expected));
         }
+    }
+
+    #[tokio::test]
+    async fn what_does_not_fit_is_not_taken_and_what_is_there_stays() {
+        let memory = answering("four");
+        assert_eq!(memory.capacity().await.unwrap(), None);
+        memory.limit(Some(7));
+        memory.update(&key("a"), alone()).await.unwrap();
+        assert!(matches!(memory.update(&key("b"), alone()).await, Err(UpdateError::NoRoom(_))));
+        assert!(!memory.has(&key("b")).await.unwrap());
+        memory.update(&key("a"), alone()).await.unwrap();
+        assert_eq!(memory.capacity().await.unwrap(), Some(Capacity { used: 4, total: 7 }));
     }
 
     #[tokio::test]

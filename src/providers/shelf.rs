@@ -22,13 +22,13 @@ use futures::{
     StreamExt,
     stream::{self, BoxStream},
 };
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, RenameFlags, renameat_with, statvfs};
 use sha2::{Digest, Sha256};
 use tokio::fs::ReadDir;
 
 use crate::{
     key::{KEY_BYTES_MAX, Key},
-    provider::ProviderError,
+    provider::{Capacity, ProviderError},
 };
 
 /// The file in a slot that says which key it holds.
@@ -117,6 +117,19 @@ impl Shelf {
             }
             sync(slot.parent().expect("a slot is two levels below the root"))?;
             remove_tree(&trash)
+        })
+        .await
+    }
+
+    /// How much room there is, for everybody who is not root.
+    pub(crate) async fn capacity(&self) -> io::Result<Capacity> {
+        let root = self.root.clone();
+        // A file system may be slow to say, one on a network for instance.
+        blocking(move || {
+            let found = statvfs(&root)?;
+            let used = found.f_blocks.saturating_sub(found.f_bfree);
+            let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+            Ok(Capacity { used: bytes(used), total: bytes(used.saturating_add(found.f_bavail)) })
         })
         .await
     }

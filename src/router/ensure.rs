@@ -10,7 +10,8 @@
 //!
 //! Nodes may disagree about who leads while a membership change spreads. So a node that is asked without leading asks
 //! the one it takes for the leader, at most as often as `hops` allows, and whoever sees a live node fetching asks that
-//! one. A leader that dies strands nobody: the wait ends when the view says so, and the next leader is asked.
+//! one. A leader that finds no room on its disk asks the one who leads then. A leader that dies strands nobody: the wait
+//! ends when the view says so, and the next leader is asked.
 
 use std::{sync::Arc, time::Duration};
 
@@ -34,6 +35,11 @@ pub(crate) const HOPS: u8 = 2;
 /// Pause before asking again after nobody could be asked.
 pub(super) const RETRY: Duration = Duration::from_millis(100);
 
+/// How long a request waits for room while all nodes are full: they may be making some.
+const ROOM_PATIENCE: Duration = Duration::from_secs(5);
+/// When to ask again for a key that no node has room for.
+const NO_ROOM_RETRY_MS: u32 = 5_000;
+
 /// Sees to it that somebody holds `key`, somebody other than those in `apart_from`, and waits for that until `deadline`.
 ///
 /// # Errors
@@ -53,8 +59,16 @@ pub(crate) async fn ensure(
             return Ok(Ensured::Ready(ready));
         }
         let answer = match whom_to_ask(shared, key) {
+            None if nobody_has_room(shared) && started.elapsed() >= ROOM_PATIENCE => return Ok(no_room(shared)),
             None => None,
-            Some(name) if name == shared.name => return Ok(ensure_here(shared, key, deadline).await),
+            Some(name) if name == shared.name => match ensure_here(shared, key, deadline).await {
+                // It had no room for it. In a moment everybody knows that it is full, and somebody else leads.
+                Ensured::Failed { reason, .. } if !shared.accepts() => {
+                    debug!(%key, %reason, "no room for it here");
+                    None
+                }
+                ensured => return Ok(ensured),
+            },
             Some(_) if hops == 0 => return Err(Refusal::NotHeld),
             Some(name) => match ask(shared, key, &name, deadline, hops - 1).await {
                 Ok(Reply::Ensured(ensured)) => Some(ensured),
@@ -88,7 +102,18 @@ fn ready_holders(shared: &Arc<Shared>, key: &Key) -> Vec<NodeName> {
 }
 
 fn is_owner(shared: &Arc<Shared>, key: &Key) -> bool {
-    shared.view.load().live_preference(key).take(shared.intents.replicas(key)).any(|name| *name == shared.name)
+    shared.live_owners(&shared.view.load(), key).contains(&shared.name)
+}
+
+/// Whether there are live members that keep keys, and all of them are full.
+fn nobody_has_room(shared: &Shared) -> bool {
+    let view = shared.view.load();
+    view.accepting().next().is_none() && view.ring().nodes().iter().any(|name| view.is_alive(name))
+}
+
+fn no_room(shared: &Shared) -> Ensured {
+    let reason = "all nodes are full: none takes new keys".to_owned();
+    Ensured::Failed { node: shared.name.clone(), reason, retry_after_ms: NO_ROOM_RETRY_MS }
 }
 
 /// Whoever is fetching it already, else the leader.

@@ -32,6 +32,9 @@ pub(crate) async fn serve_local(
     if matches!(purpose, Purpose::Export) && shared.intents.standing(key).pending {
         return Err(Refusal::NotHeld);
     }
+    if matches!(purpose, Purpose::Serve) {
+        shared.uses.touch(key, shared.uptime());
+    }
     let answer = async {
         match purpose {
             Purpose::Serve => provider.serve(key, request).await,

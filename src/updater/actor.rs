@@ -312,8 +312,8 @@ impl State {
                 self.admit(key.clone(), Work::Remove, UpdateReason::Rebalance, None);
                 self.failed("it gave the key up", Duration::ZERO)
             }
-            // Somebody came to want it while it was being removed.
-            Outcome::Removed => return self.fetch_for(key, waiters),
+            // Somebody came to want it meanwhile, or nobody did.
+            Outcome::Removed | Outcome::Declined => return self.fetch_for(key, waiters),
             Outcome::Failed(error) => {
                 let answer = self.record(key, work, reason, error);
                 // Somebody came while only peers were asked.
@@ -347,7 +347,7 @@ impl State {
                 (Ensured::NotFound, None)
             }
             UpdateError::Forbidden(why) => (Ensured::Forbidden(why), None),
-            UpdateError::Unavailable(why) | UpdateError::Failed(why) => {
+            UpdateError::Unavailable(why) | UpdateError::NoRoom(why) | UpdateError::Failed(why) => {
                 let jitter = self.rng.random::<f64>();
                 let provisional = self.failed(&why, Duration::ZERO);
                 let pause = self.flights.remember_failure(now, key, work, provisional, jitter);

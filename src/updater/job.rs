@@ -11,6 +11,7 @@ use tracing::{debug, info, warn};
 
 use super::flights::Work;
 use crate::{
+    balancer::{Level, pressure},
     catalog::{actor as catalog, push_to},
     key::{Key, NodeName},
     membership::Member,
@@ -29,6 +30,8 @@ pub(crate) enum Outcome {
     Removed,
     /// It was to be refreshed, but is not held any more.
     GivenUp,
+    /// There is no room for it, and it need not be here.
+    Declined,
     /// The key could not be had.
     Failed(UpdateError),
 }
@@ -67,6 +70,17 @@ async fn ensure(
     if !unreadable && provider.has(key).await.unwrap_or(false) {
         return publish(shared, key, None).await;
     }
+    if reason != UpdateReason::Request {
+        // Of what the balancer wants much waits here, for less room than there was when it wanted it.
+        pressure::look(shared, false).await;
+        let level = shared.room().level();
+        if level == Level::Full || (level == Level::Tight && reason == UpdateReason::Rebalance) {
+            return Outcome::Declined;
+        }
+    }
+    if let Err(full) = check_room(shared) {
+        return Outcome::Failed(full);
+    }
     if origin {
         let_others_finish(shared, key, |_| true).await;
     }
@@ -77,6 +91,10 @@ async fn ensure(
     if origin && ready_peers(shared, key).is_empty() {
         give_way(shared, key).await;
     }
+    // It may have filled up while this waited for others.
+    if let Err(full) = check_room(shared) {
+        return Outcome::Failed(full);
+    }
     let peers = ready_peers(shared, key);
     if peers.is_empty() && !origin {
         return Outcome::Failed(UpdateError::Unavailable("no peer holds it any more".into()));
@@ -84,6 +102,7 @@ async fn ensure(
     let from_peers = !peers.is_empty();
     let mut updated = update(shared, provider, key, reason, peers).await;
     if let Err(error) = &updated
+        && !matches!(error, UpdateError::NoRoom(_))
         && from_peers
         && origin
         && reason == UpdateReason::Request
@@ -96,6 +115,12 @@ async fn ensure(
         Ok(_) => publish(shared, key, Some(Updated { changed: None })).await,
         Err(error) => Outcome::Failed(error),
     }
+}
+
+/// What was queued before the disk filled up, or is asked for by somebody who does not know yet, is refused: another node
+/// leads now.
+fn check_room(shared: &Shared) -> Result<(), UpdateError> {
+    if shared.accepts() { Ok(()) } else { Err(UpdateError::NoRoom("the disk of this node is full".into())) }
 }
 
 /// While members come and go, two nodes may each take themselves for the one that asks the origin. Both have said by
@@ -157,11 +182,11 @@ async fn remove(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, key: &Key) -
     }
     match provider.remove(key).await {
         Ok(()) => {
-            info!(%key, "surplus replica removed");
+            info!(%key, "replica removed");
             Outcome::Removed
         }
         Err(error) => {
-            warn!(%key, %error, "cannot remove a surplus replica");
+            warn!(%key, %error, "cannot remove a replica");
             if provider.has(key).await.unwrap_or(false) { publish(shared, key, None).await } else { Outcome::Removed }
         }
     }
@@ -227,6 +252,10 @@ async fn update(
     match &outcome {
         Ok(()) => info!(%key, ?reason, changed = ?context.changed(), "updated"),
         Err(error) => info!(%key, ?reason, %error, "update failed"),
+    }
+    if matches!(outcome, Err(UpdateError::NoRoom(_))) {
+        // Before anybody is told that it failed: whoever tries again does so at a node that has room.
+        pressure::look(shared, true).await;
     }
     outcome.map(|()| Updated { changed: context.changed() })
 }

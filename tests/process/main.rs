@@ -8,6 +8,7 @@
 //! | `git` | clones and fetches of every kind, through any node; upstreams that are slow, down, or do not know |
 //! | `drain` | a rolling restart while requests go on |
 //! | `files` | whole and partial files, conditions, types, and paths that are not there |
+//! | `full` | a disk that fills up: nothing half is seen, other nodes take what is new, and all goes on when there is room |
 //! | `death` | nodes that are killed, frozen and brought back while requests go on |
 //! | `intents` | pins and forgets, through the death of all nodes at once |
 //! | `life` | starting, stopping, who is let in, and `dev` |
@@ -19,6 +20,7 @@
 mod death;
 mod drain;
 mod files;
+mod full;
 mod git;
 pub(crate) mod harness;
 mod input;

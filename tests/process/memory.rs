@@ -8,7 +8,7 @@ const BLOBS: usize = 4;
 const GROWTH_MIB_MAX: u64 = 48;
 
 /// Bytes that cannot be compressed (xorshift64, Marsaglia, 2003).
-fn noise(seed: u64, length: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed;
     let mut words = std::iter::repeat_with(|| {
         state ^= state << 13;

@@ -13,6 +13,7 @@ pub mod s04_few_move;
 pub mod s05_one_update;
 pub mod s06_one_fetch;
 pub mod s07_enough_left;
+pub mod s08_full_takes_nothing;
 pub mod s08_nothing_lost;
 pub mod s09_answers;
 pub mod s10_no_strangers;
@@ -32,13 +33,13 @@ pub const ALL: [(u8, &str); 15] = [
     (4, "when one node joins or leaves, no key moves between two that stayed"),
     (5, "updates stay within their number, and at most one runs for a key"),
     (6, "at most one fetch of a key from the upstream is in flight among nodes that can talk"),
-    (7, "dropping a replica leaves enough others"),
-    (8, "a drain does not end as the last live holder of a key, unless it says so"),
+    (7, "dropping a replica leaves enough others, and for want of room at least one"),
+    (8, "a full node gets no new keys, and a drain does not end as the last live holder of a key, unless it says so"),
     (9, "a request ends in time, with what was published or with a typed error"),
     (10, "nobody is a member who cannot prove it"),
     (11, "nodes neither end nor fail by themselves, and tasks and connections stay within bounds"),
     (12, "members, ledgers and pins become identical again, and acknowledged intents hold"),
-    (13, "every key is on its owners again, and nowhere else"),
+    (13, "every key is on its owners again, and nowhere else, unless their disks have no room"),
     (14, "a new request for any key succeeds at any node"),
     (15, "backlogs drain, and traffic and tasks return to their idle level"),
 ];

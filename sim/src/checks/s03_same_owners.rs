@@ -1,4 +1,5 @@
-//! 3: nodes with the same members on the ring compute the same owners, distinct, and min(R, members) of them.
+//! 3: nodes with the same members on the ring compute the same owners, distinct, and min(R, members) of them; of new keys,
+//! none that is full.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,19 +7,24 @@ use std::{
 };
 
 use datad_gossip::{
+    View,
     key::{Key, NodeName},
-    placement::Ring,
 };
 
 use super::Violation;
 use crate::run::cluster::Cluster;
 
+/// The members on the ring, and those among them that are full.
+type Members = (Vec<NodeName>, Vec<NodeName>);
+/// The owners of each key: if it is new, and if everybody has it.
+type Owners = [Vec<Vec<NodeName>>; 2];
+
 /// The owners that were computed from each set of members so far, by whom.
 #[derive(Debug, Default)]
 pub struct SameOwners {
-    computed: BTreeMap<Vec<NodeName>, (NodeName, Vec<Vec<NodeName>>)>,
-    /// The ring of each machine that was looked at last: most of the time it is still the same.
-    looked_at: BTreeMap<usize, Arc<Ring>>,
+    computed: BTreeMap<Members, (NodeName, Owners)>,
+    /// The view of each machine that was looked at last: most of the time it is still the same.
+    looked_at: BTreeMap<usize, Arc<View>>,
 }
 
 impl SameOwners {
@@ -27,28 +33,36 @@ impl SameOwners {
     /// # Errors
     /// Two nodes disagree, or there are too few owners.
     pub fn check(&mut self, cluster: &Cluster, keys: &[Key]) -> Result<(), Violation> {
+        let replicas = cluster.config.replicas;
         for (number, machine, client) in cluster.up() {
             let view = client.view();
-            if self.looked_at.get(&number).is_some_and(|ring| Arc::ptr_eq(ring, view.ring())) {
+            if self.looked_at.get(&number).is_some_and(|other| Arc::ptr_eq(other, &view)) {
                 continue;
             }
-            self.looked_at.insert(number, view.ring().clone());
-            let owners = keys.iter().map(|key| view.owners(key, cluster.config.replicas).cloned().collect()).collect();
-            self.compare(&machine.name, view.ring().nodes().to_vec(), owners, cluster.config.replicas)?;
+            let members = members_of(&view);
+            if self.looked_at.insert(number, view.clone()).is_some_and(|other| members_of(&other) == members) {
+                continue;
+            }
+            let owners =
+                |has: bool| keys.iter().map(|key| view.owners(key, replicas, |_| has).cloned().collect()).collect();
+            self.compare(&machine.name, members, [owners(false), owners(true)], replicas)?;
         }
         Ok(())
     }
 
-    fn compare(
-        &mut self,
-        who: &NodeName,
-        members: Vec<NodeName>,
-        owners: Vec<Vec<NodeName>>,
-        replicas: usize,
-    ) -> Result<(), Violation> {
-        let expected = replicas.min(members.len());
-        if let Some(wrong) = owners.iter().find(|owners| owners.iter().collect::<BTreeSet<_>>().len() != expected) {
-            return Err(Violation::safety(3, format!("{who} sees {members:?} and owners {wrong:?}")));
+    fn compare(&mut self, who: &NodeName, members: Members, owners: Owners, replicas: usize) -> Result<(), Violation> {
+        let (on_ring, full) = &members;
+        let [new, held] = &owners;
+        for (owners, expected) in [(new, on_ring.len() - full.len()), (held, on_ring.len())] {
+            let right = |owners: &&Vec<NodeName>| {
+                owners.len() == replicas.min(expected) && owners.iter().collect::<BTreeSet<_>>().len() == owners.len()
+            };
+            if let Some(wrong) = owners.iter().find(|owners| !right(owners)) {
+                return Err(Violation::safety(3, format!("{who} sees {members:?} and owners {wrong:?}")));
+            }
+        }
+        if let Some(wrong) = new.iter().find(|owners| owners.iter().any(|owner| full.contains(owner))) {
+            return Err(Violation::safety(3, format!("{who} sees that {full:?} are full, and owners {wrong:?}")));
         }
         let (other, same) = self.computed.entry(members).or_insert_with(|| (who.clone(), owners.clone()));
         if *same != owners {
@@ -59,19 +73,41 @@ impl SameOwners {
     }
 }
 
+fn members_of(view: &View) -> Members {
+    let on_ring = view.ring().nodes().to_vec();
+    let is_full = |name: &&NodeName| view.member(name).is_some_and(|member| !member.accepting);
+    let full = on_ring.iter().filter(is_full).cloned().collect();
+    (on_ring, full)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn names(list: &[&str]) -> Vec<NodeName> {
+        list.iter().map(|name| NodeName::new(*name).unwrap()).collect()
+    }
+
     #[test]
     fn different_owners_from_the_same_members_are_found_and_so_are_too_few() {
-        let names =
-            |list: &[&str]| -> Vec<NodeName> { list.iter().map(|name| NodeName::new(*name).unwrap()).collect() };
-        let (a, members) = (NodeName::new("a").unwrap(), names(&["a", "b", "c"]));
+        let a = NodeName::new("a").unwrap();
+        let members = || (names(&["a", "b", "c"]), Vec::new());
         let mut checker = SameOwners::default();
-        checker.compare(&a, members.clone(), vec![names(&["a", "b"])], 2).unwrap();
-        checker.compare(&a, names(&["a", "b"]), vec![names(&["b", "a"])], 2).unwrap();
-        assert_eq!(checker.compare(&a, members.clone(), vec![names(&["b", "a"])], 2).unwrap_err().property, 3);
-        assert_eq!(checker.compare(&a, members, vec![names(&["a", "a"])], 2).unwrap_err().property, 3);
+        let both = |list: &[&str]| [vec![names(list)], vec![names(list)]];
+        checker.compare(&a, members(), both(&["a", "b"]), 2).unwrap();
+        checker.compare(&a, (names(&["a", "b"]), Vec::new()), both(&["b", "a"]), 2).unwrap();
+        assert_eq!(checker.compare(&a, members(), both(&["b", "a"]), 2).unwrap_err().property, 3);
+        assert_eq!(checker.compare(&a, members(), both(&["a", "a"]), 2).unwrap_err().property, 3);
+    }
+
+    #[test]
+    fn a_full_owner_of_a_new_key_is_found() {
+        let a = NodeName::new("a").unwrap();
+        let members = || (names(&["a", "b", "c"]), names(&["b"]));
+        let owners = |new: &[&str]| [vec![names(new)], vec![names(&["a", "b"])]];
+        SameOwners::default().compare(&a, members(), owners(&["a", "c"]), 2).unwrap();
+        for wrong in [["a", "b"].as_slice(), &["a"], &["a", "c", "c"]] {
+            assert_eq!(SameOwners::default().compare(&a, members(), owners(wrong), 2).unwrap_err().property, 3);
+        }
     }
 }

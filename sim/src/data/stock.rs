@@ -1,12 +1,12 @@
 //! The data that runs have unless somebody brings their own: values of an upstream, kept in RAM behind a simulated disk.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use datad_gossip::{
     key::Key,
-    provider::{Body, BoxError, Provider, ProviderError, ServeError, UpdateContext, UpdateError, empty},
+    provider::{Body, BoxError, Capacity, Provider, ProviderError, ServeError, UpdateContext, UpdateError, empty},
     providers::Memory,
 };
 use futures::stream::BoxStream;
@@ -25,13 +25,25 @@ pub struct Stock {
     /// By machine.
     shelves: Vec<Memory>,
     disks: Vec<SimDisk>,
+    disk_bytes: u64,
+}
+
+/// Room on a disk of which nothing is said: a terabyte, which no run fills.
+const DISK_BYTES: u64 = 1 << 40;
+
+/// An empty shelf with room for so many bytes.
+fn shelf(disk_bytes: u64) -> Memory {
+    let shelf = Memory::default();
+    shelf.limit(Some(disk_bytes));
+    shelf
 }
 
 impl Stock {
-    /// Empty disks.
+    /// Empty disks, each with room for so many bytes of values.
     #[must_use]
-    pub fn new(upstream: Upstream, disks: Vec<SimDisk>) -> Self {
-        Self { upstream, shelves: disks.iter().map(|_| Memory::default()).collect(), disks }
+    pub fn new(upstream: Upstream, disks: Vec<SimDisk>, disk_bytes: Option<u64>) -> Self {
+        let disk_bytes = disk_bytes.unwrap_or(DISK_BYTES);
+        Self { upstream, shelves: disks.iter().map(|_| shelf(disk_bytes)).collect(), disks, disk_bytes }
     }
 
     /// Puts the current value of a key on a machine's disk, as if it had always been there.
@@ -67,7 +79,7 @@ impl Data for Stock {
     fn crash(&mut self, machine: usize, left: Left) {
         // What an update was writing goes with the process; what it reported is synced.
         if left == Left::Nothing {
-            self.shelves[machine] = Memory::default();
+            self.shelves[machine] = shelf(self.disk_bytes);
         }
     }
 
@@ -120,6 +132,11 @@ impl Provider for Shelf {
         let bytes =
             if context.peers().is_empty() { self.upstream.fetch(key).await? } else { copy(key, &context).await? };
         self.disk.write().await?;
+        // The new value is written beside the old one.
+        let room = self.shelf.capacity().await.ok().flatten();
+        if room.is_some_and(|room| room.used + bytes.len() as u64 > room.total) {
+            return Err(io::Error::from_raw_os_error(libc::ENOSPC).into());
+        }
         context.report_changed(self.shelf.bytes(key).as_ref() != Some(&bytes));
         self.shelf.insert(key.clone(), bytes);
         Ok(())
@@ -131,6 +148,12 @@ impl Provider for Shelf {
 
     async fn serve(&self, key: &Key, request: Request<Body>) -> Result<Response<Body>, ServeError> {
         self.shelf.serve(key, request).await
+    }
+
+    async fn capacity(&self) -> Result<Option<Capacity>, ProviderError> {
+        let room = self.shelf.capacity().await?;
+        let full = |room: Capacity| Capacity { used: room.total, ..room };
+        Ok(if self.disk.is_full() { room.map(full) } else { room })
     }
 }
 

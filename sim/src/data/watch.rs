@@ -11,17 +11,17 @@ use std::{
 use async_trait::async_trait;
 use datad_gossip::{
     key::{Key, KeyError},
-    provider::{Body, Provider, ProviderError, ServeError, UpdateContext, UpdateError, UpdateReason},
+    provider::{Body, Capacity, Provider, ProviderError, ServeError, UpdateContext, UpdateError, UpdateReason},
 };
 use futures::stream::BoxStream;
 use http::{Request, Response, request::Parts};
 
 use super::Data;
 use crate::{
-    checks::{Violation, s05_one_update, s06_one_fetch, s07_enough_left, s11_bounds},
+    checks::{Violation, s05_one_update, s06_one_fetch, s07_enough_left, s08_full_takes_nothing, s11_bounds},
     machine::clock::Clock,
     run::probes::Probes,
-    script::Name,
+    script::{Name, Script},
     trace::{Trace, What},
 };
 
@@ -60,6 +60,13 @@ pub struct Truth {
     names: Vec<Name>,
     updaters: usize,
     replicas: usize,
+    /// Machines with a provider.
+    nodes: usize,
+    /// The watermarks of the disks.
+    high: f64,
+    low: f64,
+    /// Machines whose node was told that its disk is full and not yet that it has room again, and since when.
+    full: BTreeMap<usize, Duration>,
     running: Vec<Running>,
     next_id: u64,
     /// When updates that failed lately did, by machine and key.
@@ -94,13 +101,18 @@ pub struct Truth {
 impl Oracle {
     /// Nothing is held and nothing runs.
     #[must_use]
-    pub fn new(names: Vec<Name>, updaters: usize, replicas: usize, clock: Clock, trace: Trace) -> Self {
+    pub fn new(script: &Script, clock: Clock, trace: Trace) -> Self {
+        let node = &script.node;
         Self(Arc::new(Mutex::new(Truth {
             clock,
             trace,
-            names,
-            updaters,
-            replicas,
+            names: script.machines(),
+            nodes: script.cluster.nodes,
+            updaters: node.updaters,
+            replicas: node.replicas,
+            high: node.disk_high,
+            low: node.disk_low,
+            full: BTreeMap::new(),
             running: Vec::new(),
             next_id: 0,
             failures: BTreeMap::new(),
@@ -163,6 +175,7 @@ impl Oracle {
     /// A node starts on a machine, and will see for itself what is there.
     pub fn starts(&self, machine: usize) {
         let truth = &mut *self.truth();
+        truth.full.remove(&machine);
         truth.vanished.retain(|(loser, _)| *loser != machine);
         truth.appeared.retain(|(finder, _)| *finder != machine);
     }
@@ -190,6 +203,10 @@ impl Oracle {
             }
             s06_one_fetch::check(&truth.running, machine, key, truth.calm_since.map(|since| now.saturating_sub(since)))
         });
+        truth.blame(judged);
+        let full_for = truth.full.get(&machine).map(|since| now.saturating_sub(*since));
+        let judged =
+            s08_full_takes_nothing::check(&truth.names[machine], key, full_for, truth.is_believed(machine, key));
         truth.blame(judged);
         if upstream {
             truth.counts.fetches += 1;
@@ -252,10 +269,11 @@ impl Oracle {
         let held = truth.held.iter().filter(|(_, held)| held == key).count();
         let lost_lately = |(_, at): (&(usize, Key), &Duration)| now.saturating_sub(*at) < s07_enough_left::LATELY;
         let lost = truth.lost.iter().filter(|((_, lost), _)| lost == key).filter(|entry| lost_lately(*entry)).count();
-        let judged = s07_enough_left::check(&truth.names[machine], key, held + lost, truth.replicas);
+        let needed = if truth.full.contains_key(&machine) { 1 } else { truth.replicas };
+        let judged = s07_enough_left::check(&truth.names[machine], key, held + lost, needed);
         if !truth.forgotten.contains(key) {
             truth.blame(judged);
-            truth.probes.hit("trim");
+            truth.probes.hit(if held < truth.replicas { "given up for room" } else { "trim" });
         }
         truth.counts.dropped += 1;
         truth.trace.tell(What::Dropped { machine: truth.names[machine].clone(), key: key.to_string() });
@@ -335,6 +353,28 @@ impl Truth {
         &self.running
     }
 
+    /// Whether no node takes new keys.
+    #[must_use]
+    pub fn all_are_full(&self) -> bool {
+        self.full.len() >= self.nodes
+    }
+
+    /// The node of this machine is told how much room there is.
+    fn told_of_room(&mut self, machine: usize, room: Capacity) {
+        if room.share() >= self.high {
+            self.note_full(machine);
+        } else if room.share() < self.low {
+            self.full.remove(&machine);
+        }
+    }
+
+    fn note_full(&mut self, machine: usize) {
+        if !self.full.contains_key(&machine) {
+            self.full.insert(machine, self.clock.now());
+            self.probes.hit("full");
+        }
+    }
+
     fn blame(&mut self, judged: Result<(), Violation>) {
         if let Err(violation) = judged {
             self.violation.get_or_insert(violation);
@@ -377,6 +417,14 @@ impl Provider for Watched {
 
     async fn serve(&self, key: &Key, request: Request<Body>) -> Result<Response<Body>, ServeError> {
         self.inner.serve(key, request).await
+    }
+
+    async fn capacity(&self) -> Result<Option<Capacity>, ProviderError> {
+        let capacity = self.inner.capacity().await;
+        if let Ok(Some(room)) = capacity {
+            self.oracle.truth().told_of_room(self.machine, room);
+        }
+        capacity
     }
 
     async fn export(&self, key: &Key, request: Request<Body>) -> Result<Response<Body>, ServeError> {

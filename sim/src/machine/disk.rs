@@ -51,6 +51,12 @@ impl SimDisk {
         change(&mut self.state().condition);
     }
 
+    /// Whether a fault has filled it up.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.state().condition.full > 0
+    }
+
     /// Takes the time of a write, and fails if the disk does: at the beginning, or when it breaks meanwhile. Nothing is
     /// written; that is up to the caller.
     ///

@@ -242,8 +242,7 @@ impl Run {
         let fabric =
             fabric::Fabric::new(rng(options.seed, 2).next_u64(), script.network.clone(), clock.clone(), trace.clone());
         let disks: Vec<SimDisk> = names.iter().map(|_| SimDisk::default()).collect();
-        let (updaters, replicas) = (script.node.updaters, script.node.replicas);
-        let oracle = watch::Oracle::new(names, updaters, replicas, clock.clone(), trace.clone());
+        let oracle = watch::Oracle::new(&script, clock.clone(), trace.clone());
         let data: Box<dyn Data> = match &options.bring {
             Some(bring) => Box::new(bring(script.cluster.nodes)),
             None => Box::new(stock(&script, options.seed, &disks, clock)),
@@ -425,7 +424,7 @@ impl Run {
         let core = self.core(since);
         l12_agreement::check(&core, &self.keys)?;
         l12_intents::check(&core, &self.requests.intents, &self.keys)?;
-        l13_replicas::check(&core, &self.keys)?;
+        l13_replicas::check(&core, &self.keys, self.script.node.disk_low)?;
         l15_idle::check_backlogs(&core)
     }
 
@@ -604,9 +603,9 @@ fn schedule(script: &Script) -> VecDeque<(Duration, Due)> {
 fn stock(script: &Script, seed: u64, disks: &[SimDisk], clock: &Clock) -> Stock {
     let keys: Vec<Key> =
         (0..script.data.keys).map(|number| Key::new(format!("key/{number}")).expect("a valid key")).collect();
-    let script::Data { value_bytes_max, fetch_max, placed, .. } = script.data;
+    let script::Data { value_bytes_max, fetch_max, placed, disk_bytes, .. } = script.data;
     let upstream = Upstream::new(rng(seed, 5).next_u64(), &keys, value_bytes_max, fetch_max, clock.clone());
-    let stock = Stock::new(upstream, disks.to_vec());
+    let stock = Stock::new(upstream, disks.to_vec(), disk_bytes);
     if placed {
         let present = (1..=script.cluster.nodes - script.cluster.later).map(|number| format!("n{number}"));
         let members = present.map(|name| (NodeName::new(name).expect("a valid name"), script.node.weight));

@@ -238,7 +238,9 @@ impl Requests {
         if disturbed && matches!(answer, Answer::Hangs) {
             return Ok(());
         }
-        let calm = !disturbed && cluster.oracle.truth().calm_since.is_some_and(|since| *began >= since + CALM);
+        let truth = cluster.oracle.truth();
+        let calm = !disturbed && !truth.all_are_full() && truth.calm_since.is_some_and(|since| *began >= since + CALM);
+        drop(truth);
         s09_answers::check(key, &*cluster.data, answer, calm, not_found_memory(cluster))
             .map_err(|violation| Violation { detail: format!("asked at {name}: {}", violation.detail), ..violation })
     }

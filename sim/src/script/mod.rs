@@ -115,6 +115,9 @@ pub struct Data {
     pub value_bytes_max: usize,
     /// Whether every key is on its owners' disks from the beginning, or nowhere.
     pub placed: bool,
+    /// Room for values on each disk, in bytes. Without it there is no end to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disk_bytes: Option<u64>,
     /// Longest time that the upstream takes for an answer.
     #[serde(with = "humantime_serde")]
     pub fetch_max: Duration,
@@ -122,7 +125,8 @@ pub struct Data {
 
 impl Default for Data {
     fn default() -> Self {
-        Self { keys: 20, missing: 2, value_bytes_max: 4_000, placed: false, fetch_max: Duration::from_millis(1_500) }
+        let fetch_max = Duration::from_millis(1_500);
+        Self { keys: 20, missing: 2, value_bytes_max: 4_000, placed: false, disk_bytes: None, fetch_max }
     }
 }
 

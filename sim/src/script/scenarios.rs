@@ -11,7 +11,7 @@ macro_rules! scenarios {
 }
 
 /// Name and text of each.
-pub const ALL: [(&str, &str); 10] = scenarios![
+pub const ALL: [(&str, &str); 11] = scenarios![
     "cascading-full-disks",
     "fifty-join",
     "flapping-link",
@@ -20,6 +20,7 @@ pub const ALL: [(&str, &str); 10] = scenarios![
     "mass-failure",
     "rolling-restart",
     "slow-node",
+    "small-disks",
     "split-brain",
     "thundering-herd",
 ];

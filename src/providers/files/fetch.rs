@@ -150,7 +150,7 @@ impl Files {
             match gather(key, peer, context, &held, &draft).await {
                 Ok(manifest) => return self.settle(key, &held, draft, manifest.objects, context).await,
                 // The disk is at fault, not the peer.
-                Err(UpdateError::Failed(reason)) => return Err(UpdateError::Failed(reason)),
+                Err(error @ (UpdateError::NoRoom(_) | UpdateError::Failed(_))) => return Err(error),
                 Err(error) => reasons.push(format!("{peer}: {error}")),
             }
         }

@@ -35,7 +35,7 @@ use self::{
 use super::{AllowList, shelf::Shelf};
 use crate::{
     key::{Key, KeyError},
-    provider::{Body, Provider, ProviderError, ServeError, UpdateContext, UpdateError},
+    provider::{Body, Capacity, Provider, ProviderError, ServeError, UpdateContext, UpdateError},
 };
 
 /// What a [`Files`] provider is set up with. Start from [`FilesConfig::new`] and change what has to differ.
@@ -180,6 +180,10 @@ impl Provider for Files {
 
     async fn serve(&self, key: &Key, request: Request<Body>) -> Result<Response<Body>, ServeError> {
         self.respond(key, &request.into_parts().0).await
+    }
+
+    async fn capacity(&self) -> Result<Option<Capacity>, ProviderError> {
+        Ok(Some(self.cache.shelf.capacity().await?))
     }
 
     async fn export(&self, key: &Key, request: Request<Body>) -> Result<Response<Body>, ServeError> {

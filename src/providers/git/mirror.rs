@@ -17,7 +17,7 @@ use std::{
 use tokio::process::Command;
 
 use super::{
-    outcome::{classify, is_full_disk, is_reference_conflict},
+    outcome::{classify, is_reference_conflict},
     process::{Outcome, Program, run},
     template::{Remote, Scheme},
 };
@@ -48,8 +48,14 @@ impl Mirrors {
             return self.make(key, remote).await.map(|()| true);
         }
         match self.refresh(key, remote).await {
-            // The mirror itself may be spoilt, and a new one heals that; on a full disk it would only make things worse.
-            Err(UpdateError::Failed(reason)) if !is_full_disk(&reason) => {
+            // What git could not finish takes up the room that there is.
+            Err(UpdateError::NoRoom(reason)) => {
+                let slot = self.shelf.slot(key);
+                blocking(move || sweep(&slot)).await?;
+                Err(UpdateError::NoRoom(reason))
+            }
+            // The mirror itself may be spoilt, and a new one heals that.
+            Err(UpdateError::Failed(reason)) => {
                 tracing::warn!(%key, %reason, "the mirror cannot be refreshed and is made anew");
                 self.make(key, remote).await.map(|()| true)
             }

@@ -44,7 +44,7 @@ use super::{
 };
 use crate::{
     key::{Key, KeyError, NodeName},
-    provider::{Body, Provider, ProviderError, ServeError, UpdateContext, UpdateError, full},
+    provider::{Body, Capacity, Provider, ProviderError, ServeError, UpdateContext, UpdateError, full},
 };
 
 /// What a [`Git`] provider is set up with. Start from [`GitConfig::new`] and change what has to differ.
@@ -151,9 +151,7 @@ impl Git {
             match self.copy_from(peer, key, context).await {
                 Ok(changed) => return Ok(changed),
                 // No other peer has more room for us.
-                Err(UpdateError::Failed(reason)) if outcome::is_full_disk(&reason) => {
-                    return Err(UpdateError::Failed(reason));
-                }
+                Err(UpdateError::NoRoom(reason)) => return Err(UpdateError::NoRoom(reason)),
                 Err(error) => reasons.push(format!("{peer}: {error}")),
             }
         }
@@ -220,6 +218,10 @@ impl Provider for Git {
             Wish::UploadPack => self.backend.exchange(&slot, "/git-upload-pack", request).await,
             Wish::Refused(status, text) => Ok(refusal(status, text)),
         }
+    }
+
+    async fn capacity(&self) -> Result<Option<Capacity>, ProviderError> {
+        Ok(Some(self.mirrors.shelf.capacity().await?))
     }
 
     /// Fetching only reads, also where it is a POST.

@@ -62,7 +62,7 @@ pub(crate) fn classify(stderr: &str) -> UpdateError {
     };
     let message = message(&own);
     if own.iter().any(|line| is_full_disk(line)) {
-        return UpdateError::Failed(message);
+        return UpdateError::NoRoom(message);
     }
     let fatal = |line: &&&str| line.starts_with("fatal:") || line.starts_with("error:");
     if own.iter().filter(fatal).any(|line| says(line, MISSING) && !says(line, NOT_MISSING)) {
@@ -75,7 +75,7 @@ pub(crate) fn classify(stderr: &str) -> UpdateError {
 }
 
 /// Whether this machine has no room left.
-pub(crate) fn is_full_disk(message: &str) -> bool {
+fn is_full_disk(message: &str) -> bool {
     ["No space left", "quota exceeded"].iter().any(|words| message.contains(words))
 }
 
@@ -131,12 +131,19 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_and_a_spoilt_mirror_are_failures() {
+    fn a_full_disk_is_told_from_trouble_on_the_way() {
         for stderr in [
             "fatal: write error: No space left on device\nfatal: early EOF\n",
-            "error: object 0123 not found\nfatal: bad object refs/heads/main\n",
-            "",
+            "error: unable to write file objects/pack: No space left on device\nfatal: fetch-pack: invalid index-pack output\n",
+            "fatal: write error: Disk quota exceeded\n",
         ] {
+            assert!(matches!(classify(stderr), UpdateError::NoRoom(_)), "{stderr}");
+        }
+    }
+
+    #[test]
+    fn a_spoilt_mirror_is_a_failure() {
+        for stderr in ["error: object 0123 not found\nfatal: bad object refs/heads/main\n", ""] {
             assert!(matches!(classify(stderr), UpdateError::Failed(_)), "{stderr}");
         }
     }

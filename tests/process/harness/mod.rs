@@ -30,9 +30,9 @@ pub(crate) use self::{
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 const STEP: Duration = Duration::from_millis(25);
 
-/// Settings with which a test need not wait long.
-pub(crate) const QUICK: &str =
-    "profile = \"local\"\nrepair_delay = \"3s\"\ntrim_delay = \"1s\"\nrequest_patience = \"25s\"\n";
+/// Settings with which a test need not wait long, and need not care how full this machine's disk is.
+pub(crate) const QUICK: &str = "profile = \"local\"\nrepair_delay = \"3s\"\ntrim_delay = \"1s\"\n\
+    request_patience = \"25s\"\ndisk_high = 1.0\ndisk_low = 0.999\n";
 
 /// Waits until `condition` holds.
 pub(crate) async fn eventually<F, T>(what: &str, mut condition: F)
@@ -63,6 +63,11 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// `count` nodes, `n1` and so on, that serve and see each other. `provider` are the command line's last arguments.
     pub(crate) async fn start(count: usize, config: &str, provider: &[&str]) -> Self {
+        Self::start_with(count, config, provider, |_| {}).await
+    }
+
+    /// As [`Cluster::start`], with nodes to which something is done before.
+    pub(crate) async fn start_with(count: usize, config: &str, provider: &[&str], change: impl Fn(&mut Serve)) -> Self {
         let mut cluster = Self::prepare(config, provider);
         // In the test program of that name, all clusters are coordinated by a private etcd.
         #[cfg(feature = "etcd")]
@@ -74,6 +79,7 @@ impl Cluster {
             cluster.nodes.push(node);
         }
         for node in &mut cluster.nodes {
+            change(node);
             node.start();
         }
         for node in &cluster.nodes {

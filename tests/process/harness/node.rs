@@ -82,8 +82,6 @@ impl Serve {
     }
 
     /// Adds an option and its value from the next start on.
-    #[cfg(feature = "etcd")]
-    #[allow(dead_code, reason = "for the test program of that name")]
     pub(crate) fn with(&mut self, option: &str, value: &str) {
         self.args.extend([option.to_owned(), value.to_owned()]);
     }

@@ -1,0 +1,52 @@
+//! What a node sees of one key, gathered from its snapshots for the plan to judge.
+
+use std::sync::atomic::Ordering;
+
+use super::plan::Situation;
+use crate::{
+    key::{Key, NodeName},
+    node::{Names, Shared},
+    registry::HolderState,
+};
+
+/// One key at one moment.
+pub(super) struct Sight {
+    /// Claims of live nodes.
+    pub(super) live: Vec<(NodeName, HolderState)>,
+    /// Whether anybody, dead or alive, is known to have had it, or it is pinned.
+    pub(super) known: bool,
+    live_owners: Names,
+    owners_wanted: usize,
+    leader: Option<NodeName>,
+}
+
+impl Sight {
+    pub(super) fn of(shared: &Shared, key: &Key) -> Self {
+        let view = shared.view.load();
+        let claims = shared.holders(key);
+        let live: Vec<_> = claims.iter().filter(|(name, _)| view.is_alive(name)).cloned().collect();
+        let mut live_owners = shared.owners(&view, key);
+        let owners_wanted = live_owners.len();
+        live_owners.retain(|name| view.is_alive(name));
+        // Failures of others do not make a key exist. Nor does what the dead had of a key that was forgotten.
+        let standing = shared.intents.standing(key);
+        let counted = if standing.forgotten { &live } else { &claims };
+        let known = standing.pinned.is_some()
+            || counted.iter().any(|(_, state)| matches!(state, HolderState::Ready | HolderState::Presumed));
+        Self { known, live_owners, owners_wanted, leader: shared.leader(key), live }
+    }
+
+    pub(super) fn situation<'a>(&'a self, shared: &'a Shared, backing_off: bool) -> Situation<'a> {
+        Situation {
+            me: &shared.name,
+            owners: &self.live_owners,
+            owners_wanted: self.owners_wanted,
+            holders: &self.live,
+            known: self.known,
+            leader: self.leader.as_ref(),
+            backing_off,
+            scanned: shared.scanned.load(Ordering::Acquire),
+            room: shared.room().level(),
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! A real disk that fills up, small and in memory: nothing half is ever seen on it, other nodes take what is new, and it goes
+//! on when there is room. Skipped, with a line that says so, where mounting is not permitted.
+
+use std::{io::Write, path::Path, process::Command};
+
+use http::StatusCode;
+use serde_json::Value;
+
+use super::{
+    harness::{Checkout, Cluster, QUICK, Serve, Upstream, eventually, get},
+    memory::noise,
+};
+
+const DISK_MIB: u64 = 32;
+/// More than remains when the disk is full to [`FILLED`].
+const LARGE_BYTES: usize = 8 << 20;
+/// Between the watermarks: new keys are taken, but a large one does not fit.
+const FILLED: f64 = 0.85;
+
+/// A file system of its own.
+struct SmallDisk(tempfile::TempDir);
+
+impl SmallDisk {
+    fn mount() -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let size = format!("size={DISK_MIB}m");
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(dir.path()).output().unwrap();
+        if mounted.status.success() {
+            return Some(Self(dir));
+        }
+        let complaint = String::from_utf8_lossy(&mounted.stderr).to_lowercase();
+        let forbidden = ["permission denied", "superuser", "not permitted"].iter().any(|why| complaint.contains(why));
+        assert!(forbidden, "cannot mount a small disk: {complaint}");
+        eprintln!("SKIPPED: only who may mount can have a small disk: {complaint}");
+        None
+    }
+
+    fn ballast(&self) -> std::path::PathBuf {
+        self.0.path().join("ballast")
+    }
+
+    /// Fills it up to [`FILLED`] with something that is no key.
+    fn fill(&self) {
+        let found = rustix::fs::statvfs(self.0.path()).unwrap();
+        let wanted = (found.f_blocks as f64 * FILLED) as u64 - (found.f_blocks - found.f_bfree);
+        let bytes = vec![0; usize::try_from(wanted * found.f_frsize).unwrap()];
+        std::fs::File::create(self.ballast()).unwrap().write_all(&bytes).unwrap();
+    }
+
+    fn make_room(&self) {
+        std::fs::remove_file(self.ballast()).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Also while something on it is still open.
+        let _ = Command::new("umount").arg("--lazy").arg(self.0.path()).status();
+    }
+}
+
+/// Three nodes, of which `n1` lives on the small disk. Each key has one owner.
+async fn cluster(disk: &SmallDisk, provider: &[&str]) -> Cluster {
+    let path = disk.0.path().to_owned();
+    let small = move |node: &mut Serve| {
+        if node.name == "n1" {
+            node.use_data(&path);
+            node.with("--disk-high", "0.9");
+            node.with("--disk-low", "0.7");
+        }
+    };
+    Cluster::start_with(3, &format!("{QUICK}replicas = 1\n"), provider, small).await
+}
+
+/// Keys that nobody has yet and that belong on `n1`.
+async fn of_n1(cluster: &Cluster, prefix: &str, count: usize) -> Vec<String> {
+    let mut found = Vec::new();
+    for number in 0.. {
+        let key = format!("{prefix}/number{number}");
+        if cluster.nodes[1].locate(&key).await["owners"][0] == "n1" {
+            found.push(key);
+        }
+        if found.len() == count {
+            break;
+        }
+    }
+    found
+}
+
+async fn until_n1_accepts(cluster: &Cluster, accepts: bool) {
+    for node in &cluster.nodes {
+        eventually(&format!("{} sees that n1 accepts keys: {accepts}", node.name), || async {
+            let members: Value = serde_json::from_str(&node.ask(&["members", "--json"]).await.unwrap()).unwrap();
+            let n1 = members.as_array().unwrap().iter().find(|member| member["name"] == "n1").unwrap();
+            n1["accepting"] == accepts
+        })
+        .await;
+    }
+}
+
+/// Waits until `n1` knows how full its disk is.
+async fn until_seen(n1: &Serve, full: bool) {
+    eventually("the disk has been looked at", || async {
+        let status = n1.status().await.unwrap();
+        let share = status["disk"]["used"].as_f64().unwrap_or(0.0) / status["disk"]["total"].as_f64().unwrap_or(1.0);
+        share > FILLED - 0.02 && share < 0.9 && status["full"] == full
+    })
+    .await;
+}
+
+/// Nothing half is visible, nor does it take up room.
+async fn is_clean(n1: &Serve, kept: &[(std::path::PathBuf, u64, std::time::SystemTime)], provider: &str) {
+    assert_eq!(n1.kept(), kept, "nothing came and nothing changed");
+    let scratches = n1.data.join(provider).join("tmp");
+    eventually("scratches are deleted", || async { is_empty(&scratches) }).await;
+}
+
+fn is_empty(dir: &Path) -> bool {
+    std::fs::read_dir(dir).unwrap().next().is_none()
+}
+
+#[tokio::test]
+async fn files_that_do_not_fit_on_a_disk_go_elsewhere_until_there_is_room() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let upstream = Upstream::start().await;
+    let cluster = cluster(&disk, &["--files", &upstream.files_url()]).await;
+    let (n1, n2) = (&cluster.nodes[0], &cluster.nodes[1]);
+    let old = of_n1(&cluster, "old", 1).await.remove(0);
+    upstream.put_file(&old, "old", "text/plain");
+    assert_eq!(get(n2.http, &format!("/{old}")).await.unwrap().text(), "old");
+    disk.fill();
+    until_seen(n1, false).await;
+    let kept = n1.kept();
+
+    let large = noise(1, LARGE_BYTES);
+    let key = of_n1(&cluster, "large", 1).await.remove(0);
+    upstream.put_file(&key, large.clone(), "text/plain");
+    let answer = get(n2.http, &format!("/{key}")).await.unwrap();
+    assert_eq!((answer.status, answer.body.len()), (StatusCode::OK, LARGE_BYTES));
+    assert_ne!(answer.header("x-datad-node"), "n1");
+    until_n1_accepts(&cluster, false).await;
+    until_seen(n1, true).await;
+    let shown = n1.ask(&["status"]).await.unwrap();
+    assert!(shown.contains("GiB used") && shown.contains("full"), "{shown}");
+    for number in 0..9 {
+        let key = format!("small/{number}");
+        upstream.put_file(&key, key.clone(), "text/plain");
+        assert_eq!(get(cluster.nodes[number % 3].http, &format!("/{key}")).await.unwrap().text(), key);
+        assert_ne!(cluster.until_held(&key, 1).await, ["n1"]);
+    }
+    is_clean(n1, &kept, "files").await;
+    let answer = get(n2.http, &format!("/{old}")).await.unwrap();
+    assert_eq!((answer.header("x-datad-node"), answer.text().as_str()), ("n1", "old"));
+
+    disk.make_room();
+    until_n1_accepts(&cluster, true).await;
+    let later = of_n1(&cluster, "later", 1).await.remove(0);
+    upstream.put_file(&later, large.clone(), "text/plain");
+    assert_eq!(get(n2.http, &format!("/{later}")).await.unwrap().body.len(), LARGE_BYTES);
+    assert_eq!(cluster.until_held(&later, 1).await, ["n1"]);
+}
+
+#[tokio::test]
+async fn a_repository_that_does_not_fit_on_a_disk_goes_elsewhere_until_there_is_room() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let upstream = Upstream::start().await;
+    let cluster = cluster(&disk, &["--git", &upstream.git_template()]).await;
+    let (n1, n2) = (&cluster.nodes[0], &cluster.nodes[1]);
+    let large = noise(2, LARGE_BYTES);
+    let old = of_n1(&cluster, "old", 1).await.remove(0);
+    upstream.create(&old, &[("file", b"old")]).await;
+    Checkout::clone(n2.http, &format!("/{old}"), &[]).await.unwrap();
+    disk.fill();
+    until_seen(n1, false).await;
+    let kept = n1.kept();
+
+    let key = of_n1(&cluster, "large", 1).await.remove(0);
+    upstream.create(&key, &[("blob", &large)]).await;
+    let clone = Checkout::clone(n2.http, &format!("/{key}"), &[]).await.unwrap();
+    assert_eq!(std::fs::metadata(clone.path.join("blob")).unwrap().len(), LARGE_BYTES as u64);
+    assert_ne!(cluster.until_held(&key, 1).await, ["n1"]);
+    until_n1_accepts(&cluster, false).await;
+    is_clean(n1, &kept, "git").await;
+    // What is there does not fit any more either, and stays as it was.
+    upstream.commit(&old, &[("blob", &large)]).await;
+    assert!(n1.ask(&["update", &old, "--wait"]).await.unwrap_err().contains("No space left"));
+    let clone = Checkout::clone(n2.http, &format!("/{old}"), &[]).await.unwrap();
+    assert_eq!(clone.read("file"), "old");
+    is_clean(n1, &kept, "git").await;
+
+    disk.make_room();
+    until_n1_accepts(&cluster, true).await;
+    n2.ask(&["update", &old, "--wait"]).await.unwrap();
+    let clone = Checkout::clone(n2.http, &format!("/{old}"), &[]).await.unwrap();
+    assert_eq!(std::fs::metadata(clone.path.join("blob")).unwrap().len(), LARGE_BYTES as u64);
+    let later = of_n1(&cluster, "later", 1).await.remove(0);
+    upstream.create(&later, &[("blob", &large)]).await;
+    Checkout::clone(n2.http, &format!("/{later}"), &[]).await.unwrap();
+    assert_eq!(cluster.until_held(&later, 1).await, ["n1"]);
+}
