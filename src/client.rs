@@ -4,13 +4,14 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::{
     balancer::actor as balancer,
     catalog::{self, Intent, IntentError, Pin, Recorded},
     config::{NodeConfig, REPLICAS_MAX},
+    explain::{Explanation, explain, size},
     key::{Key, NodeName},
     membership::{Brake, Member, MemberState, View},
     net::{
@@ -64,7 +65,7 @@ pub struct Holding {
 }
 
 /// The state of a replica.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum HoldingState {
@@ -247,6 +248,14 @@ impl Client {
         Location { key: key.clone(), owners, holders, pinned: self.shared.intents.pinned(key).is_some() }
     }
 
+    /// Where `key` is and should be, why, and what is about to happen to it: the nodes concerned are asked, for a few
+    /// seconds at most.
+    ///
+    /// Cancel safe.
+    pub async fn explain(&self, key: &Key) -> Explanation {
+        explain(&self.shared, key).await
+    }
+
     /// The cluster in numbers.
     pub async fn status(&self) -> Status {
         let summary = self.shared.registry.ask(registry::Message::Summarize).await.unwrap_or_default();
@@ -371,7 +380,8 @@ impl Client {
         }
     }
 
-    /// What would move if the members changed so. Nothing is moved. Walks over all known keys, in parts.
+    /// What would move if the members changed so. Nothing is moved. Walks over all known keys, in parts, and asks holders
+    /// for the sizes of some that would move, to estimate the bytes.
     ///
     /// # Errors
     /// Somebody is to go who owns nothing.
@@ -390,7 +400,9 @@ impl Client {
             page.iter().for_each(|key| forecaster.add(key, self.shared.intents.replicas(key)));
             after = page.last().cloned();
             if page.len() < PAGE_KEYS {
-                return Ok(forecaster.finish());
+                let sizes = forecaster.sample().map(|key| size(&self.shared, key));
+                let sizes = futures::future::join_all(sizes).await;
+                return Ok(forecaster.finish(sizes.into_iter().flatten()));
             }
         }
     }
@@ -562,8 +574,11 @@ async fn refresh_at(
         Reply::Ensured(Ensured::Pending) => failed("not done in time; it goes on".into()),
         Reply::Refused(Refusal::NotHeld) => Some(AttemptError::NotHeld),
         Reply::Refused(refusal) => failed(refusal.to_string()),
-        Reply::Delta(_) | Reply::Vouched(_) | Reply::Intended | Reply::Catalog(_) | Reply::Drained { .. } => {
-            failed("unexpected answer".into())
-        }
+        Reply::Delta(_)
+        | Reply::Vouched(_)
+        | Reply::Intended
+        | Reply::Catalog(_)
+        | Reply::Drained { .. }
+        | Reply::Explained(_) => failed("unexpected answer".into()),
     }
 }

@@ -5,6 +5,7 @@ mod client;
 pub mod config;
 #[cfg(feature = "etcd")]
 pub mod etcd;
+mod explain;
 pub mod gateway;
 pub mod key;
 mod membership;
@@ -20,8 +21,10 @@ mod router;
 mod updater;
 pub mod world;
 
+pub use balancer::{IntendedAction, Intention};
 pub use catalog::{IntentError, Lacking, Pin, Recorded};
 pub use client::{Client, DrainError, Holding, HoldingState, Location, MemberStatus, Nodes, Status, UpdatedReplica};
+pub use explain::{Explanation, Insight, Place, Silent};
 pub use membership::{Member, MemberState, View};
 pub use net::identity::{ClusterKey, Credentials, IdentityError};
 pub use node::{ActorKind, Drained, Node, NodeBuilder, StartError, StopReason};

@@ -126,11 +126,32 @@ pub trait Provider: Send + Sync + 'static {
         Ok(None)
     }
 
+    /// What there is of `key` on this machine, for people and for estimates: it may cost a look at the disk or a short
+    /// program, as it is asked for a few keys now and then. Nothing is known by default.
+    ///
+    /// # Errors
+    /// The key is not here, or cannot be read.
+    async fn describe(&self, key: &Key) -> Result<Description, ProviderError> {
+        let _ = key;
+        Ok(Description::default())
+    }
+
     /// Whether a request may be sent a second time to another node without harm. By default, what its method says
     /// (RFC 9110, section 9.2.2).
     fn is_idempotent(&self, request: &http::request::Parts) -> bool {
         request.method.is_idempotent()
     }
+}
+
+/// What a machine has of a key.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Description {
+    /// Something short that replicas with the same data have in common, and others almost surely not.
+    pub version: Option<String>,
+    /// Bytes that it takes on this machine, about.
+    pub bytes: Option<u64>,
+    /// When it was last brought up to date, changed or not: milliseconds since the Unix epoch, by this machine's clock.
+    pub updated_ms: Option<u64>,
 }
 
 /// Room for keys on one machine. Both numbers count whatever shares that room, the data of others included.

@@ -195,6 +195,17 @@ fn a_local_cluster_serves_answers_questions_and_leaves_nothing_behind() {
     assert_eq!(asked(&["update", "hello.txt", "--wait"])["replicas"][0]["node"], "node-1");
     let shown = text(&run(&["locate", "hello.txt", "--at", &url]).stdout);
     assert!(shown.contains("node-1  ready"), "{shown}");
+    let explained = asked(&["locate", "hello.txt", "--explain"]);
+    assert_eq!(explained["nodes"][0]["data"]["bytes"], 13);
+    let shown = text(&run(&["locate", "hello.txt", "--explain", "--at", &url]).stdout);
+    for part in ["replicas  ", "node-1  yes    next on the ring", "ready  ", "13 B", "nothing"] {
+        assert!(shown.contains(part), "{part:?} in {shown}");
+    }
+    let planned = asked(&["plan", "--with", "node-9=100"]);
+    assert_eq!((planned["keys"].as_u64(), planned["nodes"][1]["node"].as_str()), (Some(1), Some("node-9")));
+    let shown = text(&run(&["plan", "--with", "node-9=100", "--at", &url]).stdout);
+    assert!(shown.contains("COPIED TO IT") && shown.contains("node-9"), "{shown}");
+    assert_eq!(run(&["plan", "--at", &url]).status.code(), Some(2));
     assert_eq!(run(&["update", "nothing", "--wait", "--at", &url]).status.code(), Some(1));
 
     dev.signal(Signal::TERM);

@@ -26,7 +26,8 @@ use tokio::sync::oneshot;
 use tracing::{debug, info};
 
 use super::{
-    plan::Action,
+    intent::{self, Intention, Obstacles},
+    plan::{Action, Situation},
     pressure::{self, Found},
     queue::{Queue, Urgency},
     relief::{Candidate, Grounds},
@@ -85,6 +86,8 @@ pub(crate) enum Message {
     Looked { held: usize },
     /// These may be given up, for there is no room.
     Found(Found),
+    /// What is to be done with this key, and what does that wait for?
+    Explain { key: Key, reply: oneshot::Sender<Intention> },
     /// How many known keys have too few replicas, and whether anything is waiting to be done.
     Summarize(oneshot::Sender<Summary>),
     /// Fail, for tests of the supervisor.
@@ -193,6 +196,7 @@ impl Actor for Balancer {
             Message::Vouched { keys, until } => state.trim(keys, until),
             Message::Looked { held } => state.looked(held),
             Message::Found(found) => state.found(found),
+            Message::Explain { key, reply } => drop(reply.send(state.explain(&key))),
             Message::Summarize(reply) => drop(reply.send(state.summarize())),
             Message::Panic => panic!("the balancer was told to fail"),
         }
@@ -233,9 +237,13 @@ impl State {
     /// Whether the members are the same for long enough to act on it. While somebody is about to take a place on the ring
     /// that is longer: after a start of the whole cluster not all are ready at once.
     fn is_settled(&self) -> bool {
+        self.shared.uptime() >= self.settled_at()
+    }
+
+    fn settled_at(&self) -> Duration {
         let arriving = self.shared.view.load().is_anybody_arriving();
         let more = if arriving { self.shared.config.profile.settle() * ARRIVAL_SETTLES } else { Duration::ZERO };
-        self.shared.uptime() >= self.shared.settled_at() + more
+        self.shared.settled_at() + more
     }
 
     fn start_sweep(&mut self) {
@@ -444,6 +452,24 @@ impl State {
         // On its way out, it takes nothing either.
         let action = if self.may_drop() { situation.action() } else { Action::Nothing };
         (self.or_withdraw(key, action, &sight), situation.is_under_replicated())
+    }
+
+    fn explain(&self, key: &Key) -> Intention {
+        let (now, shared) = (self.shared.uptime(), &self.shared);
+        let sight = Sight::of(shared, key);
+        let unhindered = Situation { scanned: true, room: Level::Ample, ..sight.situation(shared, false) };
+        let left = |until: Duration| (until > now).then(|| until - now);
+        let obstacles = Obstacles {
+            draining: !self.may_drop(),
+            scanning: !shared.scanned.load(Ordering::Acquire),
+            settling: left(self.settled_at()),
+            holding: left(self.hold_until),
+            back_off: self.back_off.get(key).copied().and_then(left),
+            trim: self.surplus_since.get(key).map(|since| (*since + shared.config.trim_delay).saturating_sub(now)),
+            running: self.queue.is_running(key),
+            ahead: self.queue.ahead_of(key),
+        };
+        intent::intention(unhindered.action(), unhindered.is_under_replicated(), shared.room().level(), obstacles)
     }
 
     /// A failed claim on a key that nobody has ever had is taken back once its back-off is over.

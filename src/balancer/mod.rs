@@ -6,6 +6,7 @@
 //! decides what to give up (of what `uses.rs` says was not used lately), and `pressure.rs` sees to both.
 
 pub(crate) mod actor;
+mod intent;
 mod plan;
 pub(crate) mod pressure;
 mod queue;
@@ -14,6 +15,7 @@ mod room;
 mod sight;
 mod uses;
 
+pub use self::intent::{IntendedAction, Intention};
 pub(crate) use self::{
     room::{Level, Room},
     uses::Uses,

@@ -84,6 +84,18 @@ impl Queue {
         self.waiting() < WAITING_MAX / 2 && std::mem::take(&mut self.turned_away)
     }
 
+    /// How many keys come before this one, if it waits.
+    pub(crate) fn ahead_of(&self, key: &Key) -> Option<usize> {
+        // Walks over what is before it: only people ask.
+        let place = |waiting: &BTreeSet<Key>| waiting.contains(key).then(|| waiting.range::<Key, _>(..key).count());
+        place(&self.repairs).or_else(|| place(&self.moves).map(|place| self.repairs.len() + place))
+    }
+
+    /// Whether it is worked on.
+    pub(crate) fn is_running(&self, key: &Key) -> bool {
+        self.running.contains(key)
+    }
+
     /// Keys that wait.
     pub(crate) fn waiting(&self) -> usize {
         self.repairs.len() + self.moves.len()
@@ -116,6 +128,10 @@ mod tests {
         queue.want(key("z"), Urgency::Repair);
         assert_eq!([queue.next(), queue.next(), queue.next()], [Some(key("z")), Some(key("a")), None]);
         assert_eq!((queue.waiting(), queue.running()), (1, 2));
+        assert_eq!((queue.is_running(&key("a")), queue.ahead_of(&key("a"))), (true, None));
+        queue.want(key("c"), Urgency::Repair);
+        assert_eq!((queue.ahead_of(&key("c")), queue.ahead_of(&key("b"))), (Some(0), Some(1)));
+        queue.forget(&key("c"));
         queue.finished(&key("z"));
         assert_eq!(queue.next(), Some(key("b")));
     }

@@ -55,6 +55,11 @@ impl Intents {
         of_prefix(&self.prefixes, key).map_or(self.replicas, |(_, replicas)| *replicas)
     }
 
+    /// Whether a prefix says how many nodes should keep `key` if it is not pinned.
+    pub(crate) fn has_prefix(&self, key: &Key) -> bool {
+        of_prefix(&self.prefixes, key).is_some()
+    }
+
     /// On how many nodes `key` is pinned, by itself or by a pattern.
     pub(crate) fn pinned(&self, key: &Key) -> Option<u8> {
         let patterns = self.patterns.load();

@@ -16,6 +16,7 @@ mod dev;
 #[cfg(feature = "etcd")]
 mod etcd;
 mod hints;
+mod locate;
 mod log;
 #[cfg(feature = "etcd")]
 mod migrate;
@@ -71,7 +72,7 @@ enum Command {
     /// Lists the known keys
     Keys(query::Keys),
     /// Shows where a key is and where it should be
-    Locate(query::Locate),
+    Locate(locate::Locate),
     /// Brings every replica of a key up to date; fetches it if nobody has it
     Update(query::Update),
     /// Keeps a key always, though nobody asks for it; or all keys that match a pattern
@@ -139,7 +140,7 @@ fn run(log: log::LogOptions, command: Command) -> Result<(), Failure> {
             Command::Status(ask) => query::status(&ask).await,
             Command::Members(ask) => query::members(&ask).await,
             Command::Keys(keys) => query::keys(&keys).await,
-            Command::Locate(locate) => query::locate(&locate).await,
+            Command::Locate(locate) => locate::locate(&locate).await,
             Command::Update(update) => query::update(&update).await,
             Command::Pin(pin) => query::pin(&pin).await,
             Command::Unpin(unpin) => query::unpin(&unpin).await,

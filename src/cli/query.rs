@@ -13,7 +13,7 @@ use super::{
     Failure,
     api::{Admin, Endpoint, in_path},
     output,
-    table::{Table, yes_no},
+    table::{Table, bytes_text, yes_no},
 };
 
 /// Keys that are asked for at a time.
@@ -23,10 +23,10 @@ const PAGE: usize = 10_000;
 #[command(after_help = "Example:\n  datad-gossip status --at http://10.0.0.1:8400 --json")]
 pub(crate) struct Ask {
     #[command(flatten)]
-    endpoint: Endpoint,
+    pub(super) endpoint: Endpoint,
     /// Print one JSON document
     #[arg(long, env = "DATAD_JSON")]
-    json: bool,
+    pub(super) json: bool,
 }
 
 #[derive(Args)]
@@ -35,16 +35,6 @@ pub(crate) struct Keys {
     /// Only keys that begin so
     #[arg(value_name = "PREFIX", default_value = "", hide_default_value = true)]
     prefix: String,
-    #[command(flatten)]
-    ask: Ask,
-}
-
-#[derive(Args)]
-#[command(after_help = "Example:\n  datad-gossip locate github.com/octocat/Hello-World")]
-pub(crate) struct Locate {
-    /// The key: for git the repository's path without .git, for files the file's path
-    #[arg(value_name = "KEY", value_parser = parse_key)]
-    key: Key,
     #[command(flatten)]
     ask: Ask,
 }
@@ -146,7 +136,7 @@ pub(crate) struct Drain {
     admin: Admin,
 }
 
-fn parse_key(text: &str) -> Result<Key, String> {
+pub(super) fn parse_key(text: &str) -> Result<Key, String> {
     Key::new(text).map_err(|error| error.to_string())
 }
 
@@ -162,6 +152,9 @@ struct ForecastDocument {
     keys: u64,
     keys_moved: u64,
     copies: u64,
+    #[serde(default)]
+    sampled: u64,
+    bytes: Option<u64>,
     nodes: Vec<NodeForecastDocument>,
 }
 
@@ -171,6 +164,7 @@ struct NodeForecastDocument {
     owned_now: u64,
     owned_then: u64,
     gained: u64,
+    bytes_gained: Option<u64>,
     lost: u64,
 }
 
@@ -201,9 +195,8 @@ struct DiskDocument {
 
 impl DiskDocument {
     fn text(&self) -> String {
-        let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
         let percent = 100.0 * self.used as f64 / self.total.max(1) as f64;
-        format!("{:.2} of {:.2} GiB used ({percent:.0} %)", gib(self.used), gib(self.total))
+        format!("{} of {} used ({percent:.0} %)", bytes_text(self.used), bytes_text(self.total))
     }
 }
 
@@ -215,20 +208,6 @@ struct MemberDocument {
     keys: u64,
     address: String,
     http: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct LocationDocument {
-    key: String,
-    owners: Vec<String>,
-    holders: Vec<HoldingDocument>,
-    pinned: bool,
-}
-
-#[derive(Deserialize)]
-struct HoldingDocument {
-    node: String,
-    state: String,
 }
 
 #[derive(Deserialize)]
@@ -268,7 +247,11 @@ struct ReplicaDocument {
 }
 
 /// Prints `document`: as it is, or as `shown`.
-fn print<T: DeserializeOwned>(document: Value, json: bool, shown: impl Fn(&T) -> String) -> Result<(), Failure> {
+pub(super) fn print<T: DeserializeOwned>(
+    document: Value,
+    json: bool,
+    shown: impl Fn(&T) -> String,
+) -> Result<(), Failure> {
     if json {
         return Ok(output::line(&document.to_string())?);
     }
@@ -354,23 +337,6 @@ pub(super) async fn each_page(
     }
 }
 
-pub(super) async fn locate(locate: &Locate) -> Result<(), Failure> {
-    let document = locate.ask.endpoint.get(&format!("locate/{}", in_path(&locate.key)), &[]).await?;
-    print(document, locate.ask.json, |location: &LocationDocument| {
-        let pairs =
-            [("key", location.key.clone()), ("owners", location.owners.join(" ")), ("pinned", yes_no(location.pinned))];
-        let head = Table::of_pairs(pairs).text();
-        if location.holders.is_empty() {
-            return format!("{head}\n\nNobody has it; the first request for it fetches it.");
-        }
-        let mut table = Table::new(&["node", "state"]);
-        for holding in &location.holders {
-            table.row([holding.node.clone(), holding.state.clone()]);
-        }
-        format!("{head}\n\n{}", table.text())
-    })
-}
-
 pub(super) async fn update(update: &Update) -> Result<(), Failure> {
     let path = format!("update/{}", in_path(&update.key));
     let query: &[_] = if update.wait { &[("wait", "true")] } else { &[] };
@@ -440,14 +406,19 @@ pub(super) async fn plan(plan: &Plan) -> Result<(), Failure> {
     let with = plan.with.iter().map(|(node, weight)| format!("{node}={weight}")).collect::<Vec<_>>().join(",");
     let document = plan.ask.endpoint.get("plan", &[("without", &without), ("with", &with)]).await?;
     print(document, plan.ask.json, |forecast: &ForecastDocument| {
-        let mut table = Table::new(&["node", "keys now", "keys then", "copied to it", "let go"]);
+        let about = |bytes: Option<u64>| bytes.map_or_else(|| "?".into(), bytes_text);
+        let mut table = Table::new(&["node", "keys now", "keys then", "copied to it", "about", "let go"]);
         for node in &forecast.nodes {
             let numbers = [node.owned_now, node.owned_then, node.gained, node.lost].map(|number| number.to_string());
             let [now, then, gained, lost] = numbers;
-            table.row([node.node.clone(), now, then, gained, lost]);
+            table.row([node.node.clone(), now, then, gained, about(node.bytes_gained), lost]);
         }
-        let ForecastDocument { keys, keys_moved, copies, .. } = forecast;
-        format!("{keys_moved} of {keys} keys would be copied, {copies} copies in all\n\n{}", table.text())
+        let ForecastDocument { keys, keys_moved, copies, sampled, bytes, .. } = forecast;
+        let bytes = about(*bytes);
+        format!(
+            "{keys_moved} of {keys} keys would be copied, {copies} copies in all, about {bytes} (by the sizes of {sampled} keys)\n\n{}",
+            table.text()
+        )
     })
 }
 

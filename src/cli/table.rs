@@ -42,6 +42,17 @@ fn visible(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
+/// So many bytes, roughly.
+pub(crate) fn bytes_text(bytes: u64) -> String {
+    let units = ["KiB", "MiB", "GiB", "TiB", "PiB"];
+    let scaled = units.iter().scan(bytes as f64, |rest, unit| {
+        *rest /= 1024.0;
+        Some((*rest, unit))
+    });
+    let largest = scaled.take_while(|(number, _)| *number >= 1.0).last();
+    largest.map_or_else(|| format!("{bytes} B"), |(number, unit)| format!("{number:.1} {unit}"))
+}
+
 /// `yes` or `no`.
 pub(crate) fn yes_no(value: bool) -> String {
     if value { "yes" } else { "no" }.to_owned()
@@ -50,6 +61,12 @@ pub(crate) fn yes_no(value: bool) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_are_told_in_the_largest_unit_that_fits() {
+        let told = [0, 1023, 1024, 1_572_864, u64::MAX].map(bytes_text);
+        assert_eq!(told, ["0 B", "1023 B", "1.0 KiB", "1.5 MiB", "16384.0 PiB"]);
+    }
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell() {

@@ -2,7 +2,7 @@
 //!
 //! | request | answer |
 //! | --- | --- |
-//! | `GET /-/status`, `/-/members`, `/-/locate/KEY` | [`Status`](crate::Status), a list of [`MemberStatus`](crate::MemberStatus), [`Location`](crate::Location) |
+//! | `GET /-/status`, `/-/members`, `/-/locate/KEY` | [`Status`](crate::Status), a list of [`MemberStatus`](crate::MemberStatus), [`Location`](crate::Location), with `?explain=true` an [`Explanation`](crate::Explanation) |
 //! | `GET /-/keys?prefix=&after=&limit=` | a list of keys in order, after `after`, at most `limit` (1 to 10,000; 1,000 if not said); if there may be more, `Link` names the next page |
 //! | `POST /-/update/KEY` | 202: it goes on, one at a time and one to follow however many ask; with `?wait=true` 200 and what each node said |
 //! | `GET /-/pins` | a list of [`Pin`](crate::Pin) |
@@ -106,8 +106,24 @@ async fn keys(
     Ok(response)
 }
 
-async fn locate(Shared(state): Shared<Arc<State>>, uri: Uri) -> Result<Response, Problem> {
-    Ok(document(Json(state.client.locate(&key_after("/-/locate/", &uri)?))))
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Locating {
+    #[serde(default)]
+    explain: bool,
+}
+
+async fn locate(
+    Shared(state): Shared<Arc<State>>,
+    uri: Uri,
+    locating: Result<Query<Locating>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let Query(Locating { explain }) = locating.map_err(|error| Problem::bad_request(error.body_text()))?;
+    let key = key_after("/-/locate/", &uri)?;
+    if explain {
+        return Ok(document(Json(state.client.explain(&key).await)));
+    }
+    Ok(document(Json(state.client.locate(&key))))
 }
 
 #[derive(Deserialize)]

@@ -299,6 +299,15 @@ async fn the_documents_say_what_the_node_knows() {
         located,
         json!({ "key": "b/1", "owners": ["n1"], "holders": [{ "node": "n1", "state": "ready" }], "pinned": false })
     );
+    let explained = json_of(&front.get("/-/locate/b%2f1?explain=true").await);
+    assert_eq!((&explained["key"], &explained["places"][0]["owner"]), (&json!("b/1"), &json!(true)));
+    assert_eq!(explained["nodes"][0]["intention"], json!({ "action": "nothing", "waits_for": null }));
+    assert_eq!(front.get("/-/locate/b%2f1?explain=maybe").await.status(), StatusCode::BAD_REQUEST);
+    let planned = json_of(&front.get("/-/plan?with=n2=100").await);
+    assert_eq!((&planned["keys"], &planned["nodes"][1]["node"]), (&json!(4), &json!("n2")));
+    for wrong in ["/-/plan?without=nobody", "/-/plan?with=n2", "/-/plan?with=n2=x", "/-/plan?who=n2"] {
+        assert_eq!(front.get(wrong).await.status(), StatusCode::BAD_REQUEST, "{wrong}");
+    }
     assert_eq!(front.get("/-/locate/b//1").await.status(), StatusCode::BAD_REQUEST);
     assert_eq!(front.post("/-/status", &[]).await.status(), StatusCode::METHOD_NOT_ALLOWED);
     front.stop().await;

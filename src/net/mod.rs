@@ -97,7 +97,7 @@ pub(crate) trait Inbound: Send + Sync + 'static {
     fn gossip(&self, from: SocketAddr, message: Bytes);
 
     /// Answers a call. Dropped when the caller gives up.
-    async fn call(&self, from: &NodeName, call: Call) -> Reply;
+    async fn call(&self, from: &Peer, call: Call) -> Reply;
 
     /// This node's own ledger from `position` on, live.
     fn feed(&self, from: &NodeName, position: Position) -> BoxStream<'static, Delta>;
@@ -116,6 +116,8 @@ pub(crate) trait Inbound: Send + Sync + 'static {
 pub(crate) struct Peer {
     pub(crate) name: NodeName,
     pub(crate) incarnation: u64,
+    /// Of the messages that it knows.
+    pub(crate) revision: u16,
     pub(crate) advertise: SocketAddr,
     connection: quinn::Connection,
 }
@@ -382,6 +384,7 @@ impl Net {
         Ok(Arc::new(Peer {
             name: theirs.name,
             incarnation: theirs.incarnation,
+            revision: theirs.revision,
             advertise: theirs.advertise,
             connection,
         }))

@@ -79,7 +79,8 @@ impl Net {
         let reply = HelloReply::Welcome(self.hello());
         codec::write_frame(&mut send, &reply).await.map_err(|error| error.to_string())?;
         let _ = send.finish();
-        Ok(Arc::new(Peer { name: hello.name, incarnation: hello.incarnation, advertise: hello.advertise, connection }))
+        let Hello { revision, name, incarnation, advertise } = hello;
+        Ok(Arc::new(Peer { name, incarnation, revision, advertise, connection }))
     }
 
     fn check(&self, hello: &Hello, connection: &quinn::Connection) -> Result<(), HelloRefusal> {
@@ -174,7 +175,7 @@ async fn answer(
         Opening::Hello(_) => Err(CodecError::Malformed("a second hello".into())),
         Opening::Call(call) => {
             let reply = tokio::select! {
-                reply = inbound.call(&peer.name, call) => reply,
+                reply = inbound.call(&peer, call) => reply,
                 _ = send.stopped() => return Ok(()),
             };
             codec::write_frame(&mut send, &reply).await?;

@@ -32,7 +32,7 @@ impl Inbound for Echo {
 
     fn gossip(&self, _from: SocketAddr, _message: Bytes) {}
 
-    async fn call(&self, _from: &NodeName, call: Call) -> Reply {
+    async fn call(&self, _from: &Peer, call: Call) -> Reply {
         self.calls.fetch_add(1, Ordering::Relaxed);
         match call {
             Call::Vouch { keys, .. } => Reply::Vouched(vec![true; keys.len()]),

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 /// Likewise an intent and a part of a catalog.
 pub(crate) use crate::catalog::{Page, Record};
+pub(crate) use crate::explain::Insight;
 use crate::key::{Key, NodeName};
 /// A ledger's own positions and deltas are its wire form: they are plain data, made to travel.
 pub(crate) use crate::registry::{Delta, Position};
@@ -26,10 +27,13 @@ pub(crate) use crate::registry::{Delta, Position};
 pub(crate) const ALPN: &[u8] = b"datad/1";
 
 /// The revision of the messages below that this build speaks.
-pub(crate) const REVISION: u16 = 3;
+pub(crate) const REVISION: u16 = 4;
 
 /// The first revision that knows [`HelloRefusal::Outdated`].
 pub(crate) const REVISION_OUTDATED: u16 = 3;
+
+/// The first revision that knows [`Refusal::Elsewhere`] and [`Call::Explain`].
+pub(crate) const REVISION_ELSEWHERE: u16 = 4;
 
 /// Largest gossip message, in bytes, before and after decompression is chitchat's own limit of a UDP datagram.
 pub(crate) const GOSSIP_BYTES_MAX: usize = 65_507;
@@ -104,6 +108,8 @@ pub(crate) enum Call {
     PullCatalog { after: Option<Key> },
     /// Hand over what only you hold, and leave.
     Drain { force: bool, patience_ms: u32 },
+    /// What have you of the key, and what are you about to do with it?
+    Explain { key: Key },
 }
 
 /// The answer to a [`Call`].
@@ -121,6 +127,7 @@ pub(crate) enum Reply {
         remaining: u64,
         keys: Vec<Key>,
     },
+    Explained(Box<Insight>),
 }
 
 /// How an [`Call::Ensure`] or [`Call::Refresh`] ended.
@@ -151,6 +158,9 @@ pub(crate) enum Refusal {
     Stopping,
     #[error("it cannot read the message: {0}")]
     Malformed(String),
+    /// It neither has the key nor, by the ring it knows, owns it; the caller's ring may be another.
+    #[error("it neither has nor owns the key, by its ring {ring:016x}")]
+    Elsewhere { ring: u64 },
 }
 
 /// What for a request is.
@@ -188,8 +198,10 @@ mod tests {
 
     use super::*;
     use crate::{
+        HoldingState, IntendedAction, Intention,
         catalog::{Intent, Stamp, Time},
         net::codec,
+        provider::Description,
         registry::{Change, ClaimState, Incarnation, Version},
     };
 
@@ -239,6 +251,18 @@ mod tests {
         pinned(&call(Call::PullCatalog { after: Some(key.clone()) }), "01050103612f62");
         pinned(&call(Call::Drain { force: true, patience_ms: 300 }), "010601fb2c01");
         pinned(&Reply::Drained { left: true, remaining: 2, keys: vec![key.clone()] }, "0601020103612f62");
+        pinned(&call(Call::Explain { key: key.clone() }), "010703612f62");
+        let data = Description { version: Some("v".into()), bytes: Some(3), updated_ms: None };
+        let insight = Insight {
+            node: name.clone(),
+            state: Some(HoldingState::Ready),
+            data: Some(data),
+            refresh_in_ms: Some(300),
+            intention: Intention { action: IntendedAction::Copy, waits_for: Some("w".into()) },
+            ring: 7,
+        };
+        pinned(&Reply::Explained(Box::new(insight)), "07026e3101010101017601030001fb2c010101017707");
+        pinned(&Reply::Refused(Refusal::Elsewhere { ring: 7 }), "030507");
         pinned(&Reply::Intended, "04");
         let page = Page { floor: stamp.time, records, next: Some(key.clone()) };
         pinned(&Reply::Catalog(Box::new(page)), &format!("05fb2c0102{intents}0103612f62"));

@@ -13,11 +13,13 @@ use super::{Drained, Shared, drain};
 use crate::{
     balancer::actor as balancer,
     catalog::actor as catalog,
+    explain::insight,
     key::{Key, NodeName},
     net::{
-        Inbound,
+        Inbound, Peer,
         wire::{
-            Call, Delta, Ensured, Hello, HelloRefusal, Position, REVISION_OUTDATED, Record, Refusal, Reply, RequestHead,
+            Call, Delta, Ensured, Hello, HelloRefusal, Position, REVISION_ELSEWHERE, REVISION_OUTDATED, Record,
+            Refusal, Reply, RequestHead,
         },
     },
     provider::{self, Body},
@@ -54,13 +56,18 @@ impl Inbound for Answers {
         }
     }
 
-    async fn call(&self, from: &NodeName, call: Call) -> Reply {
+    async fn call(&self, from: &Peer, call: Call) -> Reply {
         let shared = &self.0;
         match call {
-            Call::Ensure { key, patience_ms, hops, .. } => {
+            Call::Ensure { key, patience_ms, hops, ring } => {
                 let deadline = Instant::now() + Duration::from_millis(patience_ms.into());
-                ensure(shared, &key, deadline, hops, &[]).await.map_or_else(Reply::Refused, Reply::Ensured)
+                let ensured = ensure(shared, &key, deadline, hops, &[]).await;
+                ensured.map_or_else(|refusal| Reply::Refused(in_words_of(from, &key, ring, refusal)), Reply::Ensured)
             }
+            Call::Explain { key } => match insight(shared, &key).await {
+                Ok(insight) => Reply::Explained(Box::new(insight)),
+                Err(_) => Reply::Refused(Refusal::Stopping),
+            },
             Call::Refresh { key, from: sources, patience_ms } => {
                 refresh(shared, key, sources, Duration::from_millis(patience_ms.into())).await
             }
@@ -80,7 +87,7 @@ impl Inbound for Answers {
                 Reply::Drained { left, remaining, keys }
             }
             Call::Vouch { keys, .. } => {
-                tracing::debug!(%from, keys = keys.len(), "asked to vouch");
+                tracing::debug!(from = %from.name, keys = keys.len(), "asked to vouch");
                 let asked = keys.clone();
                 let vouched = shared.balancer.ask(|reply| balancer::Message::Vouch { keys, reply }).await;
                 match vouched {
@@ -109,6 +116,17 @@ impl Inbound for Answers {
             report_trouble(&self.0, &head.key, refusal).await;
         }
         Ok(answer?.map(|body| provider::body(Guarded::new(body, permit))))
+    }
+}
+
+/// `refusal` as `peer` understands it, who asked for `key` to be ensured with `ring` in mind.
+fn in_words_of(peer: &Peer, key: &Key, ring: u64, refusal: Refusal) -> Refusal {
+    match refusal {
+        Refusal::Elsewhere { ring: known } => {
+            tracing::debug!(from = %peer.name, %key, theirs = ring, ours = known, "asked for what is neither here nor ours");
+            if peer.revision >= REVISION_ELSEWHERE { refusal } else { Refusal::NotHeld }
+        }
+        other => other,
     }
 }
 

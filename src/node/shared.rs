@@ -230,7 +230,7 @@ impl Shared {
     }
 
     /// Whether `name` claims to have `key`, or to be about to.
-    fn has(&self, name: &NodeName, key: &Key) -> bool {
+    pub(crate) fn has(&self, name: &NodeName, key: &Key) -> bool {
         use HolderState::{Fetching, Presumed, Ready};
         matches!(self.index.state(key, name), Some(Ready | Presumed | Fetching))
     }

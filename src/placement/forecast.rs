@@ -1,12 +1,19 @@
 //! What a change of the members would move, without moving anything: both rings are built, and every key is looked up on
 //! each. Pure; the keys are fed in parts.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde::Serialize;
+use siphasher::sip::SipHasher13;
 
 use super::{Ring, RingOptions};
 use crate::key::{Key, NodeName};
+
+/// Keys whose sizes an estimate follows from.
+const SAMPLE_KEYS: usize = 64;
 
 /// Members that are thought away or added.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,6 +34,11 @@ pub struct Forecast {
     pub keys_moved: u64,
     /// Copies that would be made, of all keys together.
     pub copies: u64,
+    /// Of how many of the keys that would move the size is known. They are drawn at random, and all estimates of bytes
+    /// follow from them; with none, there is no estimate.
+    pub sampled: u64,
+    /// Bytes of all copies together, about.
+    pub bytes: Option<u64>,
     /// Every member of either ring.
     pub nodes: Vec<NodeForecast>,
 }
@@ -43,6 +55,8 @@ pub struct NodeForecast {
     pub owned_then: u64,
     /// Keys that it would copy from others.
     pub gained: u64,
+    /// Bytes of these, about.
+    pub bytes_gained: Option<u64>,
     /// Keys that it would let go, or take away with it.
     pub lost: u64,
 }
@@ -56,6 +70,8 @@ pub(crate) struct Forecaster {
     keys: u64,
     keys_moved: u64,
     copies: u64,
+    /// Of the keys that would move, those whose hashes are the smallest (a bottom-k sample: one pass, no chance involved).
+    sample: BTreeSet<(u64, Key)>,
 }
 
 impl Forecaster {
@@ -68,7 +84,7 @@ impl Forecaster {
         let named =
             |name: &NodeName| (name.clone(), NodeForecast { node: name.to_string(), ..NodeForecast::default() });
         let nodes = now.nodes().iter().chain(then.nodes()).map(named).collect();
-        Self { now, then, nodes, keys: 0, keys_moved: 0, copies: 0 }
+        Self { now, then, nodes, keys: 0, keys_moved: 0, copies: 0, sample: BTreeSet::new() }
     }
 
     /// Counts a key that so many nodes should keep.
@@ -91,12 +107,35 @@ impl Forecaster {
         self.keys += 1;
         self.keys_moved += u64::from(copies > 0);
         self.copies += copies;
+        if copies > 0 {
+            let hash = SipHasher13::new().hash(key.as_str().as_bytes());
+            if self.sample.len() < SAMPLE_KEYS || self.sample.last().is_some_and(|(largest, _)| hash < *largest) {
+                self.sample.insert((hash, key.clone()));
+            }
+            if self.sample.len() > SAMPLE_KEYS {
+                self.sample.pop_last();
+            }
+        }
     }
 
-    /// The result.
-    pub(crate) fn finish(self) -> Forecast {
-        let Self { nodes, keys, keys_moved, copies, .. } = self;
-        Forecast { keys, keys_moved, copies, nodes: nodes.into_values().collect() }
+    /// Some of the keys that would move, drawn without regard to their names.
+    pub(crate) fn sample(&self) -> impl Iterator<Item = &Key> {
+        self.sample.iter().map(|(_, key)| key)
+    }
+
+    /// The result, with estimates from these sizes of keys in the sample, in bytes.
+    pub(crate) fn finish(self, sizes: impl IntoIterator<Item = u64>) -> Forecast {
+        let Self { mut nodes, keys, keys_moved, copies, .. } = self;
+        let (sampled, sum) = sizes.into_iter().fold((0u64, 0u64), |(count, sum), size| (count + 1, sum + size));
+        let estimate = |copies: u64| match (copies, sampled) {
+            (0, _) => Some(0),
+            (_, 0) => None,
+            _ => Some((sum as f64 / sampled as f64 * copies as f64) as u64),
+        };
+        for node in nodes.values_mut() {
+            node.bytes_gained = estimate(node.gained);
+        }
+        Forecast { keys, keys_moved, copies, sampled, bytes: estimate(copies), nodes: nodes.into_values().collect() }
     }
 }
 
@@ -115,7 +154,9 @@ mod tests {
         for number in 0..3_000 {
             forecaster.add(&Key::new(format!("org/repo-{number}")).unwrap(), replicas);
         }
-        forecaster.finish()
+        assert!(forecaster.sample().count() <= SAMPLE_KEYS);
+        let sizes: Vec<u64> = forecaster.sample().map(|_| 100).collect();
+        forecaster.finish(sizes)
     }
 
     #[test]
@@ -124,6 +165,8 @@ mod tests {
         let gone = found.nodes.iter().find(|node| node.node == "c").unwrap();
         assert_eq!((gone.owned_then, gone.gained, gone.lost), (0, 0, gone.owned_now));
         assert_eq!(found.copies, gone.lost, "one copy for each that is gone");
+        assert_eq!((found.sampled, found.bytes), (64, Some(100 * found.copies)));
+        assert!(found.nodes.iter().all(|node| node.bytes_gained == Some(100 * node.gained)));
         assert_eq!(found.nodes.iter().map(|node| node.owned_then).sum::<u64>(), 6_000);
         assert!((1_200..1_800).contains(&gone.lost), "about half of the keys have one of their two replicas there");
     }

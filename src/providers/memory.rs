@@ -25,8 +25,10 @@ use http_body_util::BodyExt;
 use crate::{
     key::{Key, NodeName},
     provider::{
-        Body, BoxError, Capacity, Provider, ProviderError, ServeError, UpdateContext, UpdateError, empty, full,
+        Body, BoxError, Capacity, Description, Provider, ProviderError, ServeError, UpdateContext, UpdateError, empty,
+        full,
     },
+    providers::version_of,
 };
 
 /// Longest value that is copied from a peer, in bytes: values live in RAM, and a peer may not fill it.
@@ -245,6 +247,11 @@ impl Provider for Memory {
             response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
         }
         Ok(response)
+    }
+
+    async fn describe(&self, key: &Key) -> Result<Description, ProviderError> {
+        let bytes = self.bytes(key).ok_or_else(|| ProviderError::new("the key is not held here"))?;
+        Ok(Description { version: Some(version_of(&bytes)), bytes: Some(bytes.len() as u64), updated_ms: None })
     }
 
     async fn capacity(&self) -> Result<Option<Capacity>, ProviderError> {

@@ -15,14 +15,14 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use futures::{
     StreamExt,
     stream::{self, BoxStream},
 };
-use rustix::fs::{CWD, RenameFlags, renameat_with, statvfs};
+use rustix::fs::{AtFlags, CWD, RenameFlags, Timespec, Timestamps, UTIME_NOW, renameat_with, statvfs, utimensat};
 use sha2::{Digest, Sha256};
 use tokio::fs::ReadDir;
 
@@ -80,6 +80,31 @@ impl Shelf {
     /// Whether the slot of `key` is there and has the file `marker`.
     pub(crate) async fn holds(&self, key: &Key, marker: &str) -> io::Result<bool> {
         tokio::fs::try_exists(self.slot(key).join(marker)).await
+    }
+
+    /// Notes that the slot of `key` is up to date now, for [`Shelf::touched_ms`]. Nothing depends on it.
+    pub(crate) async fn touch(&self, key: &Key) {
+        let path = self.slot(key).join(KEY_FILE);
+        let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
+        let touched = blocking(move || {
+            let times = Timestamps { last_access: now, last_modification: now };
+            Ok(utimensat(CWD, &path, &times, AtFlags::empty())?)
+        });
+        if let Err(error) = touched.await {
+            tracing::debug!(%key, %error, "cannot note when it was updated");
+        }
+    }
+
+    /// When the slot of `key` was made or touched last, in milliseconds since the Unix epoch.
+    pub(crate) async fn touched_ms(&self, key: &Key) -> Option<u64> {
+        let modified = tokio::fs::metadata(self.slot(key).join(KEY_FILE)).await.ok()?.modified().ok()?;
+        u64::try_from(modified.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok()
+    }
+
+    /// Bytes of the files in the slot of `key`.
+    pub(crate) async fn bytes(&self, key: &Key) -> io::Result<u64> {
+        let slot = self.slot(key);
+        blocking(move || tree_bytes(&slot)).await
     }
 
     /// A fresh directory to build something in.
@@ -322,6 +347,17 @@ pub(crate) mod testing {
         };
         tokio::time::timeout(Duration::from_secs(20), holds).await.unwrap_or_else(|_| panic!("never happened: {what}"));
     }
+}
+
+fn tree_bytes(dir: &Path) -> io::Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        // What goes away meanwhile counts for nothing.
+        let Ok(meta) = entry.metadata() else { continue };
+        bytes += if meta.is_dir() { tree_bytes(&entry.path()).unwrap_or(0) } else { meta.len() };
+    }
+    Ok(bytes)
 }
 
 #[cfg(test)]

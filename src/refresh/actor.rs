@@ -11,6 +11,7 @@ use std::{sync::Arc, time::Duration};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use rand::{RngExt, rngs::StdRng};
+use tokio::sync::oneshot;
 use tracing::debug;
 
 use super::schedule::Schedule;
@@ -37,6 +38,8 @@ pub(crate) enum Message {
     Walked(Vec<Key>),
     /// A refresh that was asked for here is over.
     Ended,
+    /// How long until this key is due, if it is.
+    Due { key: Key, reply: oneshot::Sender<Option<Duration>> },
     /// Look at what is due.
     Tick,
     /// Fail, for tests of the supervisor.
@@ -79,6 +82,7 @@ impl Actor for Refresher {
                 state.running -= 1;
                 state.ask_for_due();
             }
+            Message::Due { key, reply } => drop(reply.send(state.schedule.due_in(state.shared.uptime(), &key))),
             Message::Tick => state.tick(),
             Message::Panic => panic!("the refresher was told to fail"),
         }

@@ -61,6 +61,11 @@ impl Schedule {
         Some(key)
     }
 
+    /// How long until `key` is due.
+    pub(super) fn due_in(&self, now: Duration, key: &Key) -> Option<Duration> {
+        self.entries.get(key).map(|entry| entry.due.saturating_sub(now))
+    }
+
     pub(super) fn forget(&mut self, key: &Key) {
         if let Some(entry) = self.entries.remove(key) {
             self.order.remove(&(entry.due, key.clone()));

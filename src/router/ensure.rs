@@ -69,7 +69,7 @@ pub(crate) async fn ensure(
                 }
                 ensured => return Ok(ensured),
             },
-            Some(_) if hops == 0 => return Err(Refusal::NotHeld),
+            Some(_) if hops == 0 => return Err(elsewhere(shared)),
             Some(name) => match ask(shared, key, &name, deadline, hops - 1).await {
                 Ok(Reply::Ensured(ensured)) => Some(ensured),
                 Ok(reply) => {
@@ -103,6 +103,10 @@ fn ready_holders(shared: &Arc<Shared>, key: &Key) -> Vec<NodeName> {
 
 fn is_owner(shared: &Arc<Shared>, key: &Key) -> bool {
     shared.live_owners(&shared.view.load(), key).contains(&shared.name)
+}
+
+fn elsewhere(shared: &Shared) -> Refusal {
+    Refusal::Elsewhere { ring: shared.view.load().ring().fingerprint() }
 }
 
 /// Whether there are live members that keep keys, and all of them are full.

@@ -12,7 +12,7 @@ use headers::ETag;
 use serde::{Deserialize, Serialize};
 
 use super::decide::Validators;
-use crate::key::Key;
+use crate::{key::Key, providers::version_of};
 
 /// The version of the format that is written; others are not read, and the key is fetched anew.
 const FORMAT: u32 = 1;
@@ -60,6 +60,12 @@ impl Manifest {
             Some((path, _)) => Err(format!("the manifest has an unsound object {path:?}")),
             None => Ok(manifest),
         }
+    }
+
+    /// A short name of the contents, whatever else is said of them.
+    pub(crate) fn version(&self) -> String {
+        let contents: Vec<_> = self.objects.iter().map(|(path, object)| (path, &object.sha256)).collect();
+        version_of(&serde_json::to_vec(&contents).expect("strings"))
     }
 
     pub(crate) fn to_bytes(&self) -> Vec<u8> {

@@ -35,7 +35,7 @@ use self::{
 use super::{AllowList, shelf::Shelf};
 use crate::{
     key::{Key, KeyError},
-    provider::{Body, Capacity, Provider, ProviderError, ServeError, UpdateContext, UpdateError},
+    provider::{Body, Capacity, Description, Provider, ProviderError, ServeError, UpdateContext, UpdateError},
 };
 
 /// What a [`Files`] provider is set up with. Start from [`FilesConfig::new`] and change what has to differ.
@@ -168,10 +168,12 @@ impl Provider for Files {
             return Err(UpdateError::Forbidden("a key has no more components than the key depth".to_owned()));
         }
         if context.peers().is_empty() {
-            self.fetch_from_source(key, &context).await
+            self.fetch_from_source(key, &context).await?;
         } else {
-            self.copy_from_peers(key, &context).await
+            self.copy_from_peers(key, &context).await?;
         }
+        self.cache.shelf.touch(key).await;
+        Ok(())
     }
 
     async fn remove(&self, key: &Key) -> Result<(), ProviderError> {
@@ -180,6 +182,15 @@ impl Provider for Files {
 
     async fn serve(&self, key: &Key, request: Request<Body>) -> Result<Response<Body>, ServeError> {
         self.respond(key, &request.into_parts().0).await
+    }
+
+    async fn describe(&self, key: &Key) -> Result<Description, ProviderError> {
+        let manifest = self.cache.manifest(key).await?.ok_or_else(|| ProviderError::new("the key is not held here"))?;
+        Ok(Description {
+            version: Some(manifest.version()),
+            bytes: Some(manifest.objects.values().map(|object| object.size).sum()),
+            updated_ms: self.cache.shelf.touched_ms(key).await,
+        })
     }
 
     async fn capacity(&self) -> Result<Option<Capacity>, ProviderError> {

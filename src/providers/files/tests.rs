@@ -91,9 +91,13 @@ async fn a_file_is_fetched_served_and_still_there_after_a_restart() {
         files.update(&key("a.txt"), context.clone()).await.unwrap();
         assert_eq!(context.changed(), Some(expected));
     }
+    let described = files.describe(&key("a.txt")).await.unwrap();
+    assert!(described.bytes == Some(5) && described.version.is_some() && described.updated_ms.is_some());
     drop(files);
     fs::remove_file(lab.path("up/a.txt")).unwrap();
     let files = lab.open("data", None);
+    assert_eq!(files.describe(&key("a.txt")).await.unwrap(), described);
+    assert!(files.describe(&key("b.txt")).await.is_err());
     assert!(files.has(&key("a.txt")).await.unwrap());
     let (response, text) = ask(&files, "a.txt", Method::GET, &[]).await.unwrap();
     assert_eq!((response.status(), text.as_str()), (StatusCode::OK, "hello"));

@@ -24,7 +24,10 @@ use super::{
 use crate::{
     key::Key,
     provider::UpdateError,
-    providers::shelf::{KEY_FILE, Shelf, blocking, sync, sync_tree},
+    providers::{
+        shelf::{KEY_FILE, Shelf, blocking, sync, sync_tree},
+        version_of,
+    },
 };
 
 /// Each refresh adds a pack; with more than this they are rolled into fewer, so that reading stays quick.
@@ -82,10 +85,7 @@ impl Mirrors {
         blocking(move || sweep(&swept)).await?;
         let theirs = run(&mut self.program.to_remote(["ls-remote", "--symref", "--", &remote.url], remote)).await?;
         let theirs = succeed(theirs)?;
-        let ours = run(&mut self.program.command(["ls-remote", "--symref", "--", &path], Some(Scheme::File))).await?;
-        if !ours.success {
-            return Err(UpdateError::Failed(format!("the mirror cannot be read: {}", ours.stderr.trim())));
-        }
+        let ours = self.references(&path).await?;
         if theirs.digest == ours.digest {
             tracing::debug!(%key, "the mirror is up to date");
             return Ok(false);
@@ -95,6 +95,24 @@ impl Mirrors {
         self.tidy(&slot, &path).await?;
         blocking(move || sync_references(&slot)).await?;
         Ok(true)
+    }
+
+    /// What a mirror says of itself.
+    async fn references(&self, path: &str) -> Result<Outcome, UpdateError> {
+        let ours = run(&mut self.program.command(["ls-remote", "--symref", "--", path], Some(Scheme::File))).await?;
+        if ours.success {
+            return Ok(ours);
+        }
+        Err(UpdateError::Failed(format!("the mirror cannot be read: {}", ours.stderr.trim())))
+    }
+
+    /// A short name of where all references of the mirror point.
+    ///
+    /// # Errors
+    /// There is none, or it cannot be read.
+    pub(crate) async fn version(&self, key: &Key) -> Result<String, UpdateError> {
+        let references = self.references(&path_text(&self.shelf.slot(key))?).await?;
+        Ok(version_of(&references.digest))
     }
 
     async fn fetch(&self, path: &str, remote: &Remote) -> Result<(), UpdateError> {

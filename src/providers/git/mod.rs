@@ -44,7 +44,7 @@ use super::{
 };
 use crate::{
     key::{Key, KeyError, NodeName},
-    provider::{Body, Capacity, Provider, ProviderError, ServeError, UpdateContext, UpdateError, full},
+    provider::{Body, Capacity, Description, Provider, ProviderError, ServeError, UpdateContext, UpdateError, full},
 };
 
 /// What a [`Git`] provider is set up with. Start from [`GitConfig::new`] and change what has to differ.
@@ -200,6 +200,7 @@ impl Provider for Git {
             [] => self.mirrors.bring(key, &remote).await?,
             _ => self.copy(key, &context).await?,
         };
+        self.mirrors.shelf.touch(key).await;
         context.report_changed(changed);
         Ok(())
     }
@@ -222,6 +223,15 @@ impl Provider for Git {
 
     async fn capacity(&self) -> Result<Option<Capacity>, ProviderError> {
         Ok(Some(self.mirrors.shelf.capacity().await?))
+    }
+
+    /// The version is what a client would be told: where the references point.
+    async fn describe(&self, key: &Key) -> Result<Description, ProviderError> {
+        Ok(Description {
+            version: Some(self.mirrors.version(key).await.map_err(ProviderError::new)?),
+            bytes: Some(self.mirrors.shelf.bytes(key).await?),
+            updated_ms: self.mirrors.shelf.touched_ms(key).await,
+        })
     }
 
     /// Fetching only reads, also where it is a POST.

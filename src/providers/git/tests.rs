@@ -308,9 +308,16 @@ async fn a_peer_is_copied_from_and_a_broken_one_passed_over() {
     let provider = lab.provider_of("a", "http://127.0.0.1:1/{key}.git");
     provider.update(&key("org/repo"), with_peers(&["gone", "n1", "n2"], &peers)).await.unwrap();
     assert!(lab.same_references(&provider, "org/repo").await);
+    let described = async |provider: &Git| provider.describe(&key("org/repo")).await.unwrap();
+    let before = described(&holder).await;
+    assert!(before.bytes.unwrap() > 0 && before.updated_ms.is_some());
+    assert_eq!(described(&provider).await.version, before.version, "the same data");
     lab.commit("two").await;
     lab.push("trunk").await;
     holder.update(&key("org/repo"), alone()).await.unwrap();
+    let after = described(&holder).await;
+    assert!(after.version != before.version && after.updated_ms >= before.updated_ms);
+    assert!(holder.describe(&key("org/none")).await.is_err());
     for expected in [true, false] {
         let context = with_peers(&["n2"], &peers);
         provider.update(&key("org/repo"), context.clone()).await.unwrap();

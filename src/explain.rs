@@ -1,0 +1,185 @@
+//! Why a key is where it is: the owners and the reasons for them, and what each node that has to do with the key says for
+//! itself.
+
+use std::{sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    balancer::{Intention, actor as balancer},
+    client::{HoldingState, nodes_for_key},
+    key::{Key, NodeName},
+    membership::MemberState,
+    net::wire::{Call, Reply},
+    node::Shared,
+    provider::Description,
+    refresh::actor as refresh,
+};
+
+/// How long other nodes have to answer.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Where a key is, where it should be, why, and what is about to happen to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Explanation {
+    /// The key.
+    pub key: Key,
+    /// How many nodes should keep it.
+    pub replicas: usize,
+    /// Who says so: `pinned`, `prefix` or `default`.
+    pub replicas_from: &'static str,
+    /// The walk around the ring, as this node sees it, until there are enough owners.
+    pub places: Vec<Place>,
+    /// What the owners, whoever else has to do with the key, and the node that was asked say of themselves, by name.
+    pub nodes: Vec<Insight>,
+    /// Live nodes that could not be asked.
+    pub silent: Vec<Silent>,
+}
+
+/// A node on the key's walk around the ring.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Place {
+    /// The node.
+    pub node: NodeName,
+    /// Whether it is an owner, or passed over.
+    pub owner: bool,
+    /// Why.
+    pub why: String,
+}
+
+/// What one node says about itself and a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Insight {
+    /// The node.
+    pub node: NodeName,
+    /// What it claims.
+    pub state: Option<HoldingState>,
+    /// What is on its disk, if it has the key and its provider tells.
+    pub data: Option<Description>,
+    /// Milliseconds until it looks whether the origin has something new, if a policy says that it does.
+    pub refresh_in_ms: Option<u64>,
+    /// What it is about to do.
+    pub intention: Intention,
+    /// The ring that this follows from; nodes with different ones know of different members.
+    pub ring: u64,
+}
+
+/// A node that did not answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Silent {
+    /// The node.
+    pub node: NodeName,
+    /// Why not.
+    pub reason: String,
+}
+
+/// Asks all who have to do with `key`. Cancel safe.
+pub(crate) async fn explain(shared: &Arc<Shared>, key: &Key) -> Explanation {
+    let places = places(shared, key);
+    let view = shared.view.snapshot();
+    let mut concerned: Vec<NodeName> = places.iter().map(|place| place.node.clone()).collect();
+    concerned.extend(shared.live_holders(key).into_iter().map(|(name, _)| name));
+    concerned.push(shared.name.clone());
+    concerned.retain(|name| view.is_alive(name) || *name == shared.name);
+    concerned.sort();
+    concerned.dedup();
+    let asked = concerned.into_iter().map(|node| async {
+        let answer = if node == shared.name { insight(shared, key).await } else { ask(shared, &node, key).await };
+        answer.map_err(|reason| Silent { node, reason })
+    });
+    let (mut nodes, mut silent) = (Vec::new(), Vec::new());
+    for answer in futures::future::join_all(asked).await {
+        match answer {
+            Ok(insight) => nodes.push(insight),
+            Err(unknown) => silent.push(unknown),
+        }
+    }
+    let replicas_from = if shared.intents.pinned(key).is_some() {
+        "pinned"
+    } else if shared.intents.has_prefix(key) {
+        "prefix"
+    } else {
+        "default"
+    };
+    Explanation { key: key.clone(), replicas: shared.intents.replicas(key), replicas_from, places, nodes, silent }
+}
+
+fn places(shared: &Shared, key: &Key) -> Vec<Place> {
+    let view = shared.view.snapshot();
+    let (replicas, mut owners) = (shared.intents.replicas(key), 0);
+    let mut places = Vec::new();
+    for name in view.ring().walk(key) {
+        if owners == replicas {
+            break;
+        }
+        let owner = !view.is_full(name) || shared.has(name, key);
+        owners += usize::from(owner);
+        let why = match view.member(name).map(|member| member.state) {
+            _ if !owner => "full: it takes no new keys, and does not have this one",
+            Some(MemberState::Dead) if view.brake().is_some() => "dead, with too many others: it keeps its place",
+            Some(MemberState::Dead) => "dead, but not for long: it keeps its place until the repair delay is over",
+            _ if view.is_full(name) => "next on the ring; full, but it has the key",
+            _ => "next on the ring",
+        };
+        places.push(Place { node: name.clone(), owner, why: why.to_owned() });
+    }
+    places
+}
+
+async fn ask(shared: &Arc<Shared>, node: &NodeName, key: &Key) -> Result<Insight, String> {
+    let asked = async { shared.peer(node).await?.call(Call::Explain { key: key.clone() }, PATIENCE).await };
+    match asked.await {
+        Ok(Reply::Explained(insight)) => Ok(*insight),
+        Ok(Reply::Refused(refusal)) => Err(refusal.to_string()),
+        Ok(_) => Err("unexpected answer".into()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// How many bytes `key` takes where it is, if a node that has it tells.
+pub(crate) async fn size(shared: &Arc<Shared>, key: &Key) -> Option<u64> {
+    let holders = nodes_for_key(shared, key);
+    if holders.contains(&shared.name) {
+        return describe(shared, key).await?.bytes;
+    }
+    ask(shared, holders.first()?, key).await.ok()?.data?.bytes
+}
+
+/// What this node says of `key`.
+///
+/// # Errors
+/// It is stopping.
+pub(crate) async fn insight(shared: &Arc<Shared>, key: &Key) -> Result<Insight, String> {
+    let intention = shared.balancer.ask(|reply| balancer::Message::Explain { key: key.clone(), reply });
+    let intention = intention.await.map_err(|gone| gone.to_string())?;
+    // Nobody is there to be asked if no policy is set.
+    let due = shared.refresher.ask(|reply| refresh::Message::Due { key: key.clone(), reply }).await;
+    let due = due.ok().flatten().filter(|_| shared.config.refresh_policy(key).is_some());
+    Ok(Insight {
+        node: shared.name.clone(),
+        state: shared.own_claim(key).map(HoldingState::from),
+        data: describe(shared, key).await,
+        refresh_in_ms: due.and_then(|due| u64::try_from(due.as_millis()).ok()),
+        intention,
+        ring: shared.view.load().ring().fingerprint(),
+    })
+}
+
+/// What there is of `key` on this machine, if anything and if the provider tells.
+pub(crate) async fn describe(shared: &Shared, key: &Key) -> Option<Description> {
+    let provider = shared.provider.as_ref()?;
+    if !matches!(provider.has(key).await, Ok(true)) {
+        return None;
+    }
+    match provider.describe(key).await {
+        Ok(description) => Some(description),
+        Err(error) => {
+            tracing::debug!(%key, %error, "the data source cannot describe the key");
+            None
+        }
+    }
+}
