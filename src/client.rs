@@ -89,6 +89,8 @@ pub struct Status {
     pub keys: usize,
     /// Known keys with fewer live replicas than there should be.
     pub under_replicated: usize,
+    /// Keys that are asked for so often that more nodes than usual should keep them.
+    pub hot: usize,
     /// Fetches under way.
     pub fetching: usize,
     /// Replicas that this node has still to restore or to move here.
@@ -268,6 +270,7 @@ impl Client {
             members: self.shared.view.load().alive().count(),
             keys: self.shared.index.len(),
             under_replicated: balance.under_replicated,
+            hot: self.shared.view.load().extras().len(),
             fetching: summary.fetching,
             repairs_waiting: balance.waiting,
             repairs_running: balance.running,

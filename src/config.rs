@@ -92,6 +92,15 @@ pub struct NodeConfig {
     /// copied only because the key belongs here and elsewhere there are enough copies. The further below `disk_high`, the
     /// more is given up at a time, and the more rarely.
     pub disk_low: f64,
+    /// Requests a second for one key at one holder that make the key hot, if it goes on for some seconds: more nodes keep it
+    /// then, one after the other. Default 100; 0 never does that.
+    pub hot_rate: u32,
+    /// How many nodes more than usual keep a hot key: 0 to 7, default 2. No more than 8 nodes keep a key in all.
+    pub hot_replicas: usize,
+    /// How long a key stays hot when it is not asked for often any more: less than a quarter of `hot_rate`. Then one replica
+    /// goes at a time. Default 60 s.
+    #[serde(with = "humantime_serde")]
+    pub hot_hold: Duration,
     /// Attempts of one request at different holders: 1 to 8, default 3.
     pub attempts: usize,
     /// Pace of gossip and failure detection.
@@ -124,6 +133,9 @@ impl Default for NodeConfig {
             drain_timeout: Duration::from_secs(10),
             disk_high: 0.90,
             disk_low: 0.80,
+            hot_rate: 100,
+            hot_replicas: 2,
+            hot_hold: Duration::from_secs(60),
             attempts: 3,
             profile: Profile::lan(),
         }
@@ -369,6 +381,7 @@ impl NodeConfig {
         let (high, low) = (self.disk_high, self.disk_low);
         within(high > 0.0 && high <= 1.0, "disk_high", high.to_string(), "more than 0, at most 1")?;
         within(low > 0.0 && low < high, "disk_low", low.to_string(), "more than 0, less than disk_high")?;
+        within(self.hot_replicas < REPLICAS_MAX, "hot_replicas", self.hot_replicas.to_string(), "0 to 7")?;
         within((1..=8).contains(&self.attempts), "attempts", self.attempts.to_string(), "1 to 8")?;
         positive("update_timeout", self.update_timeout)?;
         positive("request_patience", self.request_patience)?;

@@ -29,6 +29,8 @@ pub struct Explanation {
     pub replicas: usize,
     /// Who says so: `pinned`, `prefix` or `default`.
     pub replicas_from: &'static str,
+    /// How many of them there are only because it is hot: it is asked for very often.
+    pub extra: usize,
     /// The walk around the ring, as this node sees it, until there are enough owners.
     pub places: Vec<Place>,
     /// What the owners, whoever else has to do with the key, and the node that was asked say of themselves, by name.
@@ -81,6 +83,7 @@ pub struct Silent {
 pub(crate) async fn explain(shared: &Arc<Shared>, key: &Key) -> Explanation {
     let places = places(shared, key);
     let view = shared.view.snapshot();
+    let (replicas, usual) = (shared.replicas(&view, key), shared.intents.replicas(key));
     let mut concerned: Vec<NodeName> = places.iter().map(|place| place.node.clone()).collect();
     concerned.extend(shared.live_holders(key).into_iter().map(|(name, _)| name));
     concerned.push(shared.name.clone());
@@ -105,12 +108,13 @@ pub(crate) async fn explain(shared: &Arc<Shared>, key: &Key) -> Explanation {
     } else {
         "default"
     };
-    Explanation { key: key.clone(), replicas: shared.intents.replicas(key), replicas_from, places, nodes, silent }
+    let extra = replicas.saturating_sub(usual);
+    Explanation { key: key.clone(), replicas, replicas_from, extra, places, nodes, silent }
 }
 
 fn places(shared: &Shared, key: &Key) -> Vec<Place> {
     let view = shared.view.snapshot();
-    let (replicas, mut owners) = (shared.intents.replicas(key), 0);
+    let (replicas, mut owners) = (shared.replicas(&view, key), 0);
     let mut places = Vec::new();
     for name in view.ring().walk(key) {
         if owners == replicas {

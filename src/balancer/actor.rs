@@ -37,6 +37,7 @@ use super::{
 use crate::{
     MemberState,
     key::{Key, NodeName},
+    membership::actor as membership,
     net::wire::{Call, Reply},
     node::Shared,
     placement::Ring,
@@ -329,6 +330,9 @@ impl State {
             self.start_sweep();
         }
         self.launch();
+        if self.shared.judge_heat() {
+            let _ = self.shared.membership.send(membership::Message::LoadChanged);
+        }
         if now >= self.relief.next_look && !self.relief.looking {
             self.look_at_room();
         }

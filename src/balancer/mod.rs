@@ -3,9 +3,11 @@
 //!
 //! `plan.rs` decides about one key, `queue.rs` in which order and how many at once; `actor.rs` decides which keys to
 //! look at, and asks the owners to vouch before anything is dropped. When the disk fills up, `room.rs` says so, `relief.rs`
-//! decides what to give up (of what `uses.rs` says was not used lately), and `pressure.rs` sees to both.
+//! decides what to give up (of what `uses.rs` says was not used lately), and `pressure.rs` sees to both. `heat.rs` decides
+//! which keys are asked for so often that more nodes should keep them, and `intent.rs` says in words what is about to happen.
 
 pub(crate) mod actor;
+mod heat;
 mod intent;
 mod plan;
 pub(crate) mod pressure;
@@ -17,6 +19,7 @@ mod uses;
 
 pub use self::intent::{IntendedAction, Intention};
 pub(crate) use self::{
+    heat::Heat,
     room::{Level, Room},
     uses::Uses,
 };

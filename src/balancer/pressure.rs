@@ -45,7 +45,7 @@ pub(crate) async fn look(shared: &Arc<Shared>, turned_away: bool) {
         (Level::Full, _) => info!(used, total, "there is room for new keys again"),
         _ => return,
     }
-    let _ = shared.membership.send(membership::Message::RoomChanged);
+    let _ = shared.membership.send(membership::Message::LoadChanged);
 }
 
 /// What to give up, best first, and where to go on next time.

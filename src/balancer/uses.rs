@@ -1,4 +1,5 @@
-//! When each key was last asked for, roughly: what a node without room gives up is what nobody misses.
+//! When each key was last asked for, and how often in that second: what a node without room gives up is what nobody misses,
+//! and what everybody wants gets more replicas (see [`super::heat`]).
 //!
 //! Written by every request, so without a lock and mostly without allocation. Bounded by keeping two generations: new uses
 //! go into the younger one, and when that is full the elder is dropped and the younger takes its place. So the
@@ -8,7 +9,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -21,9 +22,10 @@ use crate::{key::Key, registry::KeyHasher};
 /// Keys in one generation; with a hundred bytes each, both take some 25 MB.
 const GENERATION_KEYS: usize = 1 << 17;
 
-type Generation = HashMap<Key, AtomicU32, KeyHasher>;
+/// A second of the node's monotonic clock above, the uses in it below.
+type Generation = HashMap<Key, AtomicU64, KeyHasher>;
 
-/// Last uses, in seconds of the node's monotonic clock.
+/// Last uses.
 #[derive(Debug)]
 pub(crate) struct Uses {
     hasher: KeyHasher,
@@ -48,16 +50,18 @@ impl Uses {
         Self { hasher, generation_keys, generations }
     }
 
-    /// Notes that `key` is used at `now`.
-    pub(crate) fn touch(&self, key: &Key, now: Duration) {
-        let seconds = u32::try_from(now.as_secs()).unwrap_or(u32::MAX);
+    /// Notes that `key` is used at `now`. Returns how often it was in this second, this time included.
+    pub(crate) fn touch(&self, key: &Key, now: Duration) -> u32 {
+        let first = (now.as_secs().min(u64::from(u32::MAX)) << 32) + 1;
         let generations = self.generations.load();
         let younger = generations.younger.pin();
         if let Some(last) = younger.get(key) {
-            last.fetch_max(seconds, Ordering::Relaxed);
-            return;
+            // The second of a late one is over; it counts for the present one.
+            let next = |last: u64| if last >> 32 < first >> 32 { first } else { last + 1 };
+            let before = last.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last)));
+            return before.map_or(1, next) as u32;
         }
-        younger.insert(key.clone(), AtomicU32::new(seconds));
+        younger.insert(key.clone(), AtomicU64::new(first));
         if younger.len() >= self.generation_keys {
             let next = Generations {
                 younger: Arc::new(HashMap::with_hasher(self.hasher.clone())),
@@ -66,12 +70,14 @@ impl Uses {
             // Of several that find it full, one turns it over.
             let _ = self.generations.compare_and_swap(&*generations, Arc::new(next));
         }
+        1
     }
 
     /// The second of its last use; `None` if that is long ago or never was.
     pub(crate) fn last(&self, key: &Key) -> Option<u32> {
         let generations = self.generations.load();
-        let of = |generation: &Generation| generation.pin().get(key).map(|last| last.load(Ordering::Relaxed));
+        let of =
+            |generation: &Generation| generation.pin().get(key).map(|last| (last.load(Ordering::Relaxed) >> 32) as u32);
         of(&generations.younger).or_else(|| of(&generations.elder))
     }
 }
@@ -97,6 +103,14 @@ mod tests {
                 assert_eq!(uses.last(&key(recent)), u32::try_from(expected).ok());
             }
         }
+    }
+
+    #[test]
+    fn uses_are_counted_second_by_second() {
+        let uses = Uses::new(KeyHasher::default());
+        let counts =
+            [7_000, 7_500, 7_999, 8_000, 7_900, 9_000].map(|ms| uses.touch(&key(1), Duration::from_millis(ms)));
+        assert_eq!(counts, [1, 2, 3, 1, 2, 1]);
     }
 
     #[test]

@@ -51,6 +51,8 @@ struct ExplanationDocument {
     key: String,
     replicas: u64,
     replicas_from: String,
+    #[serde(default)]
+    extra: u64,
     places: Vec<PlaceDocument>,
     nodes: Vec<InsightDocument>,
     silent: Vec<SilentDocument>,
@@ -123,7 +125,8 @@ async fn explain(locate: &Locate) -> Result<(), Failure> {
     let path = format!("locate/{}", in_path(&locate.key));
     let document = locate.ask.endpoint.get(&path, &[("explain", "true")]).await?;
     print(document, locate.ask.json, |found: &ExplanationDocument| {
-        let wanted = format!("{} ({})", found.replicas, found.replicas_from);
+        let hot = if found.extra > 0 { format!(", {} of them because it is hot", found.extra) } else { String::new() };
+        let wanted = format!("{} ({}{hot})", found.replicas, found.replicas_from);
         let mut parts = vec![Table::of_pairs([("key", found.key.clone()), ("replicas", wanted)]).text()];
         let mut ring = Table::new(&["ring", "owner", "why"]);
         for place in &found.places {

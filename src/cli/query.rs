@@ -174,6 +174,8 @@ struct StatusDocument {
     members: u64,
     keys: u64,
     under_replicated: u64,
+    #[serde(default)]
+    hot: u64,
     fetching: u64,
     #[serde(default)]
     repairs_waiting: u64,
@@ -268,6 +270,7 @@ pub(super) async fn status(ask: &Ask) -> Result<(), Failure> {
             ("members", status.members.to_string()),
             ("keys", status.keys.to_string()),
             ("under replicated", status.under_replicated.to_string()),
+            ("hot", status.hot.to_string()),
             ("fetching", status.fetching.to_string()),
             ("repairs", format!("{} running, {} waiting", status.repairs_running, status.repairs_waiting)),
             ("converged", yes_no(status.converged)),

@@ -167,6 +167,17 @@ pub(crate) struct Settings {
     /// Share of the disk below which it takes new keys again. 0.8, if not given
     #[arg(long, env = "DATAD_DISK_LOW", value_name = "SHARE", help_heading = "Tuning")]
     pub(crate) disk_low: Option<f64>,
+    /// Requests a second for a key at one holder that make it hot: more nodes keep it for a while. 100, if not given; 0: never
+    #[arg(long, env = "DATAD_HOT_RATE", value_name = "N", help_heading = "Tuning")]
+    pub(crate) hot_rate: Option<u32>,
+    /// How many nodes more than usual keep a hot key, 0 to 7. 2, if not given
+    #[arg(long, env = "DATAD_HOT_REPLICAS", value_name = "N", help_heading = "Tuning")]
+    pub(crate) hot_replicas: Option<usize>,
+    /// How long a key stays hot when it is not asked for often any more. 60s, if not given
+    #[arg(long, env = "DATAD_HOT_HOLD", value_name = "TIME", help_heading = "Tuning")]
+    #[arg(value_parser = humantime::parse_duration)]
+    #[serde(with = "humantime_serde::option")]
+    pub(crate) hot_hold: Option<Duration>,
     /// Attempts of one request at different nodes, 1 to 8. 3, if not given
     #[arg(long, env = "DATAD_ATTEMPTS", value_name = "N", help_heading = "Tuning")]
     pub(crate) attempts: Option<usize>,
@@ -293,6 +304,9 @@ impl Settings {
         set(&mut config.drain_timeout, self.drain_timeout.as_ref());
         set(&mut config.disk_high, self.disk_high.as_ref());
         set(&mut config.disk_low, self.disk_low.as_ref());
+        set(&mut config.hot_rate, self.hot_rate.as_ref());
+        set(&mut config.hot_replicas, self.hot_replicas.as_ref());
+        set(&mut config.hot_hold, self.hot_hold.as_ref());
         set(&mut config.attempts, self.attempts.as_ref());
         set(&mut config.profile, self.profile.map(Profile::from).as_ref());
         config.check().map_err(|error| Failure::Usage(error.to_string()))?;

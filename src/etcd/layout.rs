@@ -13,7 +13,7 @@
 //! Names come from strangers too, so they are read with care: a node's name has no `/`, which makes the last
 //! `/$$nodes/` and the first `/$$keys/` the separators whatever the key looks like.
 
-use std::{fmt, net::SocketAddr};
+use std::{collections::BTreeMap, fmt, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -182,6 +182,9 @@ struct RawMember {
     accepting: bool,
     #[serde(default)]
     observer: bool,
+    /// Keys that are asked for very often there, with how many replicas more than usual they should have.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    hot: BTreeMap<Key, u8>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     http: Option<String>,
     /// Digest of the catalog, in hexadecimal digits.
@@ -205,6 +208,7 @@ impl MemberRecord {
             weight: facts.weight,
             accepting: facts.accepting,
             observer: facts.role == Role::Observer,
+            hot: facts.hot.clone(),
             http: facts.http.clone(),
             catalog: facts.catalog.map(|digest| format!("{digest:016x}")),
         };
@@ -228,6 +232,7 @@ impl MemberRecord {
             accepting: raw.accepting,
             http: raw.http,
             ledger: LedgerMark::default(),
+            hot: raw.hot,
             catalog: raw.catalog.and_then(|digest| u64::from_str_radix(&digest, 16).ok()),
         };
         Some(Self { incarnation: raw.incarnation, address: raw.address, facts })
@@ -293,6 +298,7 @@ mod tests {
             http: Some("http://h:1".into()),
             ledger: LedgerMark::default(),
             catalog: Some(7),
+            hot: [(Key::new("org/repo").unwrap(), 2)].into(),
         };
         let record = MemberRecord { incarnation: 7, address: "192.0.2.1:8400".parse().unwrap(), facts };
         assert_eq!(MemberRecord::parse(record.to_json().as_bytes()), Some(record));

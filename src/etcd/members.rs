@@ -35,10 +35,9 @@ use super::{
 use crate::{
     catalog::actor as catalog,
     key::NodeName,
-    membership::{Announced, Facts, MemberState, Observation, Roster, actor as membership, log_changes},
+    membership::{Announced, Facts, MemberState, Observation, Roster, actor as membership, publish},
     net::wire::HelloRefusal,
     node::{ActorKind, Shared},
-    registry::actor as registry,
 };
 
 /// Added to the time to live of a lease before a name that is still in use is taken to be somebody else's.
@@ -155,18 +154,18 @@ impl Actor for Membership {
         message: Message,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        use membership::Message::{Announce, Leave, Panic, RoomChanged, SeedsResolved, Tick};
+        use membership::Message::{Announce, Leave, LoadChanged, Panic, SeedsResolved, Tick};
         match message {
             Message::Membership(Tick) => {
                 state.shared.check_incarnation(state.incarnation)?;
-                state.note_room();
+                state.note_load();
                 state.tell_catalog();
                 state.greet(&myself);
                 state.look();
             }
             Message::Membership(Announce(announced)) => state.announce(announced),
             Message::Membership(Leave(reply)) => state.leave(reply),
-            Message::Membership(RoomChanged) => state.note_room(),
+            Message::Membership(LoadChanged) => state.note_load(),
             Message::Membership(SeedsResolved(_)) => {}
             Message::Membership(Panic) => panic!("membership was told to fail"),
             Message::Seen { entries, listing, taken } => state.seen(&entries, listing, taken, &myself),
@@ -192,10 +191,14 @@ impl State {
         });
     }
 
-    /// Announces whether this node takes new keys, if that is news.
-    fn note_room(&self) {
-        let accepting = self.shared.accepts();
-        self.facts.send_if_modified(|facts| std::mem::replace(&mut facts.accepting, accepting) != accepting);
+    /// Announces whether this node takes new keys, and which keys are hot here, if that is news.
+    fn note_load(&self) {
+        let (accepting, hot) = (self.shared.accepts(), self.shared.extras());
+        self.facts.send_if_modified(|facts| {
+            let news = facts.accepting != accepting || facts.hot != hot;
+            (facts.accepting, facts.hot) = (accepting, hot);
+            news
+        });
     }
 
     fn leave(&mut self, reply: oneshot::Sender<()>) {
@@ -284,11 +287,8 @@ impl State {
         let proved = |other: &&Observation| self.greeted.contains(&(other.name.clone(), other.incarnation));
         let mut observations: Vec<Observation> = self.others.values().filter(proved).cloned().collect();
         observations.push(observation(self.shared.name.clone(), own));
-        let old = self.shared.view.snapshot();
         if let Some(view) = self.roster.observe(self.shared.uptime(), observations) {
-            log_changes(&old, &view);
-            self.shared.view.publish(Arc::new(view));
-            let _ = self.shared.registry.send(registry::Message::MembersChanged);
+            publish(&self.shared, view);
         }
         self.assign_mirror();
         let digests = self.roster.catalog_digests().map(|(name, digest)| (name.clone(), digest)).collect();

@@ -65,6 +65,7 @@ pub(super) struct Metrics {
     in_flight: Family<OfKind, Gauge>,
     keys: Gauge,
     under_replicated: Gauge,
+    hot: Gauge,
     fetching: Gauge,
     repairs: Family<InState, Gauge>,
     repairs_paused: Gauge,
@@ -85,6 +86,7 @@ impl Metrics {
             in_flight: Family::default(),
             keys: Gauge::default(),
             under_replicated: Gauge::default(),
+            hot: Gauge::default(),
             fetching: Gauge::default(),
             repairs: Family::default(),
             repairs_paused: Gauge::default(),
@@ -105,6 +107,8 @@ impl Metrics {
         registry.register("keys", "Keys that this node knows of", metrics.keys.clone());
         let help = "Known keys with fewer live replicas than there should be";
         registry.register("under_replicated", help, metrics.under_replicated.clone());
+        let help = "Known keys that are asked for so often that more nodes than usual should keep them";
+        registry.register("hot_keys", help, metrics.hot.clone());
         registry.register("fetching", "Fetches under way in the cluster", metrics.fetching.clone());
         registry.register("repairs", "Replicas that this node restores or moves here", metrics.repairs.clone());
         let help = "1 while repairs hold back because too many members were lost at once";
@@ -141,6 +145,7 @@ impl Metrics {
         let set = |gauge: &Gauge, value: usize| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
         set(&self.keys, status.keys);
         set(&self.under_replicated, status.under_replicated);
+        set(&self.hot, status.hot);
         set(&self.fetching, status.fetching);
         for (state, count) in [("waiting", status.repairs_waiting), ("running", status.repairs_running)] {
             set(&self.repairs.get_or_create_owned(&InState { state }), count);

@@ -6,6 +6,7 @@
 //! it is (members are trusted), what it says of this node is never taken from others.
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     sync::{
         Arc,
@@ -25,7 +26,13 @@ use super::{
     gossip::QuicTransport,
     roster::{Observation, Roster},
 };
-use crate::{catalog::actor as catalog, key::NodeName, node::Shared, registry::actor as registry};
+use crate::{
+    balancer::actor as balancer,
+    catalog::actor as catalog,
+    key::{Key, NodeName},
+    node::Shared,
+    registry::actor as registry,
+};
 
 /// How often seeds are contacted although others are known: it joins clusters that were apart.
 const SEED_INTERVAL: Duration = Duration::from_secs(5);
@@ -41,8 +48,8 @@ pub(crate) enum Message {
     Tick,
     /// Change what this node says of itself.
     Announce(Announced),
-    /// Whether this node takes new keys may have changed.
-    RoomChanged,
+    /// Whether this node takes new keys, or which keys are hot here, may have changed.
+    LoadChanged,
     /// Seed names were resolved.
     SeedsResolved(Vec<SocketAddr>),
     /// Announce the end and reply when others had a chance to hear it.
@@ -123,7 +130,7 @@ impl Actor for Membership {
                 state.tick(&myself).await;
             }
             Message::Announce(announced) => state.announce(announced).await,
-            Message::RoomChanged => state.refresh().await,
+            Message::LoadChanged => state.refresh().await,
             Message::SeedsResolved(addresses) => state.contact(&addresses),
             Message::Leave(reply) => state.leave(reply).await,
             Message::Panic => panic!("membership was told to fail"),
@@ -183,7 +190,13 @@ impl State {
     async fn refresh(&mut self) {
         let ledger = self.mark.load();
         let catalog = Some(self.shared.catalog_digest.load(Ordering::Acquire));
-        let fresh = Facts { ledger, catalog, accepting: self.shared.accepts(), ..self.facts.clone() };
+        let fresh = Facts {
+            ledger,
+            catalog,
+            accepting: self.shared.accepts(),
+            hot: self.shared.extras(),
+            ..self.facts.clone()
+        };
         if fresh != self.facts {
             self.facts = fresh;
             self.gossip_facts().await;
@@ -240,11 +253,8 @@ impl State {
             facts: self.facts.clone(),
         });
         let now = self.shared.uptime();
-        let old = self.shared.view.snapshot();
         if let Some(view) = self.roster.observe(now, observations) {
-            log_changes(&old, &view);
-            self.shared.view.publish(Arc::new(view));
-            let _ = self.shared.registry.send(registry::Message::MembersChanged);
+            publish(&self.shared, view);
         }
         let marks = self.roster.ledger_marks().map(|(name, incarnation, mark)| (name.clone(), incarnation, mark));
         let _ = self.shared.registry.send(registry::Message::MarksSeen(marks.collect()));
@@ -255,7 +265,7 @@ impl State {
     async fn observations(&self) -> Vec<Observation> {
         self.chitchat
             .with_chitchat(|chitchat| {
-                let live: std::collections::BTreeSet<ChitchatId> = chitchat.live_nodes().cloned().collect();
+                let live: BTreeSet<ChitchatId> = chitchat.live_nodes().cloned().collect();
                 let states = chitchat.node_states().iter();
                 states.filter_map(|(id, state)| observation(id, state, live.contains(id))).collect()
             })
@@ -323,7 +333,29 @@ fn observation(id: &ChitchatId, state: &NodeState, alive: bool) -> Option<Observ
     })
 }
 
-pub(crate) fn log_changes(old: &View, new: &View) {
+/// Makes `view` the one that the node goes by, and tells who has to do something about it.
+pub(crate) fn publish(shared: &Shared, view: View) {
+    let old = shared.view.snapshot();
+    log_changes(&old, &view);
+    shared.view.publish(Arc::new(view));
+    let _ = shared.registry.send(registry::Message::MembersChanged);
+    tell_of_heat(shared, &old);
+}
+
+/// The balancer looks at keys that have become hot, or are not any more.
+fn tell_of_heat(shared: &Shared, old: &View) {
+    let view = shared.view.load();
+    let differs = |key: &&Key| old.extra(key) != view.extra(key);
+    let keys: BTreeSet<Key> = old.extras().keys().chain(view.extras().keys()).filter(differs).cloned().collect();
+    for key in &keys {
+        info!(%key, extra = view.extra(key), "a hot key has another number of extra replicas");
+    }
+    if !keys.is_empty() {
+        let _ = shared.balancer.send(balancer::Message::KeysChanged(keys.into_iter().collect()));
+    }
+}
+
+fn log_changes(old: &View, new: &View) {
     match (old.brake(), new.brake()) {
         (None, Some(brake)) => warn!(
             "{} of {} members were lost at once; nothing is copied on account of it until some return",

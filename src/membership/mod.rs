@@ -18,7 +18,7 @@ mod view;
 pub use self::view::{Member, MemberState, View};
 #[cfg(feature = "etcd")]
 pub(crate) use self::{
-    actor::log_changes,
+    actor::publish,
     roster::{Observation, Roster},
 };
 pub(crate) use self::{

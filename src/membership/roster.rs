@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config::NodeConfig,
-    key::NodeName,
+    key::{Key, NodeName},
     placement::{Ring, RingOptions},
 };
 
@@ -36,6 +36,8 @@ pub(crate) struct Facts {
     pub(crate) ledger: LedgerMark,
     /// Digest of its catalog; `None` of a version that has none.
     pub(crate) catalog: Option<u64>,
+    /// How many replicas more than usual which keys should have, for they are asked for very often there.
+    pub(crate) hot: BTreeMap<Key, u8>,
 }
 
 /// The states that a member can announce, in their order; death it cannot.
@@ -83,7 +85,8 @@ impl Facts {
             ("http", self.http.clone().unwrap_or_default()),
             ("ledger", format!("{}:{:016x}", self.ledger.version, self.ledger.digest)),
         ];
-        pairs.into_iter().chain(catalog).collect()
+        let hot: Vec<String> = self.hot.iter().map(|(key, extra)| format!("{extra} {key}")).collect();
+        pairs.into_iter().chain(catalog).chain([("hot", hot.join("\n"))]).collect()
     }
 
     /// Reads them back. `None` while some have not arrived yet, or if they make no sense.
@@ -103,8 +106,14 @@ impl Facts {
             http: read("http").filter(|http| !http.is_empty()).map(str::to_owned),
             ledger: LedgerMark { version: version.parse().ok()?, digest: u64::from_str_radix(digest, 16).ok()? },
             catalog: read("catalog").and_then(|digest| u64::from_str_radix(digest, 16).ok()),
+            hot: read("hot").unwrap_or_default().lines().filter_map(hot_key).collect(),
         })
     }
+}
+
+fn hot_key(line: &str) -> Option<(Key, u8)> {
+    let (extra, key) = line.split_once(' ')?;
+    Some((Key::new(key).ok()?, extra.parse().ok()?))
 }
 
 /// What gossip shows of one start of one node.
@@ -128,6 +137,7 @@ struct Entry {
     member: Member,
     ledger: LedgerMark,
     catalog: Option<u64>,
+    hot: BTreeMap<Key, u8>,
     /// Whether it has a place on the ring, if it may stand there at all.
     settled: bool,
     /// When it was found to be gone.
@@ -147,6 +157,8 @@ pub(crate) struct Roster {
     on_ring: Vec<(NodeName, u32)>,
     /// Those on the ring that take no new keys.
     full: Vec<NodeName>,
+    /// How many replicas more than usual hot keys should have: the most that a live member says.
+    extras: Arc<BTreeMap<Key, u8>>,
     since: Duration,
 }
 
@@ -168,6 +180,7 @@ impl Roster {
             ring: Arc::new(Ring::build([], RingOptions::default())),
             on_ring: Vec::new(),
             full: Vec::new(),
+            extras: Arc::default(),
             since: Duration::ZERO,
         }
     }
@@ -206,8 +219,11 @@ impl Roster {
         if ring_changed || alive(&mut before.iter()) != alive(&mut self.entries.values().map(|entry| &entry.member)) {
             self.since = now;
         }
-        let changed =
-            ring_changed || self.brake != brake || !self.entries.values().map(|entry| &entry.member).eq(before.iter());
+        let heat_changed = self.note_heat();
+        let changed = ring_changed
+            || heat_changed
+            || self.brake != brake
+            || !self.entries.values().map(|entry| &entry.member).eq(before.iter());
         changed.then(|| self.view())
     }
 
@@ -228,7 +244,9 @@ impl Roster {
 
     fn view(&self) -> View {
         let members = self.entries.iter().map(|(name, entry)| (name.clone(), entry.member.clone())).collect();
-        View::new(self.me.clone(), members, self.ring.clone(), self.since).with_brake(self.brake)
+        View::new(self.me.clone(), members, self.ring.clone(), self.since)
+            .with_brake(self.brake)
+            .with_extras(self.extras.clone())
     }
 
     fn take_in(&mut self, now: Duration, seen: Observation) {
@@ -263,7 +281,14 @@ impl Roster {
         let gone_at = (!state.is_alive()).then(|| known.and_then(|known| known.gone_at).unwrap_or(now));
         self.entries.insert(
             seen.name,
-            Entry { member, ledger: seen.facts.ledger, catalog: seen.facts.catalog, settled, gone_at },
+            Entry {
+                member,
+                ledger: seen.facts.ledger,
+                catalog: seen.facts.catalog,
+                hot: seen.facts.hot,
+                settled,
+                gone_at,
+            },
         );
     }
 
@@ -310,6 +335,21 @@ impl Roster {
 }
 
 impl Roster {
+    /// Sees which keys are hot; whether that is news.
+    fn note_heat(&mut self) -> bool {
+        let mut extras: BTreeMap<Key, u8> = BTreeMap::new();
+        let live = self.entries.values().filter(|entry| entry.member.state.is_alive());
+        for (key, extra) in live.flat_map(|entry| &entry.hot) {
+            let most = extras.entry(key.clone()).or_default();
+            *most = (*most).max(*extra);
+        }
+        let changed = extras != *self.extras;
+        if changed {
+            self.extras = Arc::new(extras);
+        }
+        changed
+    }
+
     /// Sees who on the ring is full; whether that is news.
     fn note_full(&mut self) -> bool {
         let is_full = |name: &&NodeName| self.entries.get(*name).is_some_and(|entry| !entry.member.accepting);
@@ -355,6 +395,7 @@ mod tests {
             http: Some("http://h:1".into()),
             ledger,
             catalog: Some(7),
+            hot: [(Key::new("a key").unwrap(), 1), (Key::new("b").unwrap(), 2)].into(),
         }
     }
 
@@ -383,10 +424,10 @@ mod tests {
         let read = |key: &str| pairs.iter().find(|(name, _)| *name == key).map(|(_, value)| value.as_str());
         assert_eq!(Facts::parse(read), Some(facts.clone()));
         assert_eq!(Facts::parse(|key| read(key).filter(|_| key != "weight")), None);
-        let older = Facts::parse(|key| read(key).filter(|_| key != "catalog"));
+        let older = Facts::parse(|key| read(key).filter(|_| !matches!(key, "catalog" | "hot")));
         assert_eq!(
             older,
-            Some(Facts { catalog: None, ..facts }),
+            Some(Facts { catalog: None, hot: BTreeMap::new(), ..facts }),
             "a version without catalogs is a member all the same"
         );
     }
@@ -478,6 +519,23 @@ mod tests {
         roster.observe(at(0), vec![seen("b", 5, true, Announced::Serving), seen("b", 4, true, Announced::Serving)]);
         roster.observe(at(1), vec![seen("b", 4, true, Announced::Serving)]);
         assert_eq!(roster.view().member(&name("b")).unwrap().incarnation, 5);
+    }
+
+    #[test]
+    fn of_what_the_live_members_say_of_a_hot_key_the_most_counts() {
+        let mut roster = Roster::new(name("a"), DELAY, BRAKE);
+        let says = |who, alive, extra| {
+            let mut seen = seen(who, 1, alive, Announced::Serving);
+            seen.facts.hot = [(Key::new("k").unwrap(), extra)].into();
+            seen
+        };
+        let k = Key::new("k").unwrap();
+        let view = roster.observe(at(0), vec![says("a", true, 1), says("b", true, 2)]).unwrap();
+        assert_eq!((view.extra(&k), view.extra(&Key::new("j").unwrap())), (2, 0));
+        let view = roster.observe(at(10), vec![says("a", true, 1), says("b", false, 2)]).unwrap();
+        assert_eq!((view.extra(&k), view.since()), (1, at(10)));
+        let view = roster.observe(at(20), vec![says("a", true, 3), says("b", false, 2)]).unwrap();
+        assert_eq!((view.extra(&k), view.since()), (3, at(10)), "the members are the same");
     }
 
     #[test]

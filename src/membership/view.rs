@@ -74,6 +74,7 @@ pub struct View {
     some_full: bool,
     since: Duration,
     brake: Option<Brake>,
+    extras: Arc<BTreeMap<Key, u8>>,
 }
 
 impl View {
@@ -81,12 +82,27 @@ impl View {
     pub(crate) fn new(me: NodeName, members: BTreeMap<NodeName, Member>, ring: Arc<Ring>, since: Duration) -> Self {
         let is_full = |name: &NodeName| members.get(name).is_some_and(|member| !member.accepting);
         let some_full = ring.nodes().iter().any(is_full);
-        Self { me, members, ring, some_full, since, brake: None }
+        Self { me, members, ring, some_full, since, brake: None, extras: Arc::default() }
     }
 
     /// The same, with the lost keeping their place on the ring.
     pub(crate) fn with_brake(self, brake: Option<Brake>) -> Self {
         Self { brake, ..self }
+    }
+
+    /// The same, with so many replicas more than usual of these keys.
+    pub(crate) fn with_extras(self, extras: Arc<BTreeMap<Key, u8>>) -> Self {
+        Self { extras, ..self }
+    }
+
+    /// How many replicas more than usual `key` should have, for it is hot.
+    pub(crate) fn extra(&self, key: &Key) -> usize {
+        if self.extras.is_empty() { 0 } else { self.extras.get(key).copied().unwrap_or(0).into() }
+    }
+
+    /// Hot keys, with how many replicas more than usual they should have.
+    pub(crate) fn extras(&self) -> &Arc<BTreeMap<Key, u8>> {
+        &self.extras
     }
 
     /// Whether so many members were lost at once that they keep their place on the ring.

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -21,9 +21,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{ActorKind, Coordination, mailbox::Mailbox};
 use crate::{
-    balancer::{Level, Room, Uses, actor as balancer},
+    balancer::{Heat, Level, Room, Uses, actor as balancer},
     catalog::{Intents, actor as catalog},
-    config::NodeConfig,
+    config::{NodeConfig, REPLICAS_MAX},
     key::{Key, NodeName},
     membership::{Gossip, View, actor as membership},
     net::{DialError, Net, Peer, wire::HelloRefusal},
@@ -62,6 +62,8 @@ pub(crate) struct Shared {
     pub(crate) repair_pace: Arc<Pace>,
     /// When keys were last asked for.
     pub(crate) uses: Uses,
+    /// Which keys are asked for so often that more nodes should keep them.
+    heat: Mutex<Heat>,
     /// How much room there is; written by whoever has looked.
     room: Mutex<Room>,
     pub(crate) membership: Mailbox<membership::Message>,
@@ -113,6 +115,7 @@ impl Shared {
             retry_budget: RetryBudget::default(),
             repair_pace: Arc::new(Pace::new(config.repair_bytes_per_second)),
             uses: Uses::new(KeyHasher::seeded(world.seed())),
+            heat: Mutex::new(Heat::new(&config)),
             room: Mutex::new(Room::new(&config)),
             name,
             config,
@@ -217,16 +220,44 @@ impl Shared {
         self.holders(key).into_iter().find(|(name, _)| *name == self.name).map(|(_, state)| state)
     }
 
+    /// How many nodes should keep `key`: as many as it is pinned on or settings say, and some more while it is hot.
+    pub(crate) fn replicas(&self, view: &View, key: &Key) -> usize {
+        (self.intents.replicas(key) + view.extra(key)).min(REPLICAS_MAX)
+    }
+
+    /// Notes that somebody asked for `key` here.
+    pub(crate) fn note_use(&self, key: &Key) {
+        let (now, rate) = (self.uptime(), self.config.hot_rate);
+        let hits = self.uses.touch(key, now);
+        if Heat::is_notable(rate, hits) {
+            self.heat().note(now, key, hits);
+        }
+    }
+
+    /// Decides anew which keys are hot here; whether that is news.
+    pub(crate) fn judge_heat(&self) -> bool {
+        self.heat().step(self.uptime())
+    }
+
+    /// How many replicas more than usual which keys should have, as far as this node can tell.
+    pub(crate) fn extras(&self) -> BTreeMap<Key, u8> {
+        self.heat().extras()
+    }
+
+    fn heat(&self) -> MutexGuard<'_, Heat> {
+        self.heat.lock().expect("no panic under this lock")
+    }
+
     /// The nodes that should keep `key`, best first, those among them that died lately included. Members that agree about
     /// each other, about who holds it and about how often it should be there agree about them. Local, lock-free, and
     /// without allocation for up to four.
     pub(crate) fn owners(&self, view: &View, key: &Key) -> Names {
-        view.owners(key, self.intents.replicas(key), |name| self.has(name, key)).cloned().collect()
+        view.owners(key, self.replicas(view, key), |name| self.has(name, key)).cloned().collect()
     }
 
     /// The live nodes that should keep `key`, best first.
     pub(crate) fn live_owners(&self, view: &View, key: &Key) -> Names {
-        view.live_owners(key, self.intents.replicas(key), |name| self.has(name, key)).cloned().collect()
+        view.live_owners(key, self.replicas(view, key), |name| self.has(name, key)).cloned().collect()
     }
 
     /// Whether `name` claims to have `key`, or to be about to.

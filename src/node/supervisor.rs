@@ -251,6 +251,7 @@ impl State {
             http: self.http.clone(),
             ledger: LedgerMark::default(),
             catalog: Some(self.shared.catalog_digest.load(Ordering::Acquire)),
+            hot: self.shared.extras(),
         }
     }
 }

@@ -33,7 +33,7 @@ pub(crate) async fn serve_local(
         return Err(Refusal::NotHeld);
     }
     if matches!(purpose, Purpose::Serve) {
-        shared.uses.touch(key, shared.uptime());
+        shared.note_use(key);
     }
     let answer = async {
         match purpose {

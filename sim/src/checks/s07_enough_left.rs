@@ -6,7 +6,7 @@ use datad_gossip::key::Key;
 
 use super::Violation;
 
-/// What a fault took away this recently may have been counted when the drop was decided.
+/// What a fault took away this recently, like room that came back so recently, may have been counted when the drop was decided.
 pub const LATELY: Duration = Duration::from_secs(15);
 
 /// Judges that `machine` drops `key` while it is on so many other disks, and has to be on so many.

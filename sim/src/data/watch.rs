@@ -67,6 +67,8 @@ pub struct Truth {
     low: f64,
     /// Machines whose node was told that its disk is full and not yet that it has room again, and since when.
     full: BTreeMap<usize, Duration>,
+    /// When machines whose disks were full were told that there is room again.
+    relieved: BTreeMap<usize, Duration>,
     running: Vec<Running>,
     next_id: u64,
     /// When updates that failed lately did, by machine and key.
@@ -113,6 +115,7 @@ impl Oracle {
             high: node.disk_high,
             low: node.disk_low,
             full: BTreeMap::new(),
+            relieved: BTreeMap::new(),
             running: Vec::new(),
             next_id: 0,
             failures: BTreeMap::new(),
@@ -176,6 +179,7 @@ impl Oracle {
     pub fn starts(&self, machine: usize) {
         let truth = &mut *self.truth();
         truth.full.remove(&machine);
+        truth.relieved.remove(&machine);
         truth.vanished.retain(|(loser, _)| *loser != machine);
         truth.appeared.retain(|(finder, _)| *finder != machine);
     }
@@ -267,9 +271,12 @@ impl Oracle {
         truth.vanished.remove(&(machine, key.clone()));
         let now = truth.clock.now();
         let held = truth.held.iter().filter(|(_, held)| held == key).count();
-        let lost_lately = |(_, at): (&(usize, Key), &Duration)| now.saturating_sub(*at) < s07_enough_left::LATELY;
+        let is_lately = |at: Duration| now.saturating_sub(at) < s07_enough_left::LATELY;
+        let lost_lately = |(_, at): (&(usize, Key), &Duration)| is_lately(*at);
         let lost = truth.lost.iter().filter(|((_, lost), _)| lost == key).filter(|entry| lost_lately(*entry)).count();
-        let needed = if truth.full.contains_key(&machine) { 1 } else { truth.replicas };
+        let was_full =
+            truth.full.contains_key(&machine) || truth.relieved.get(&machine).copied().is_some_and(is_lately);
+        let needed = if was_full { 1 } else { truth.replicas };
         let judged = s07_enough_left::check(&truth.names[machine], key, held + lost, needed);
         if !truth.forgotten.contains(key) {
             truth.blame(judged);
@@ -363,8 +370,8 @@ impl Truth {
     fn told_of_room(&mut self, machine: usize, room: Capacity) {
         if room.share() >= self.high {
             self.note_full(machine);
-        } else if room.share() < self.low {
-            self.full.remove(&machine);
+        } else if room.share() < self.low && self.full.remove(&machine).is_some() {
+            self.relieved.insert(machine, self.clock.now());
         }
     }
 

@@ -397,6 +397,9 @@ impl Cluster {
                 if status.repairs_paused.is_some() {
                     oracle.truth().probes.hit("repairs held back");
                 }
+                if status.hot > 0 {
+                    oracle.truth().probes.hit("hot key");
+                }
                 *slot.lock().expect("nothing panics while it holds this lock") = Some((now, status, pins));
             });
         }

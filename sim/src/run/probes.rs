@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 /// All probes with what they mean. A sweep of a thousand seeds in which one never fires has failed.
-pub const ALL: [(&str, &str); 31] = [
+pub const ALL: [(&str, &str); 32] = [
     ("answered", "a request was answered with data"),
     ("refused", "a request was answered with an error"),
     ("intent recorded", "a pin, unpin or forget was acknowledged"),
@@ -24,6 +24,7 @@ pub const ALL: [(&str, &str); 31] = [
     ("drain refused", "a node would have been the last live holder of a key, and stayed"),
     ("copy failed", "a copy from another node failed"),
     ("full", "a node was told that its disk is full"),
+    ("hot key", "a key was asked for so often that more nodes than usual were to keep it"),
     ("given up for room", "a node whose disk was full dropped a copy that it should have kept otherwise"),
     ("disk filled mid-write", "an update failed because the disk was full"),
     ("disk failed mid-write", "an update failed because the disk did"),

@@ -207,6 +207,10 @@ fn node(rng: &mut StdRng) -> NodeConfig {
     config.balance_interval = Duration::from_secs(rng.random_range(10..300));
     config.mass_failure_pause = Duration::from_millis(rng.random_range(1_000..30_000));
     config.repairs = rng.random_range(1..=4);
+    if rng.random_bool(0.3) {
+        config.hot_rate = rng.random_range(1..6);
+        config.hot_hold = Duration::from_millis(rng.random_range(2_000..15_000));
+    }
     config.repair_bytes_per_second = if rng.random_bool(0.3) { rng.random_range(50_000..1_000_000) } else { 0 };
     config
 }

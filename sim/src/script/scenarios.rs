@@ -11,10 +11,11 @@ macro_rules! scenarios {
 }
 
 /// Name and text of each.
-pub const ALL: [(&str, &str); 11] = scenarios![
+pub const ALL: [(&str, &str); 12] = scenarios![
     "cascading-full-disks",
     "fifty-join",
     "flapping-link",
+    "hot-keys",
     "keeping-fresh",
     "lost-disk",
     "mass-failure",
