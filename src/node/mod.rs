@@ -71,6 +71,11 @@ impl Node {
         Client::new(self.shared.clone())
     }
 
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
     /// Waits until the node ends by itself, and says why. Pending for ever on a healthy node. Cancel safe.
     pub async fn failed(&self) -> StopReason {
         let mut ended = self.ended.clone();

@@ -172,3 +172,48 @@ async fn ask(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        ClusterKey, Credentials, Node,
+        config::{NodeConfig, Profile},
+        provider::UpdateError,
+        providers::Memory,
+    };
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    async fn node(text: &str, secret: &ClusterKey, seeds: Vec<String>) -> Node {
+        let mut config = NodeConfig { seeds, replicas: 1, profile: Profile::local(), ..NodeConfig::default() };
+        config.listen = "127.0.0.1:0".parse().unwrap();
+        let memory = Memory::new(|_: Key| async { Ok::<_, UpdateError>(Bytes::from_static(b"value")) });
+        let builder = Node::builder(NodeName::new(text).unwrap()).config(config).provider(Arc::new(memory));
+        builder.credentials(Credentials::ClusterKey(secret.clone())).start().await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn who_is_asked_for_what_it_neither_has_nor_owns_says_so_and_passes_it_on_only_as_often_as_it_may() {
+        let secret = ClusterKey::generate();
+        let a = node("a", &secret, Vec::new()).await;
+        let b = node("b", &secret, vec![a.address().to_string()]).await;
+        let on_ring = |view: &crate::View| view.ring().nodes().len() == 2;
+        for node in [&a, &b] {
+            tokio::time::timeout(PATIENCE, node.client().view_when(on_ring)).await.unwrap();
+        }
+        let (shared, theirs) = (a.shared(), b.name().clone());
+        let key = (0..).map(|number| Key::new(format!("k{number}")).unwrap());
+        let key = { key }.find(|key| shared.leader(key).as_ref() == Some(&theirs)).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        let ring = shared.view.load().ring().fingerprint();
+        assert_eq!(ensure(shared, &key, deadline, 0, &[]).await, Err(Refusal::Elsewhere { ring }));
+        let call = |hops| Call::Ensure { key: key.clone(), patience_ms: 10_000, hops, ring };
+        let to_a = b.shared().peer(a.name()).await.unwrap();
+        let refused = to_a.call(call(0), PATIENCE).await.unwrap();
+        assert_eq!(refused, Reply::Refused(Refusal::Elsewhere { ring }), "also over the wire");
+        assert_eq!(to_a.call(call(1), PATIENCE).await.unwrap(), Reply::Ensured(Ensured::Ready(vec![theirs])));
+    }
+}
