@@ -102,8 +102,16 @@ pub struct Status {
     pub repairs_paused: Option<String>,
     /// Whether this node knows all that the others have published, has read its own disk, and has nothing to do.
     pub converged: bool,
+    /// While the node still reads what is on its disk: how many keys it has found so far. It serves meanwhile, also what it has
+    /// not come to yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scanning: Option<usize>,
     /// Connections to other members.
     pub connections: usize,
+    /// Gossip messages that were sent since the start.
+    pub gossip_messages: u64,
+    /// Bytes of these.
+    pub gossip_bytes: u64,
     /// Whether this node takes no new keys, because its disk is full.
     pub full: bool,
     /// Room on its disk, as last seen, if its data source tells.
@@ -263,6 +271,7 @@ impl Client {
         let summary = self.shared.registry.ask(registry::Message::Summarize).await.unwrap_or_default();
         let balance = self.shared.balancer.ask(balancer::Message::Summarize).await.unwrap_or_default();
         let scanned = self.shared.scanned.load(std::sync::atomic::Ordering::Acquire);
+        let (gossip_messages, gossip_bytes) = self.shared.net.gossip_sent();
         let trouble = self.shared.trouble();
         let known = summary.caught_up && summary.published && trouble.is_none();
         Status {
@@ -276,7 +285,10 @@ impl Client {
             repairs_running: balance.running,
             repairs_paused: self.repairs_paused(),
             converged: known && scanned && balance.idle && summary.fetching == 0,
+            scanning: (!scanned).then(|| self.shared.scan_found.load(std::sync::atomic::Ordering::Acquire)),
             connections: self.shared.net.connections(),
+            gossip_messages,
+            gossip_bytes,
             full: self.shared.provider.is_some() && !self.shared.accepts(),
             disk: self.shared.room().capacity(),
             trouble,

@@ -8,8 +8,9 @@
 
 use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 
+use arcstr::ArcStr;
 use percent_encoding::percent_decode_str;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// Longest key, in bytes of UTF-8. Long enough for any repository path, short enough that a million keys fit in memory
 /// and that one gossip or feed frame holds thousands.
@@ -18,10 +19,10 @@ pub const KEY_BYTES_MAX: usize = 512;
 /// Longest node name, in bytes: it has to fit in one DNS label of a certificate.
 pub const NODE_NAME_BYTES_MAX: usize = 63;
 
-/// The unit of storage and placement: `/`-separated UTF-8 of 1 to [`KEY_BYTES_MAX`] bytes. Cheap to clone.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Key(Arc<str>);
+/// The unit of storage and placement: `/`-separated UTF-8 of 1 to [`KEY_BYTES_MAX`] bytes. Cheap to clone, and one
+/// pointer wide: registries hold millions.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(ArcStr);
 
 /// Why a string is not a key. Retrying does not help; nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -124,8 +125,7 @@ fn check(text: &str) -> Result<(), KeyError> {
 
 /// The name of a node: lower-case letters, digits, `-`, `.` and `_`, starting and ending with a letter or digit, at
 /// most [`NODE_NAME_BYTES_MAX`] bytes. It is the DNS name in the node's certificate. Cheap to clone.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeName(Arc<str>);
 
 /// Why a string is not a node name.
@@ -178,7 +178,28 @@ macro_rules! text_identifier {
         }
         impl From<$type> for String {
             fn from(value: $type) -> String {
-                value.0.as_ref().to_owned()
+                value.as_str().to_owned()
+            }
+        }
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Text;
+                impl de::Visitor<'_> for Text {
+                    type Value = $type;
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str("text")
+                    }
+                    // Checked where it arrives, without a copy in between.
+                    fn visit_str<E: de::Error>(self, text: &str) -> Result<$type, E> {
+                        <$type>::new(text).map_err(E::custom)
+                    }
+                }
+                deserializer.deserialize_str(Text)
             }
         }
         impl Borrow<str> for $type {

@@ -182,6 +182,7 @@ struct StatusDocument {
     #[serde(default)]
     repairs_running: u64,
     repairs_paused: Option<String>,
+    scanning: Option<u64>,
     converged: bool,
     disk: Option<DiskDocument>,
     #[serde(default)]
@@ -275,6 +276,7 @@ pub(super) async fn status(ask: &Ask) -> Result<(), Failure> {
             ("repairs", format!("{} running, {} waiting", status.repairs_running, status.repairs_waiting)),
             ("converged", yes_no(status.converged)),
         ];
+        pairs.extend(status.scanning.map(|found| ("reading its disk", format!("{found} keys so far"))));
         pairs.extend(status.repairs_paused.clone().map(|why| ("repairs paused", why)));
         pairs.extend(status.disk.as_ref().map(|disk| ("disk", disk.text())));
         pairs.extend(status.full.then(|| ("full", "yes: no new keys are taken here".into())));

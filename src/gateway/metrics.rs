@@ -71,6 +71,9 @@ pub(super) struct Metrics {
     repairs_paused: Gauge,
     converged: Gauge,
     connections: Gauge,
+    scanning: Gauge,
+    gossip_messages: Counter,
+    gossip_bytes: Counter,
     full: Gauge,
     disk_used: Gauge,
     disk_total: Gauge,
@@ -92,6 +95,9 @@ impl Metrics {
             repairs_paused: Gauge::default(),
             converged: Gauge::default(),
             connections: Gauge::default(),
+            scanning: Gauge::default(),
+            gossip_messages: Counter::default(),
+            gossip_bytes: Counter::default(),
             full: Gauge::default(),
             disk_used: Gauge::default(),
             disk_total: Gauge::default(),
@@ -116,6 +122,11 @@ impl Metrics {
         let help = "1 if this node knows all there is to know and has nothing to do";
         registry.register("converged", help, metrics.converged.clone());
         registry.register("members", "Known members by state", metrics.members.clone());
+        let help = "1 while the node still reads what is on its disk";
+        registry.register("scanning", help, metrics.scanning.clone());
+        registry.register("gossip_messages", "Gossip messages sent", metrics.gossip_messages.clone());
+        let help = "Bytes of gossip messages sent";
+        registry.register_with_unit("gossip_sent", help, Unit::Bytes, metrics.gossip_bytes.clone());
         registry.register("peer_connections", "Connections to other members", metrics.connections.clone());
         let help = "1 if this node takes no new keys because its disk is full";
         registry.register("full", help, metrics.full.clone());
@@ -153,6 +164,10 @@ impl Metrics {
         set(&self.repairs_paused, usize::from(status.repairs_paused.is_some()));
         set(&self.converged, usize::from(status.converged));
         set(&self.connections, status.connections);
+        set(&self.scanning, usize::from(status.scanning.is_some()));
+        let raise = |counter: &Counter, to: u64| counter.inc_by(to.saturating_sub(counter.get()));
+        raise(&self.gossip_messages, status.gossip_messages);
+        raise(&self.gossip_bytes, status.gossip_bytes);
         set(&self.full, usize::from(status.full));
         let bytes = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
         set(&self.disk_used, status.disk.map_or(0, |disk| bytes(disk.used)));

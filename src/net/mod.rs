@@ -174,6 +174,8 @@ pub(crate) struct Net {
     tasks: TaskTracker,
     stop: CancellationToken,
     gossip_in_flight: Arc<tokio::sync::Semaphore>,
+    gossip_messages: AtomicU64,
+    gossip_bytes: AtomicU64,
     handshakes: Arc<tokio::sync::Semaphore>,
     refused: watch::Sender<Option<HelloRefusal>>,
 }
@@ -212,6 +214,8 @@ impl Net {
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
             gossip_in_flight: Arc::new(tokio::sync::Semaphore::new(GOSSIP_IN_FLIGHT_MAX)),
+            gossip_messages: AtomicU64::new(0),
+            gossip_bytes: AtomicU64::new(0),
             handshakes: Arc::new(tokio::sync::Semaphore::new(HANDSHAKES_MAX)),
             refused: watch::Sender::new(None),
         }))
@@ -231,6 +235,11 @@ impl Net {
     #[cfg(feature = "etcd")]
     pub(crate) fn refuse(&self, refusal: HelloRefusal) {
         self.refused.send_replace(Some(refusal));
+    }
+
+    /// Gossip messages that were sent, and their bytes.
+    pub(crate) fn gossip_sent(&self) -> (u64, u64) {
+        (self.gossip_messages.load(Ordering::Relaxed), self.gossip_bytes.load(Ordering::Relaxed))
     }
 
     /// Connections that are up.
@@ -426,6 +435,8 @@ impl Net {
         let Ok(permit) = self.gossip_in_flight.clone().try_acquire_owned() else {
             return;
         };
+        self.gossip_messages.fetch_add(1, Ordering::Relaxed);
+        self.gossip_bytes.fetch_add(message.len() as u64, Ordering::Relaxed);
         let net = self.clone();
         self.tasks.spawn(async move {
             let _permit = permit;

@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -78,6 +78,8 @@ pub(crate) struct Shared {
     pub(crate) gossip: ArcSwapOption<mpsc::Sender<Gossip>>,
     /// Whether the first scan of the local data ended.
     pub(crate) scanned: AtomicBool,
+    /// Keys that the scan of the local data has found so far.
+    pub(crate) scan_found: AtomicUsize,
     /// Whether this node is on its way out: it takes no keys and drops none.
     pub(crate) draining: AtomicBool,
     /// An incarnation of this node that others know, if its own is older.
@@ -132,6 +134,7 @@ impl Shared {
             refresher: Mailbox::default(),
             gossip: ArcSwapOption::empty(),
             scanned: AtomicBool::new(false),
+            scan_found: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             known_incarnation: AtomicU64::new(0),
             ledger_version: registry::version_channel(),

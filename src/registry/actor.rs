@@ -46,6 +46,8 @@ const SCAN_BATCH_KEYS: usize = 256;
 const SCAN_BATCH_WAIT: Duration = Duration::from_millis(20);
 /// A scan that broke off starts again after this.
 const SCAN_RETRY: Duration = Duration::from_secs(5);
+/// How often a long scan says how far it is.
+const SCAN_NEWS: Duration = Duration::from_secs(5);
 /// How long changes of the own ledger are gathered before followers are told.
 const FEED_DELAY: Duration = Duration::from_millis(5);
 /// Pause before a broken feed is taken up again.
@@ -450,7 +452,8 @@ impl State {
 /// Walks over the local data once and registers it.
 pub(crate) async fn scan(shared: Arc<Shared>, provider: Arc<dyn Provider>, registry: DerivedActorRef<Message>) {
     loop {
-        let walk = std::panic::AssertUnwindSafe(walk(&*provider, &registry)).catch_unwind();
+        shared.scan_found.store(0, Ordering::Release);
+        let walk = std::panic::AssertUnwindSafe(walk(&shared, &*provider, &registry)).catch_unwind();
         match walk.await {
             Ok(true) => break,
             Ok(false) => return,
@@ -459,26 +462,30 @@ pub(crate) async fn scan(shared: Arc<Shared>, provider: Arc<dyn Provider>, regis
         tokio::time::sleep(SCAN_RETRY).await;
     }
     let _ = registry.send_message(Message::ScanEnded);
-    drop(shared);
 }
 
 /// Whether the walk got to its end; `false` if the registry is gone.
-async fn walk(provider: &dyn Provider, registry: &DerivedActorRef<Message>) -> bool {
+async fn walk(shared: &Shared, provider: &dyn Provider, registry: &DerivedActorRef<Message>) -> bool {
     let batches = tokio_stream::StreamExt::chunks_timeout(provider.keys(), SCAN_BATCH_KEYS, SCAN_BATCH_WAIT);
     let mut batches = std::pin::pin!(batches);
-    let mut total = 0;
+    let (began, mut told) = (shared.uptime(), shared.uptime());
     while let Some(batch) = batches.next().await {
         let keys: Vec<Key> = batch
             .into_iter()
             .filter_map(|item| item.inspect_err(|error| warn!(%error, "an entry of the local data is unusable")).ok())
             .collect();
-        total += keys.len();
+        let found = shared.scan_found.fetch_add(keys.len(), Ordering::AcqRel) + keys.len();
         let (port, reply) = oneshot::channel();
         if registry.send_message(Message::Found { keys, reply: port }).is_err() || reply.await.is_err() {
             return false;
         }
-        debug!(total, "registering the local data");
+        let now = shared.uptime();
+        if now >= told + SCAN_NEWS {
+            told = now;
+            info!(found, took = ?(now - began), "reading the local data goes on");
+        }
     }
+    info!(found = shared.scan_found.load(Ordering::Acquire), took = ?(shared.uptime() - began), "the local data was read");
     true
 }
 

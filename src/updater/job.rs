@@ -30,7 +30,7 @@ pub(crate) enum Outcome {
     Removed,
     /// It was to be refreshed, but is not held any more.
     GivenUp,
-    /// There is no room for it, and it need not be here.
+    /// There is no room for it, or nobody to copy it from, and it need not be here.
     Declined,
     /// The key could not be had.
     Failed(UpdateError),
@@ -97,7 +97,7 @@ async fn ensure(
     }
     let peers = ready_peers(shared, key);
     if peers.is_empty() && !origin {
-        return Outcome::Failed(UpdateError::Unavailable("no peer holds it any more".into()));
+        return nobody_has_it(shared, key, unreadable).await;
     }
     let from_peers = !peers.is_empty();
     let mut updated = update(shared, provider, key, reason, peers).await;
@@ -113,8 +113,23 @@ async fn ensure(
     match updated {
         // That it is new here says nothing of how often it changes.
         Ok(_) => publish(shared, key, Some(Updated { changed: None })).await,
+        // Those it was to be copied from have let it go meanwhile.
+        Err(UpdateError::Unavailable(_)) if !origin && ready_peers(shared, key).is_empty() => {
+            nobody_has_it(shared, key, unreadable).await
+        }
         Err(error) => Outcome::Failed(error),
     }
+}
+
+/// There is nothing to be copied any more, which is no failure of this node: if all owners said after a forget that they
+/// had failed, each would soon take itself for the first that has not. Unless it has a copy that cannot be read.
+async fn nobody_has_it(shared: &Arc<Shared>, key: &Key, unreadable: bool) -> Outcome {
+    if unreadable {
+        return Outcome::Failed(UpdateError::Unavailable("no peer holds it any more".into()));
+    }
+    let released = shared.registry.ask(|reply| registry::Message::Release { key: key.clone(), reply: Some(reply) });
+    let _ = released.await;
+    Outcome::Declined
 }
 
 /// What was queued before the disk filled up, or is asked for by somebody who does not know yet, is refused: another node
