@@ -18,6 +18,7 @@ mod published;
 mod refresh;
 pub mod registry;
 mod router;
+mod timers;
 mod updater;
 pub mod world;
 

@@ -43,6 +43,7 @@ use crate::{
     placement::Ring,
     provider::UpdateReason,
     registry::{HolderState, actor as registry},
+    timers::Timers,
     updater::actor as updater,
 };
 
@@ -118,9 +119,12 @@ pub(crate) struct State {
     hold_until: Duration,
     rng: StdRng,
     under_replicated: BTreeSet<Key>,
-    back_off: BTreeMap<Key, Duration>,
-    surplus_since: BTreeMap<Key, Duration>,
-    vouched_until: BTreeMap<Key, Duration>,
+    /// Until when failed keys are left alone.
+    back_off: Timers,
+    /// From when on surplus keys may go.
+    trim_at: Timers,
+    /// Until when others rely on these.
+    vouched_until: Timers,
     next_sweep: Duration,
     relief: Relief,
 }
@@ -171,9 +175,9 @@ impl Actor for Balancer {
             hold_until: Duration::ZERO,
             rng,
             under_replicated: BTreeSet::new(),
-            back_off: BTreeMap::new(),
-            surplus_since: BTreeMap::new(),
-            vouched_until: BTreeMap::new(),
+            back_off: Timers::default(),
+            trim_at: Timers::default(),
+            vouched_until: Timers::default(),
             next_sweep,
             relief: Relief::default(),
         })
@@ -310,22 +314,11 @@ impl State {
 
     fn tick(&mut self) {
         let now = self.shared.uptime();
-        let due: Vec<Key> = expired(&self.back_off, now);
-        for key in &due {
-            self.back_off.remove(key);
-        }
-        let settle = self.shared.config.trim_delay;
-        let ripe: Vec<Key> = self
-            .surplus_since
-            .iter()
-            .filter(|(_, since)| now >= **since + settle)
-            .map(|(key, _)| key.clone())
-            .take(SLICE_KEYS)
-            .collect();
-        for key in expired(&self.vouched_until, now) {
-            self.vouched_until.remove(&key);
-        }
-        self.mark_dirty(due.into_iter().chain(ripe));
+        let over = self.back_off.take_due(now, SLICE_KEYS);
+        // These stay until they are looked at.
+        let ripe: Vec<Key> = self.trim_at.due(now).take(SLICE_KEYS).cloned().collect();
+        self.vouched_until.take_due(now, SLICE_KEYS);
+        self.mark_dirty(over.into_iter().chain(ripe));
         if now >= self.next_sweep || self.queue.take_turned_away() {
             self.start_sweep();
         }
@@ -421,7 +414,7 @@ impl State {
     }
 
     fn retry_after(&mut self, key: Key, pause: Duration) {
-        self.back_off.insert(key, self.shared.uptime() + pause);
+        self.back_off.set(&key, self.shared.uptime() + pause);
     }
 
     /// Decides about one key and sets in motion what can be done at once.
@@ -433,7 +426,7 @@ impl State {
             self.under_replicated.remove(&key);
         }
         if action != Action::Trim {
-            self.surplus_since.remove(&key);
+            self.trim_at.remove(&key);
         }
         match action {
             Action::Nothing => self.queue.forget(&key),
@@ -442,9 +435,10 @@ impl State {
             Action::Trim => {
                 self.queue.forget(&key);
                 let now = self.shared.uptime();
-                let since = *self.surplus_since.entry(key.clone()).or_insert(now);
-                if now >= since + self.shared.config.trim_delay {
-                    surplus.push((key, Grounds::Surplus));
+                match self.trim_at.get(&key) {
+                    Some(at) if now >= at => surplus.push((key, Grounds::Surplus)),
+                    Some(_) => {}
+                    None => self.trim_at.set(&key, now + self.shared.config.trim_delay),
                 }
             }
         }
@@ -452,7 +446,7 @@ impl State {
 
     fn plan(&self, key: &Key) -> (Action, bool) {
         let sight = Sight::of(&self.shared, key);
-        let situation = sight.situation(&self.shared, self.back_off.contains_key(key));
+        let situation = sight.situation(&self.shared, self.back_off.get(key).is_some());
         // On its way out, it takes nothing either.
         let action = if self.may_drop() { situation.action() } else { Action::Nothing };
         (self.or_withdraw(key, action, &sight), situation.is_under_replicated())
@@ -468,8 +462,8 @@ impl State {
             scanning: !shared.scanned.load(Ordering::Acquire),
             settling: left(self.settled_at()),
             holding: left(self.hold_until),
-            back_off: self.back_off.get(key).copied().and_then(left),
-            trim: self.surplus_since.get(key).map(|since| (*since + shared.config.trim_delay).saturating_sub(now)),
+            back_off: self.back_off.get(key).and_then(left),
+            trim: self.trim_at.get(key).map(|at| at.saturating_sub(now)),
             running: self.queue.is_running(key),
             ahead: self.queue.ahead_of(key),
         };
@@ -480,7 +474,7 @@ impl State {
     fn or_withdraw(&self, key: &Key, action: Action, Sight { known, live, .. }: &Sight) -> Action {
         let mine_failed = live.contains(&(self.shared.name.clone(), HolderState::Failed));
         let fetching = live.iter().any(|(_, state)| *state == HolderState::Fetching);
-        if mine_failed && !known && !fetching && !self.back_off.contains_key(key) {
+        if mine_failed && !known && !fetching && self.back_off.get(key).is_none() {
             let _ = self.shared.registry.send(registry::Message::Release { key: key.clone(), reply: None });
         }
         action
@@ -507,7 +501,7 @@ impl State {
             let enough = match grounds {
                 Grounds::Surplus => {
                     // Asked again only if this attempt comes to nothing.
-                    self.surplus_since.insert(key.clone(), now);
+                    self.trim_at.set(&key, now + self.shared.config.trim_delay);
                     owners.len().max(1)
                 }
                 Grounds::NoRoom => 1,
@@ -541,7 +535,7 @@ impl State {
                 let owner = self.shared.owners(&view, &key).contains(&self.shared.name);
                 let ready = self.shared.own_claim(&key) == Some(HolderState::Ready);
                 if owner && ready {
-                    self.vouched_until.insert(key, until);
+                    self.vouched_until.set(&key, until);
                 }
                 owner && ready
             })
@@ -551,13 +545,13 @@ impl State {
     fn trim(&mut self, keys: Vec<(Key, Grounds)>, until: Duration) {
         let now = self.shared.uptime();
         for (key, grounds) in keys {
-            let held_for_others = self.vouched_until.get(&key).is_some_and(|until| now < *until);
+            let held_for_others = self.vouched_until.get(&key).is_some_and(|until| now < until);
             if now < until && !held_for_others && self.stands(&key, grounds) {
                 match grounds {
                     Grounds::Surplus => info!(%key, "surplus: all its owners have it"),
                     Grounds::NoRoom => info!(%key, "given up: there is no room, and another owner has it"),
                 }
-                self.surplus_since.remove(&key);
+                self.trim_at.remove(&key);
                 self.drop_replica(key);
             }
         }
@@ -591,7 +585,7 @@ impl State {
         let idle = self.is_settled()
             && self.dirty.is_empty()
             && self.queue.is_empty()
-            && self.surplus_since.is_empty()
+            && self.trim_at.is_empty()
             && matches!(self.sweep, Sweep::Idle);
         Summary {
             under_replicated: self.under_replicated.len(),
@@ -600,10 +594,6 @@ impl State {
             running: self.queue.running(),
         }
     }
-}
-
-fn expired(timers: &BTreeMap<Key, Duration>, now: Duration) -> Vec<Key> {
-    timers.iter().filter(|(_, until)| now >= **until).map(|(key, _)| key.clone()).take(SLICE_KEYS).collect()
 }
 
 async fn ask_to_vouch(shared: &Arc<Shared>, owner: &NodeName, keys: Vec<Key>) -> Vec<bool> {

@@ -3,33 +3,23 @@
 //! Invariants: a key is due once at a time; after an update it is not due before its interval is over; the interval
 //! stays between the policy's `min` and `max`. What is no longer held is thrown out when it comes due.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
-use crate::{config::RefreshPolicy, key::Key};
-
-#[derive(Debug, Clone, Copy)]
-struct Entry {
-    due: Duration,
-    interval: Duration,
-}
+use crate::{config::RefreshPolicy, key::Key, timers::Timers};
 
 /// When which key is to be refreshed, on a monotonic clock.
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
-    entries: BTreeMap<Key, Entry>,
-    order: BTreeSet<(Duration, Key)>,
+    due: Timers,
+    intervals: BTreeMap<Key, Duration>,
 }
 
 impl Schedule {
     /// Here is a key of unknown age. If it is news, it is due at any time within its interval: `chance`, in `0.0..1.0`,
     /// says when, so that not all are due at once after a restart.
     pub(super) fn learn(&mut self, now: Duration, key: &Key, policy: &RefreshPolicy, chance: f64) {
-        if !self.entries.contains_key(key) {
-            let interval = policy.interval;
-            self.set(key, Entry { due: now + interval.mul_f64(chance), interval });
+        if !self.intervals.contains_key(key) {
+            self.set(key, now + policy.interval.mul_f64(chance), policy.interval);
         }
     }
 
@@ -42,41 +32,38 @@ impl Schedule {
         changed: Option<bool>,
         chance: f64,
     ) {
-        let interval = self.entries.get(key).map_or(policy.interval, |entry| entry.interval);
+        let interval = self.intervals.get(key).copied().unwrap_or(policy.interval);
         let interval = match changed {
             Some(true) => interval / 2,
             Some(false) => interval.saturating_mul(2),
             None => interval,
         };
         let interval = interval.min(policy.longest()).max(policy.shortest());
-        self.set(key, Entry { due: now + interval + interval.mul_f64(policy.jitter * chance), interval });
+        self.set(key, now + interval + interval.mul_f64(policy.jitter * chance), interval);
     }
 
     /// The key that has been due for longest, if one is. Unless something else is said of it, it is due again an interval
     /// later.
     pub(super) fn take_due(&mut self, now: Duration) -> Option<Key> {
-        let (_, key) = self.order.first().filter(|(due, _)| now >= *due)?.clone();
-        let interval = self.entries[&key].interval;
-        self.set(&key, Entry { due: now + interval, interval });
+        let key = self.due.due(now).next()?.clone();
+        let interval = self.intervals[&key];
+        self.set(&key, now + interval, interval);
         Some(key)
     }
 
     /// How long until `key` is due.
     pub(super) fn due_in(&self, now: Duration, key: &Key) -> Option<Duration> {
-        self.entries.get(key).map(|entry| entry.due.saturating_sub(now))
+        self.due.get(key).map(|due| due.saturating_sub(now))
     }
 
     pub(super) fn forget(&mut self, key: &Key) {
-        if let Some(entry) = self.entries.remove(key) {
-            self.order.remove(&(entry.due, key.clone()));
-        }
+        self.due.remove(key);
+        self.intervals.remove(key);
     }
 
-    fn set(&mut self, key: &Key, entry: Entry) {
-        if let Some(old) = self.entries.insert(key.clone(), entry) {
-            self.order.remove(&(old.due, key.clone()));
-        }
-        self.order.insert((entry.due, key.clone()));
+    fn set(&mut self, key: &Key, due: Duration, interval: Duration) {
+        self.due.set(key, due);
+        self.intervals.insert(key.clone(), interval);
     }
 }
 
@@ -156,7 +143,7 @@ mod tests {
                     }
                     schedule.refreshed(now, &due, &policy, changed, chance);
                 }
-                prop_assert_eq!(schedule.order.len(), schedule.entries.len());
+                prop_assert!(schedule.intervals.keys().all(|key| schedule.due.get(key).is_some()));
             }
         }
     }

@@ -51,19 +51,26 @@ pub(super) struct LogEntry<'a> {
     pub(super) state: Option<&'a ClaimState>,
 }
 
+/// Tables of positions. When a table grows it looks at all of its keys again, which takes a quarter of a second for a
+/// million; so there are many small ones, which grow one after the other.
+const TABLES: usize = 128;
+
 /// The latest entry of every key, by version.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(super) struct ClaimLog {
     slots: Vec<Slot>,
     failures: BTreeMap<Version, ClaimState>,
-    positions: HashTable<u32>,
+    /// Of one part of the keys each.
+    positions: Vec<HashTable<u32>>,
+    live: usize,
     hasher: KeyHasher,
     dead: usize,
 }
 
 impl ClaimLog {
     pub(super) fn new(hasher: KeyHasher) -> Self {
-        Self { hasher, ..Self::default() }
+        let positions = (0..TABLES).map(|_| HashTable::new()).collect();
+        Self { slots: Vec::new(), failures: BTreeMap::new(), positions, live: 0, hasher, dead: 0 }
     }
 
     /// An empty log that hashes like this one.
@@ -74,12 +81,13 @@ impl ClaimLog {
 
     /// Number of entries, tombstones included.
     pub(super) fn len(&self) -> usize {
-        self.positions.len()
+        self.live
     }
 
     pub(super) fn find(&self, key: &Key) -> Option<LogEntry<'_>> {
         let same = |&at: &u32| self.slots[at as usize].key.as_ref() == Some(key);
-        self.positions.find(self.hasher.hash(key), same).and_then(|&at| self.entry(&self.slots[at as usize]))
+        let hash = self.hasher.hash(key);
+        self.positions[table_of(hash)].find(hash, same).and_then(|&at| self.entry(&self.slots[at as usize]))
     }
 
     /// Appends the latest entry of `key` and returns what it supersedes. `version` must be above all others.
@@ -96,14 +104,16 @@ impl ClaimLog {
             self.slots.reserve_exact(DEAD_MIN.max(self.slots.len() / 4));
         }
         let packed = self.pack(version, state);
-        let Self { slots, positions, hasher, .. } = self;
-        let old = match positions.entry(
-            hasher.hash(key),
+        let Self { slots, positions, live, hasher, .. } = self;
+        let hash = hasher.hash(key);
+        let old = match positions[table_of(hash)].entry(
+            hash,
             |&at| slots[at as usize].key.as_ref() == Some(key),
             |&at| slots[at as usize].key.as_ref().map_or(0, |key| hasher.hash(key)),
         ) {
             Entry::Vacant(vacant) => {
                 vacant.insert(at);
+                *live += 1;
                 slots.push(Slot { packed, key: Some(key.clone()) });
                 return None;
             }
@@ -145,8 +155,10 @@ impl ClaimLog {
     pub(super) fn remove(&mut self, version: Version) {
         let Ok(at) = self.slots.binary_search_by_key(&version, Slot::version) else { return };
         let Some(key) = self.slots[at].key.take() else { return };
-        if let Ok(found) = self.positions.find_entry(self.hasher.hash(&key), |&other| other as usize == at) {
+        let hash = self.hasher.hash(&key);
+        if let Ok(found) = self.positions[table_of(hash)].find_entry(hash, |&other| other as usize == at) {
             found.remove();
+            self.live -= 1;
         }
         self.failures.remove(&version);
         self.bury();
@@ -178,9 +190,20 @@ impl ClaimLog {
             live += u32::from(slot.key.is_some());
         }
         self.slots.retain(|slot| slot.key.is_some());
-        self.positions.iter_mut().for_each(|at| *at = moved[*at as usize]);
+        self.positions.iter_mut().flat_map(HashTable::iter_mut).for_each(|at| *at = moved[*at as usize]);
         self.dead = 0;
     }
+}
+
+impl Default for ClaimLog {
+    fn default() -> Self {
+        Self::new(KeyHasher::default())
+    }
+}
+
+/// The table for keys of this hash: by bits that the table itself does not look at before it is very large.
+fn table_of(hash: u64) -> usize {
+    (hash >> 40) as usize % TABLES
 }
 
 #[cfg(test)]
