@@ -22,7 +22,7 @@ use std::{
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use rand::{RngExt, rngs::StdRng};
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, task::yield_now as let_others_run};
 use tracing::{debug, info};
 
 use super::{
@@ -192,8 +192,14 @@ impl Actor for Balancer {
         match message {
             Message::KeysChanged(keys) => state.mark_dirty(keys),
             Message::Sweep => state.start_sweep(),
-            Message::Swept { keys } => state.swept(&keys),
-            Message::Proceed => state.proceed(),
+            Message::Swept { keys } => {
+                state.swept(&keys);
+                let_others_run().await;
+            }
+            Message::Proceed => {
+                state.proceed();
+                let_others_run().await;
+            }
             Message::Tick => state.tick(),
             Message::UpdateFinished(key) => state.update_finished(key),
             Message::RetryAfter(key, pause) => state.retry_after(key, pause),

@@ -19,7 +19,10 @@ use std::{
 use futures::{FutureExt, StreamExt, stream::BoxStream};
 use ractor::{Actor, ActorProcessingErr, ActorRef, DerivedActorRef};
 use rand::{rngs::StdRng, seq::IndexedRandom};
-use tokio::sync::{oneshot, watch};
+use tokio::{
+    sync::{oneshot, watch},
+    task::yield_now as let_others_run,
+};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, error, info, warn};
 
@@ -39,8 +42,8 @@ use crate::{
     provider::Provider,
 };
 
-/// Changes in one delta. Some milliseconds of work at most, and far below the largest frame.
-const DELTA_CHANGES_MAX: usize = 2048;
+/// Changes in one delta. About a millisecond of work, and far below the largest frame.
+const DELTA_CHANGES_MAX: usize = 512;
 /// Keys of the first scan that are claimed in one go, and how long a part of them may wait for company.
 const SCAN_BATCH_KEYS: usize = 256;
 const SCAN_BATCH_WAIT: Duration = Duration::from_millis(20);
@@ -178,12 +181,21 @@ impl Actor for Registry {
             Message::Claim { key, state: claim, reply } => state.claim(&key, claim, reply),
             Message::Release { key, reply } => state.release(&key, reply),
             Message::WithdrawFetching => state.withdraw_fetching(),
-            Message::Found { keys, reply } => state.found(keys, reply),
+            Message::Found { keys, reply } => {
+                state.found(keys, reply);
+                let_others_run().await;
+            }
             Message::ScanEnded => state.scan_ended(),
             Message::MembersChanged => state.members_changed(&myself),
             Message::MarksSeen(marks) => state.marks_seen(marks, &myself),
-            Message::Received { node, delta, reply } => state.received(&node, *delta, reply),
-            Message::DeltaSince { node, position, reply } => state.delta_since(node, &position, reply),
+            Message::Received { node, delta, reply } => {
+                state.received(&node, *delta, reply);
+                let_others_run().await;
+            }
+            Message::DeltaSince { node, position, reply } => {
+                state.delta_since(node, &position, reply);
+                let_others_run().await;
+            }
             Message::PositionOf { node, reply } => drop(reply.send(state.position_of(&node))),
             Message::Pulled { node } => state.pulled(&node),
             Message::Keys { after, prefix, limit, reply } => {

@@ -20,7 +20,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use papaya::HashMap;
+use papaya::{HashMap, ResizeMode};
 use smallvec::SmallVec;
 
 use super::{claim::HolderState, hash::KeyHasher};
@@ -28,6 +28,9 @@ use crate::key::{Key, NodeName};
 
 /// A slot has 24 bits: more names than a cluster sees in its life.
 const SLOTS_MAX: usize = 1 << 24;
+
+/// Entries that a write moves while the table grows.
+const MOVED_AT_ONCE: usize = 8;
 
 /// A node's slot and its state, in four bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,7 +134,9 @@ impl IndexWriter {
     /// An empty index.
     #[must_use]
     pub fn new(hasher: KeyHasher) -> Self {
-        let shared = Shared { entries: HashMap::with_hasher(hasher), names: ArcSwap::default() };
+        // While the table grows, each write moves so many entries: more would be quicker in all, and hold up each.
+        let entries = HashMap::builder().hasher(hasher).resize_mode(ResizeMode::Incremental(MOVED_AT_ONCE)).build();
+        let shared = Shared { entries, names: ArcSwap::default() };
         Self { shared: Arc::new(shared), slots: BTreeMap::new(), ordered: BTreeSet::new() }
     }
 
