@@ -594,6 +594,7 @@ async fn refresh_at(
         | Reply::Intended
         | Reply::Catalog(_)
         | Reply::Drained { .. }
-        | Reply::Explained(_) => failed("unexpected answer".into()),
+        | Reply::Explained(_)
+        | Reply::Superseded(_) => failed("unexpected answer".into()),
     }
 }

@@ -27,6 +27,9 @@ fn confirmed(recorded: &Recorded) -> Vec<&str> {
     recorded.confirmed.iter().map(|node| node.as_str()).collect()
 }
 
+/// What a clock may be wrong by.
+const YEAR_MS: i64 = 365 * 24 * 3600 * 1000;
+
 #[tokio::test]
 async fn a_pinned_key_is_fetched_though_nobody_asks_and_kept_at_its_count() {
     let mut cluster = Cluster::start(4).await;
@@ -178,7 +181,6 @@ async fn both_sides_of_a_partition_take_intents_and_agree_after_it() {
 
 #[tokio::test]
 async fn a_wall_clock_that_is_wrong_by_a_year_does_no_harm() {
-    const YEAR_MS: i64 = 365 * 24 * 3600 * 1000;
     let mut cluster = Cluster::start(2).await;
     // While it runs, and from the start.
     cluster.members["n1"].clock.set_off_by(YEAR_MS);
@@ -213,5 +215,26 @@ async fn an_observer_may_say_what_it_wants_and_needs_a_member_to_write_it_down()
     cluster.members.clear();
     observer.view_when(|view| view.alive().count() == 1).await;
     assert_eq!(observer.pin(&key("l"), None).await, Err(IntentError::NobodyReached));
+    observer.leave().await;
+}
+
+#[tokio::test]
+async fn what_an_observer_says_last_holds_though_somebody_whose_clock_is_ahead_said_something_before() {
+    let mut cluster = Cluster::start(1).await;
+    let memory = cluster.upstream.memory();
+    cluster.add_with_clock("n2", memory, YEAR_MS).await;
+    cluster.until_whole().await;
+    let mut config = quick();
+    config.seeds = cluster.seeds();
+    let observer = Client::join(name("watcher"), cluster.credentials(), config).await.unwrap();
+    for number in 0..5 {
+        let pinned = key(&format!("k{number}"));
+        cluster.client("n2").pin(&pinned, Some(1)).await.unwrap();
+        // It may not have heard of the pin yet.
+        assert_eq!(confirmed(&observer.unpin(&pinned).await.unwrap()), ["n1", "n2"]);
+        for member in cluster.members.values() {
+            assert_eq!(member.node.client().pins().await, [], "{number} at {}", member.node.name());
+        }
+    }
     observer.leave().await;
 }

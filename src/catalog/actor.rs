@@ -58,9 +58,9 @@ const EXECUTE_MAX: usize = 64;
 
 pub(crate) enum Message {
     /// Stamp this and, unless this node is an observer, write it down.
-    Write { key: Key, intent: Intent, reply: oneshot::Sender<Result<Record, IntentError>> },
+    Write { key: Key, intent: Intent, after: Time, reply: oneshot::Sender<Result<Record, IntentError>> },
     /// Write these down.
-    Take { records: Vec<Record>, reply: oneshot::Sender<Result<(), String>> },
+    Take { records: Vec<Record>, reply: oneshot::Sender<Result<Option<Time>, String>> },
     /// Somebody else's records of the keys after `after`.
     TakePage { after: Option<Key>, page: Box<Page>, reply: oneshot::Sender<()> },
     /// This node's records of the keys after `after`.
@@ -132,7 +132,7 @@ impl Actor for CatalogKeeper {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            Message::Write { key, intent, reply } => drop(reply.send(state.write(key, intent).await)),
+            Message::Write { key, intent, after, reply } => drop(reply.send(state.write(key, intent, after).await)),
             Message::Take { records, reply } => drop(reply.send(state.take_from_peer(records).await)),
             Message::TakePage { after, page, reply } => {
                 state.take_page(after, *page).await;
@@ -156,10 +156,10 @@ impl Actor for CatalogKeeper {
 }
 
 impl State {
-    async fn write(&mut self, key: Key, intent: Intent) -> Result<Record, IntentError> {
+    async fn write(&mut self, key: Key, intent: Intent, after: Time) -> Result<Record, IntentError> {
         self.check_room(&key, intent)?;
         let physical = self.physical();
-        let time = self.clock.after(physical, self.catalog.latest(&key));
+        let time = self.clock.after(physical, self.catalog.latest(&key).max(after));
         let record = Record { key, stamp: Stamp { time, node: self.shared.name.clone() }, intent };
         if self.shared.provider.is_some() {
             self.take_in(vec![record.clone()]).await.map_err(IntentError::Disk)?;
@@ -179,12 +179,17 @@ impl State {
         if is_new_pattern && patterns() >= PATTERNS_MAX { full(PATTERNS_MAX) } else { Ok(()) }
     }
 
-    async fn take_from_peer(&mut self, records: Vec<Record>) -> Result<(), String> {
+    /// Returns the time of what is known here of the same keys and is later, if anything is.
+    async fn take_from_peer(&mut self, records: Vec<Record>) -> Result<Option<Time>, String> {
         let physical = self.physical();
         records.iter().for_each(|record| self.clock.follow(physical, record.stamp.time));
         self.take_in(records.clone()).await?;
         let refused = records.iter().find(|record| !self.catalog.knows(record));
-        refused.map_or(Ok(()), |record| Err(format!("what is as old as this of {} was dropped here", record.key)))
+        if let Some(record) = refused {
+            return Err(format!("what is as old as this of {} was dropped here", record.key));
+        }
+        let known = records.iter().map(|record| (self.catalog.latest(&record.key), record.stamp.time));
+        Ok(known.filter(|(latest, offered)| latest > offered).map(|(latest, _)| latest).max())
     }
 
     /// Takes records in, and returns when they are durable.

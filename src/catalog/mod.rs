@@ -24,10 +24,9 @@ mod journal;
 mod spread;
 mod state;
 
-#[cfg(test)]
-pub(crate) use self::clock::Time;
 pub use self::spread::{IntentError, Lacking, Pin, Recorded};
 pub(crate) use self::{
+    clock::Time,
     intent::{Intent, Record, Stamp, is_pattern},
     intents::Intents,
     spread::{push_to, write},

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde::Serialize;
 
-use super::{Intent, Record, actor::Message};
+use super::{Intent, Record, Time, actor::Message};
 use crate::{
     config::REPLICAS_MAX,
     key::{Key, NodeName},
@@ -79,16 +79,33 @@ pub enum IntentError {
 /// Makes `intent` hold everywhere, and returns when it is durable wherever it can be now. Cancelling leaves it to its
 /// course.
 pub(crate) async fn write(shared: &Arc<Shared>, key: Key, intent: Intent) -> Result<Recorded, IntentError> {
-    let asked = shared.catalog.ask(|reply| Message::Write { key, intent, reply });
+    let (recorded, later) = write_after(shared, key.clone(), intent, Time::default()).await?;
+    let Some(time) = later else { return Ok(recorded) };
+    // Somebody whose clock is ahead said something else before, which has not come here yet. What is said last has to hold.
+    write_after(shared, key, intent, time).await.map(|(recorded, _)| recorded)
+}
+
+/// Writes `intent` with a time later than `time`. Returns also the time of something still later that a member knows of.
+async fn write_after(
+    shared: &Arc<Shared>,
+    key: Key,
+    intent: Intent,
+    time: Time,
+) -> Result<(Recorded, Option<Time>), IntentError> {
+    let asked = shared.catalog.ask(|reply| Message::Write { key, intent, after: time, reply });
     let record = asked.await.map_err(|_| IntentError::Stopping)??;
     let is_observer = shared.provider.is_none();
     let mut recorded = Recorded { key: record.key.clone(), confirmed: Vec::new(), lacking: Vec::new() };
     if !is_observer {
         recorded.confirmed.push(shared.name.clone());
     }
+    let mut latest = None;
     for (node, outcome) in push(shared, &record).await {
         match outcome {
-            Ok(()) => recorded.confirmed.push(node),
+            Ok(later) => {
+                latest = latest.max(later);
+                recorded.confirmed.push(node);
+            }
             Err(reason) => recorded.lacking.push(Lacking { node, reason }),
         }
     }
@@ -100,11 +117,11 @@ pub(crate) async fn write(shared: &Arc<Shared>, key: Key, intent: Intent) -> Res
         let _ = shared.catalog.ask(|reply| Message::Take { records, reply }).await;
     }
     recorded.confirmed.sort();
-    Ok(recorded)
+    Ok((recorded, latest))
 }
 
 /// Has everybody else write `record` down; what each said. Members that left are not expected to.
-async fn push(shared: &Arc<Shared>, record: &Record) -> Vec<(NodeName, Result<(), String>)> {
+async fn push(shared: &Arc<Shared>, record: &Record) -> Vec<(NodeName, Result<Option<Time>, String>)> {
     let view = shared.view.snapshot();
     let others = view
         .members()
@@ -120,13 +137,14 @@ async fn push(shared: &Arc<Shared>, record: &Record) -> Vec<(NodeName, Result<()
     futures::future::join_all(pushes).await
 }
 
-/// Has `node` write `record` down.
-pub(crate) async fn push_to(shared: &Arc<Shared>, node: &NodeName, record: &Record) -> Result<(), String> {
+/// Has `node` write `record` down. Returns the time of something later that it knows of the same key.
+pub(crate) async fn push_to(shared: &Arc<Shared>, node: &NodeName, record: &Record) -> Result<Option<Time>, String> {
     let pushed = async {
         let peer = shared.peer(node).await.map_err(|error| error.to_string())?;
         let call = Call::Intend { records: vec![record.clone()] };
         match peer.call(call, SPREAD_TIMEOUT).await {
-            Ok(Reply::Intended) => Ok(()),
+            Ok(Reply::Intended) => Ok(None),
+            Ok(Reply::Superseded(time)) => Ok(Some(time)),
             Ok(Reply::Refused(refusal)) => Err(refusal.to_string()),
             Ok(_) => Err("unexpected answer".to_owned()),
             Err(error) => Err(error.to_string()),

@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 /// Likewise an intent and a part of a catalog.
-pub(crate) use crate::catalog::{Page, Record};
+pub(crate) use crate::catalog::{Page, Record, Time};
 pub(crate) use crate::explain::Insight;
 use crate::key::{Key, NodeName};
 /// A ledger's own positions and deltas are its wire form: they are plain data, made to travel.
@@ -32,7 +32,7 @@ pub(crate) const REVISION: u16 = 4;
 /// The first revision that knows [`HelloRefusal::Outdated`].
 pub(crate) const REVISION_OUTDATED: u16 = 3;
 
-/// The first revision that knows [`Refusal::Elsewhere`] and [`Call::Explain`].
+/// The first revision that knows [`Refusal::Elsewhere`], [`Call::Explain`] and [`Reply::Superseded`].
 pub(crate) const REVISION_ELSEWHERE: u16 = 4;
 
 /// Largest gossip message, in bytes, before and after decompression is chitchat's own limit of a UDP datagram.
@@ -128,6 +128,8 @@ pub(crate) enum Reply {
         keys: Vec<Key>,
     },
     Explained(Box<Insight>),
+    /// Written down, but something later is known of the same key: of this time.
+    Superseded(Time),
 }
 
 /// How an [`Call::Ensure`] or [`Call::Refresh`] ended.
@@ -263,6 +265,7 @@ mod tests {
         };
         pinned(&Reply::Explained(Box::new(insight)), "07026e3101010101017601030001fb2c010101017707");
         pinned(&Reply::Refused(Refusal::Elsewhere { ring: 7 }), "030507");
+        pinned(&Reply::Superseded(stamp.time), "08fb2c0102");
         pinned(&Reply::Intended, "04");
         let page = Page { floor: stamp.time, records, next: Some(key.clone()) };
         pinned(&Reply::Catalog(Box::new(page)), &format!("05fb2c0102{intents}0103612f62"));

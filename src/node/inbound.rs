@@ -76,7 +76,7 @@ impl Inbound for Answers {
                 let delta = shared.registry.ask(ask).await;
                 delta.map_or(Reply::Refused(Refusal::Stopping), |delta| Reply::Delta(delta.map(Box::new)))
             }
-            Call::Intend { records } => intend(shared, records).await,
+            Call::Intend { records } => intend(shared, from, records).await,
             Call::PullCatalog { after } => {
                 let page = shared.catalog.ask(|reply| catalog::Message::PageAfter { after, reply }).await;
                 page.map_or(Reply::Refused(Refusal::Stopping), |page| Reply::Catalog(Box::new(page)))
@@ -131,10 +131,11 @@ fn in_words_of(peer: &Peer, key: &Key, ring: u64, refusal: Refusal) -> Refusal {
 }
 
 /// Writes intents of a peer down.
-async fn intend(shared: &Shared, records: Vec<Record>) -> Reply {
+async fn intend(shared: &Shared, from: &Peer, records: Vec<Record>) -> Reply {
     let Ok(_permit) = shared.peer_intents.try_acquire() else { return Reply::Refused(Refusal::Overloaded) };
     match shared.catalog.ask(|reply| catalog::Message::Take { records, reply }).await {
-        Ok(Ok(())) => Reply::Intended,
+        Ok(Ok(Some(time))) if from.revision >= REVISION_ELSEWHERE => Reply::Superseded(time),
+        Ok(Ok(_)) => Reply::Intended,
         Ok(Err(reason)) => Reply::Refused(Refusal::Failed(reason)),
         Err(_) => Reply::Refused(Refusal::Stopping),
     }

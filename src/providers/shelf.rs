@@ -19,12 +19,11 @@ use std::{
 };
 
 use futures::{
-    StreamExt,
+    StreamExt, TryStreamExt,
     stream::{self, BoxStream},
 };
 use rustix::fs::{AtFlags, CWD, RenameFlags, Timespec, Timestamps, UTIME_NOW, renameat_with, statvfs, utimensat};
 use sha2::{Digest, Sha256};
-use tokio::fs::ReadDir;
 
 use crate::{
     key::{KEY_BYTES_MAX, Key},
@@ -33,6 +32,10 @@ use crate::{
 
 /// The file in a slot that says which key it holds.
 pub(crate) const KEY_FILE: &str = "datad-key";
+
+/// When all keys are listed: slots that are read in one go, and goes at a time.
+const SLOTS_AT_ONCE: usize = 64;
+const READERS: usize = 4;
 
 /// How often the deletion of a directory is tried while a program that was killed may still add to it.
 const REMOVE_ATTEMPTS: u32 = 50;
@@ -161,15 +164,24 @@ impl Shelf {
 
     /// The keys of all slots that have the file `marker`, found while the stream is read.
     pub(crate) fn keys(&self, marker: &'static str) -> BoxStream<'_, Result<Key, ProviderError>> {
-        let walk = Walk { held: self.root.join("held"), outer: None, inner: None, marker };
-        stream::unfold(Some(walk), |walk| async move {
-            let mut walk = walk?;
-            match walk.next().await {
-                Ok(Some(key)) => Some((key, Some(walk))),
-                Ok(None) => None,
-                Err(error) => Some((Err(error.into()), None)),
-            }
+        let folders_in = |dir: PathBuf| blocking(move || folders(&dir));
+        let each = |found: Vec<PathBuf>| stream::iter(found.into_iter().map(Ok::<_, io::Error>));
+        let shelves = stream::once(folders_in(self.root.join("held"))).map_ok(each).try_flatten();
+        let slots = shelves.and_then(folders_in);
+        let parts = slots.map_ok(|slots| {
+            let parts: Vec<Vec<PathBuf>> = slots.chunks(SLOTS_AT_ONCE).map(<[PathBuf]>::to_vec).collect();
+            stream::iter(parts.into_iter().map(Ok))
+        });
+        let read = move |part: Vec<PathBuf>| {
+            blocking(move || Ok(part.iter().filter_map(|slot| key_in(slot, marker)).collect::<Vec<_>>()))
+        };
+        let keys = parts.try_flatten().map_ok(read).try_buffered(READERS);
+        // An unusable slot is an item, not the end.
+        keys.map(|part| match part {
+            Ok(part) => stream::iter(part).left_stream(),
+            Err(error) => stream::once(std::future::ready(Err(error.into()))).right_stream(),
         })
+        .flatten()
         .boxed()
     }
 
@@ -179,53 +191,30 @@ impl Shelf {
     }
 }
 
-/// The walk over all slots: two levels of directories, one entry at a time.
-struct Walk {
-    held: PathBuf,
-    outer: Option<ReadDir>,
-    inner: Option<ReadDir>,
-    marker: &'static str,
+/// The folders in a folder. Blocks.
+fn folders(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            found.push(entry.path());
+        }
+    }
+    Ok(found)
 }
 
-impl Walk {
-    async fn next(&mut self) -> io::Result<Option<Result<Key, ProviderError>>> {
-        loop {
-            if let Some(inner) = &mut self.inner {
-                match inner.next_entry().await? {
-                    Some(entry) => match self.key_in(&entry.path()).await {
-                        Some(key) => return Ok(Some(key)),
-                        None => continue,
-                    },
-                    None => self.inner = None,
-                }
-            }
-            if self.outer.is_none() {
-                self.outer = Some(tokio::fs::read_dir(&self.held).await?);
-            }
-            let outer = self.outer.as_mut().expect("set above");
-            match outer.next_entry().await? {
-                Some(entry) if entry.file_type().await?.is_dir() => {
-                    self.inner = Some(tokio::fs::read_dir(entry.path()).await?);
-                }
-                Some(_) => {}
-                None => return Ok(None),
-            }
-        }
+/// The key of a slot; `None` if it is not complete, or vanished meanwhile. Blocks.
+fn key_in(slot: &Path, marker: &str) -> Option<Result<Key, ProviderError>> {
+    if !slot.join(marker).try_exists().ok()? {
+        return None;
     }
-
-    /// `None` for a slot that is not complete, or that vanished meanwhile.
-    async fn key_in(&self, slot: &Path) -> Option<Result<Key, ProviderError>> {
-        if !tokio::fs::try_exists(slot.join(self.marker)).await.ok()? {
-            return None;
-        }
-        let text = match tokio::fs::read_to_string(slot.join(KEY_FILE)).await {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-            Err(error) => return Some(Err(error.into())),
-        };
-        let shown: String = text.chars().take(KEY_BYTES_MAX).collect();
-        Some(Key::new(text).map_err(|error| ProviderError::new(format!("{shown:?} in {}: {error}", slot.display()))))
-    }
+    let text = match fs::read_to_string(slot.join(KEY_FILE)) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+        Err(error) => return Some(Err(error.into())),
+    };
+    let shown: String = text.chars().take(KEY_BYTES_MAX).collect();
+    Some(Key::new(text).map_err(|error| ProviderError::new(format!("{shown:?} in {}: {error}", slot.display()))))
 }
 
 /// A directory that is deleted, with all that is in it, when this is dropped, unless it was published before.

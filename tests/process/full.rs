@@ -142,7 +142,7 @@ async fn files_that_do_not_fit_on_a_disk_go_elsewhere_until_there_is_room() {
     until_n1_accepts(&cluster, false).await;
     until_seen(n1, true).await;
     let shown = n1.ask(&["status"]).await.unwrap();
-    assert!(shown.contains("GiB used") && shown.contains("full"), "{shown}");
+    assert!(shown.contains("MiB used") && shown.contains("full"), "{shown}");
     for number in 0..9 {
         let key = format!("small/{number}");
         upstream.put_file(&key, key.clone(), "text/plain");
