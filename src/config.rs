@@ -386,6 +386,20 @@ impl NodeConfig {
         positive("update_timeout", self.update_timeout)?;
         positive("request_patience", self.request_patience)?;
         positive("balance_interval", self.balance_interval)?;
+        // Times are added to the clock, which has an end.
+        for (field, value) in [
+            ("update_timeout", self.update_timeout),
+            ("request_patience", self.request_patience),
+            ("not_found_ttl", self.not_found_ttl),
+            ("repair_delay", self.repair_delay),
+            ("mass_failure_pause", self.mass_failure_pause),
+            ("balance_interval", self.balance_interval),
+            ("trim_delay", self.trim_delay),
+            ("drain_timeout", self.drain_timeout),
+            ("hot_hold", self.hot_hold),
+        ] {
+            within(value <= YEAR, field, format!("{value:?}"), "at most a year")?;
+        }
         for seed in &self.seeds {
             let valid =
                 seed.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
@@ -408,6 +422,8 @@ mod tests {
     fn a_value_out_of_range_is_named_with_its_range() {
         let config = NodeConfig { replicas: 0, ..NodeConfig::default() };
         assert_eq!(config.check().unwrap_err().to_string(), "`replicas` is 0, but has to be 1 to 8");
+        let config = NodeConfig { repair_delay: Duration::MAX, ..NodeConfig::default() };
+        assert_eq!(config.check().unwrap_err().field, "repair_delay");
         let config = NodeConfig { seeds: vec!["nowhere".into()], ..NodeConfig::default() };
         assert_eq!(config.check().unwrap_err().field, "seeds");
         for (disk_low, disk_high, wrong) in [

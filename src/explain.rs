@@ -1,8 +1,9 @@
 //! Why a key is where it is: the owners and the reasons for them, and what each node that has to do with the key says for
 //! itself.
 
-use std::{sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use futures::FutureExt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -18,6 +19,8 @@ use crate::{
 
 /// How long other nodes have to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a data source has to describe a key: the rest of the answer should still be in time.
+const DESCRIBE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where a key is, where it should be, why, and what is about to happen to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -173,17 +176,84 @@ pub(crate) async fn insight(shared: &Arc<Shared>, key: &Key) -> Result<Insight, 
     })
 }
 
-/// What there is of `key` on this machine, if anything and if the provider tells.
+/// What there is of `key` on this machine, if anything and if the provider tells, in time.
 pub(crate) async fn describe(shared: &Shared, key: &Key) -> Option<Description> {
     let provider = shared.provider.as_ref()?;
-    if !matches!(provider.has(key).await, Ok(true)) {
-        return None;
-    }
-    match provider.describe(key).await {
-        Ok(description) => Some(description),
-        Err(error) => {
-            tracing::debug!(%key, %error, "the data source cannot describe the key");
+    let asked = async {
+        if !matches!(provider.has(key).await, Ok(true)) {
+            return None;
+        }
+        Some(provider.describe(key).await)
+    };
+    match tokio::time::timeout(DESCRIBE_PATIENCE, AssertUnwindSafe(asked).catch_unwind()).await {
+        Ok(Ok(described)) => match described? {
+            Ok(description) => Some(description),
+            Err(error) => {
+                tracing::debug!(%key, %error, "the data source cannot describe the key");
+                None
+            }
+        },
+        Ok(Err(_)) => {
+            tracing::error!(%key, "the provider panicked when it was asked to describe the key");
             None
+        }
+        Err(_) => {
+            tracing::warn!(%key, "the data source takes long to describe the key");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use futures::{StreamExt, stream::BoxStream};
+    use http::{Request, Response};
+
+    use super::*;
+    use crate::{
+        ClusterKey, Credentials, Node,
+        config::{NodeConfig, Profile},
+        provider::{Body, Provider, ProviderError, ServeError, UpdateContext, UpdateError},
+    };
+
+    /// Is asked whether it has a key and never says; of one, it fails badly.
+    struct Mute;
+
+    #[async_trait]
+    impl Provider for Mute {
+        async fn has(&self, key: &Key) -> Result<bool, ProviderError> {
+            assert_ne!(key.as_str(), "panic");
+            std::future::pending().await
+        }
+
+        fn keys(&self) -> BoxStream<'_, Result<Key, ProviderError>> {
+            futures::stream::empty().boxed()
+        }
+
+        async fn update(&self, _key: &Key, _context: UpdateContext) -> Result<(), UpdateError> {
+            Ok(())
+        }
+
+        async fn remove(&self, _key: &Key) -> Result<(), ProviderError> {
+            Ok(())
+        }
+
+        async fn serve(&self, _key: &Key, _request: Request<Body>) -> Result<Response<Body>, ServeError> {
+            Err(ServeError::NotHeld)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_data_source_that_does_not_answer_or_panics_keeps_nobody_waiting_for_an_explanation() {
+        let mut config = NodeConfig { replicas: 1, profile: Profile::local(), ..NodeConfig::default() };
+        config.listen = "127.0.0.1:0".parse().unwrap();
+        let builder = Node::builder(NodeName::new("a").unwrap()).config(config).provider(Arc::new(Mute));
+        let node = builder.credentials(Credentials::ClusterKey(ClusterKey::generate())).start().await.unwrap();
+        for text in ["mute", "panic"] {
+            let key = Key::new(text).unwrap();
+            let explained = tokio::time::timeout(4 * PATIENCE, node.client().explain(&key)).await.unwrap();
+            assert_eq!(explained.nodes.len() + explained.silent.len(), 1);
         }
     }
 }

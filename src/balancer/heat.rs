@@ -64,7 +64,7 @@ impl Heat {
     /// `key` was asked for so often in this second, up to now.
     pub(crate) fn note(&mut self, now: Duration, key: &Key, hits: u32) {
         if !self.watched.contains_key(key) {
-            if self.watched.len() >= WATCHED_MAX {
+            if self.watched.len() >= WATCHED_MAX && !(hits >= self.rate && self.make_place()) {
                 return;
             }
             self.watched.insert(key.clone(), Warmth::default());
@@ -72,6 +72,13 @@ impl Heat {
         let Some(warmth) = self.watched.get_mut(key) else { return };
         warmth.warm_at = now;
         warmth.hot_seconds += u32::from(hits >= self.rate);
+    }
+
+    /// Gives up watching a key that is no more than warm, if there is one.
+    fn make_place(&mut self) -> bool {
+        let warm = self.watched.iter().find(|(_, warmth)| warmth.extra == 0 && warmth.hot_seconds == 0);
+        let warm = warm.map(|(key, _)| key.clone());
+        warm.is_some_and(|key| self.watched.remove(&key).is_some())
     }
 
     /// Decides anew, if it is time. Returns whether any key has another number of extra replicas than before.
@@ -163,6 +170,20 @@ mod tests {
         assert_eq!(run(&mut heat, "a", 20..300, RATE / WARM_PART), []);
         assert_eq!(run(&mut heat, "a", 300..500, RATE / WARM_PART - 1), [(361, 1), (421, 0)]);
         assert!(heat.watched.is_empty());
+    }
+
+    #[test]
+    fn keys_that_are_only_warm_do_not_keep_a_hot_one_from_being_seen() {
+        let mut heat = heat();
+        for now in (1..10).map(Duration::from_secs) {
+            for number in 0..WATCHED_MAX {
+                heat.note(now, &key(&format!("warm{number}")), RATE / WARM_PART);
+            }
+            heat.note(now, &key("hot"), RATE);
+            heat.step(now);
+        }
+        assert_eq!(heat.extras(), [(key("hot"), 1)].into());
+        assert!(heat.watched.len() <= WATCHED_MAX);
     }
 
     #[test]

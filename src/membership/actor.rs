@@ -8,10 +8,7 @@
 use std::{
     collections::BTreeSet,
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, atomic::Ordering},
     time::Duration,
 };
 
@@ -66,21 +63,18 @@ pub(crate) struct Arguments {
     pub(crate) mark: Arc<SharedMark>,
 }
 
-/// The mark of this node's own ledger: written by the registry at every change, read at every tick.
+/// The mark of this node's own ledger: written by the registry at every change, read at every tick. Behind a lock, for a
+/// version with the digest of another one would look like a broken copy to everybody who has that version.
 #[derive(Debug, Default)]
-pub(crate) struct SharedMark {
-    version: AtomicU64,
-    digest: AtomicU64,
-}
+pub(crate) struct SharedMark(Mutex<LedgerMark>);
 
 impl SharedMark {
     pub(crate) fn store(&self, mark: LedgerMark) {
-        self.digest.store(mark.digest, Ordering::Release);
-        self.version.store(mark.version, Ordering::Release);
+        *self.0.lock().expect("no panic under this lock") = mark;
     }
 
     fn load(&self) -> LedgerMark {
-        LedgerMark { version: self.version.load(Ordering::Acquire), digest: self.digest.load(Ordering::Acquire) }
+        *self.0.lock().expect("no panic under this lock")
     }
 }
 
@@ -375,5 +369,26 @@ fn log_changes(old: &View, new: &View) {
         } else if before.is_some_and(|before| before.accepting != member.accepting) {
             info!(member = %member.name, accepting = member.accepting, "member changed its mind about new keys");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_and_the_digest_of_a_mark_are_always_of_one_ledger() {
+        const LAST: u64 = 1_000_000;
+        let mark = SharedMark::default();
+        std::thread::scope(|scope| {
+            scope.spawn(|| (1..=LAST).for_each(|number| mark.store(LedgerMark { version: number, digest: number })));
+            loop {
+                let LedgerMark { version, digest } = mark.load();
+                assert_eq!(version, digest);
+                if version == LAST {
+                    break;
+                }
+            }
+        });
     }
 }

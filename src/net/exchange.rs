@@ -49,6 +49,9 @@ pub(crate) enum ExchangeError {
     /// The peer could not be reached, or broke off.
     #[error(transparent)]
     Call(#[from] CallError),
+    /// The request's own body failed; the peer is not to blame.
+    #[error("the request could not be read: {0}")]
+    Request(String),
 }
 
 impl From<CodecError> for ExchangeError {
@@ -77,7 +80,13 @@ impl Peer {
             target: parts.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned(),
             headers: list(&parts.headers),
         };
-        codec::write_frame(&mut send, &Opening::Exchange(head)).await?;
+        let head = codec::frame(&Opening::Exchange(head))?;
+        if head.len() > OPENING_BYTES_MAX {
+            // No peer would read it, and this one would look broken.
+            let _ = send.reset(code::BROKEN);
+            return Err(Refusal::Malformed(format!("the head of the request takes {} bytes", head.len())).into());
+        }
+        send.write_chunk(head.into()).await.map_err(|error| CallError::Broken(error.to_string()))?;
         let head = if body.is_end_stream() {
             let _ = send.finish();
             codec::read_frame::<ResponseHead>(&mut recv, OPENING_BYTES_MAX).await
@@ -136,7 +145,7 @@ pub(super) async fn answer(
             let (parts, body) = response.into_parts();
             let head = ResponseHead::Answer { status: parts.status.as_u16(), headers: list(&parts.headers) };
             codec::write_frame(&mut send, &head).await?;
-            send_body(send, body).await
+            send_body(send, body).await.map_err(|error| CodecError::Broken(error.to_string()))
         }
         Err(refusal) => {
             codec::write_frame(&mut send, &ResponseHead::Refused(refusal)).await?;
@@ -165,9 +174,27 @@ impl Drop for Unfinished {
     }
 }
 
-/// Sends `body` to the end. Stops pulling it as soon as the reader gives up.
-async fn send_body(send: quinn::SendStream, mut body: Body) -> Result<(), CodecError> {
-    let broken = |error: String| CodecError::Broken(error);
+/// Why a body was not sent to its end.
+#[derive(Debug, thiserror::Error)]
+enum SendError {
+    #[error("the body broke off: {0}")]
+    Body(String),
+    #[error("the stream broke off: {0}")]
+    Stream(String),
+}
+
+impl From<SendError> for ExchangeError {
+    fn from(error: SendError) -> Self {
+        match error {
+            SendError::Body(reason) => Self::Request(reason),
+            SendError::Stream(_) => CallError::Broken(error.to_string()).into(),
+        }
+    }
+}
+
+/// Sends `body` to the end. Stops pulling it as soon as the reader gives up, which is no error: it may have its reasons,
+/// and say them.
+async fn send_body(send: quinn::SendStream, mut body: Body) -> Result<(), SendError> {
     let given_up = send.stopped();
     tokio::pin!(given_up);
     let mut send = Unfinished(send, false);
@@ -178,11 +205,14 @@ async fn send_body(send: quinn::SendStream, mut body: Body) -> Result<(), CodecE
         };
         match frame {
             Some(Ok(frame)) => {
-                if let Ok(data) = frame.into_data() {
-                    send.0.write_chunk(data).await.map_err(|error| broken(error.to_string()))?;
+                let Ok(data) = frame.into_data() else { continue };
+                match send.0.write_chunk(data).await {
+                    Ok(()) => {}
+                    Err(quinn::WriteError::Stopped(_)) => return Ok(()),
+                    Err(error) => return Err(SendError::Stream(error.to_string())),
                 }
             }
-            Some(Err(error)) => return Err(broken(error.to_string())),
+            Some(Err(error)) => return Err(SendError::Body(error.to_string())),
             None => break,
         }
     }

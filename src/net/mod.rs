@@ -69,9 +69,13 @@ const ADDRESSES_MAX: usize = 4096;
 /// Streams that one peer may have open towards us: requests, and gossip messages.
 const PEER_STREAMS_MAX: u32 = 1024;
 const PEER_GOSSIP_STREAMS_MAX: u32 = 128;
-/// Bytes in flight of one stream and of one connection. One stream alone must be able to fill a 10 Gbit/s link at 2 ms.
-const STREAM_WINDOW_BYTES: u32 = 4 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
+/// Bytes that one stream may be ahead of its reader. One stream alone must be able to fill a link of 8 Gbit/s at 1 ms.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+/// Bytes that all streams of one connection may be ahead of their readers: each as far as its own window lets it. With
+/// less, a few slow clients would use it up, and gossip and calls, which share the connection, would not get through.
+const CONNECTION_WINDOW_BYTES: u64 = PEER_STREAMS_MAX as u64 * STREAM_WINDOW_BYTES as u64;
+/// Bytes of one connection that were sent and not acknowledged yet. A peer acknowledges also what nobody reads.
+const SEND_WINDOW_BYTES: u64 = 32 << 20;
 /// Handshakes in progress before further ones are turned away.
 const HANDSHAKES_MAX: usize = 256;
 
@@ -338,7 +342,7 @@ impl Net {
         match &outcome {
             Ok(peer) => {
                 self.keep(address, peer.clone());
-                self.spawn_streams(peer.clone());
+                self.spawn_streams(address, peer.clone());
             }
             Err(error) => self.record_failure(address, error, failures + 1),
         }
@@ -430,6 +434,14 @@ impl Net {
         }
     }
 
+    /// Frees the place of a connection that has ended: nodes that start again come with other addresses.
+    fn forget(&self, address: SocketAddr, peer: &Arc<Peer>) {
+        let mut slots = self.slots.lock().expect("no panic under this lock");
+        if matches!(slots.get(&address), Some(Slot::Up(kept)) if Arc::ptr_eq(kept, peer)) {
+            slots.remove(&address);
+        }
+    }
+
     /// Sends a gossip message to `address`, or drops it. Never blocks.
     pub(crate) fn gossip(self: &Arc<Self>, address: SocketAddr, message: Bytes) {
         let Ok(permit) = self.gossip_in_flight.clone().try_acquire_owned() else {
@@ -504,8 +516,8 @@ fn transport(profile: &Profile) -> TransportConfig {
         .max_concurrent_bidi_streams(VarInt::from_u32(PEER_STREAMS_MAX))
         .max_concurrent_uni_streams(VarInt::from_u32(PEER_GOSSIP_STREAMS_MAX))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
-        .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
-        .send_window(u64::from(CONNECTION_WINDOW_BYTES))
+        .receive_window(VarInt::from_u64(CONNECTION_WINDOW_BYTES).unwrap_or(VarInt::MAX))
+        .send_window(SEND_WINDOW_BYTES)
         .max_idle_timeout(Some(IdleTimeout::try_from(profile.idle_timeout).unwrap_or(VarInt::from_u32(30_000).into())))
         .keep_alive_interval(Some(profile.keep_alive))
         .initial_rtt(profile.initial_rtt)

@@ -4,7 +4,7 @@
 //! a bounded number run at once; a stream that says nothing is reset after a deadline; the number of streams is
 //! limited by QUIC itself; no frame is read beyond its limit; nothing that arrives can end the accept loop.
 
-use std::sync::Arc;
+use std::{net::SocketAddr, sync::Arc};
 
 use futures::StreamExt;
 use tracing::{Instrument, debug, debug_span, info, warn};
@@ -42,7 +42,7 @@ impl Net {
                         outcome = welcome => match outcome {
                             Ok(Ok(peer)) => {
                                 accepting.keep(peer.advertise, peer.clone());
-                                accepting.spawn_streams(peer);
+                                accepting.spawn_streams(peer.advertise, peer);
                             }
                             Ok(Err(reason)) => warn!(%remote, %reason, "refused a connection"),
                             Err(_) => warn!(%remote, "refused a connection: no hello in time"),
@@ -93,8 +93,8 @@ impl Net {
         self.inbound.get().and_then(std::sync::Weak::upgrade).map_or(Ok(()), |inbound| inbound.admit(hello))
     }
 
-    /// Answers the streams that `peer` opens, until the connection ends.
-    pub(super) fn spawn_streams(self: &Arc<Self>, peer: Arc<Peer>) {
+    /// Answers the streams that `peer`, kept for `address`, opens, until the connection ends.
+    pub(super) fn spawn_streams(self: &Arc<Self>, address: SocketAddr, peer: Arc<Peer>) {
         let net = self.clone();
         let span = debug_span!("peer", name = %peer.name);
         let serving = async move {
@@ -114,6 +114,7 @@ impl Net {
             }
             let reason = super::refusal_of(&peer.connection).unwrap_or_else(|| "this node stops".into());
             info!(%reason, "disconnected");
+            net.forget(address, &peer);
         };
         self.tasks.spawn(serving.instrument(span));
     }

@@ -17,10 +17,15 @@ use crate::{
     world::Machine,
 };
 
+const PATIENCE: Duration = Duration::from_secs(20);
+const CHUNK: &[u8] = &[0; 64 << 10];
+
 /// Answers every call with what it says, and every request with its own body.
 #[derive(Default)]
 struct Echo {
     calls: AtomicUsize,
+    /// Bytes of endless bodies that were taken from them.
+    pulled: Arc<AtomicUsize>,
     refuse: Option<HelloRefusal>,
 }
 
@@ -65,6 +70,16 @@ impl Inbound for Echo {
             "broken" => {
                 let parts = [Ok(Bytes::from_static(b"half")), Err(std::io::Error::other("gone"))];
                 let frames = stream::iter(parts.into_iter().map(|part| part.map(http_body::Frame::data)));
+                Ok(Response::new(body(http_body_util::StreamBody::new(frames))))
+            }
+            "never" => std::future::pending().await,
+            "early" => Ok(Response::new(full("no need to read that"))),
+            "endless" => {
+                let pulled = self.pulled.clone();
+                let frames = stream::repeat_with(move || {
+                    pulled.fetch_add(CHUNK.len(), Ordering::Relaxed);
+                    Ok::<_, std::io::Error>(http_body::Frame::data(Bytes::from_static(CHUNK)))
+                });
                 Ok(Response::new(body(http_body_util::StreamBody::new(frames))))
             }
             _ => Ok(Response::new(request.into_body())),
@@ -201,6 +216,69 @@ async fn a_refused_request_says_why_and_a_broken_body_is_never_a_short_success()
     if let Ok(response) = peer.exchange(&key("broken"), Purpose::Serve, get()).await {
         assert!(response.into_body().collect().await.is_err());
     }
+}
+
+#[tokio::test]
+async fn who_answers_before_it_has_read_the_request_is_heard() {
+    let (a, b) = pair();
+    let peer = a.net.peer(b.net.advertise(), None).await.unwrap();
+    for _ in 0..20 {
+        let long = full(vec![7; 2 * STREAM_WINDOW_BYTES as usize]);
+        let request = Request::post("/x").body(long).unwrap();
+        let response = peer.exchange(&key("early"), Purpose::Serve, request).await.unwrap();
+        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "no need to read that");
+    }
+}
+
+#[tokio::test]
+async fn a_request_whose_head_is_too_long_is_the_fault_of_nobody_but_its_sender() {
+    let (a, b) = pair();
+    let peer = a.net.peer(b.net.advertise(), None).await.unwrap();
+    let request = Request::get("/x").header("x", "y".repeat(codec::OPENING_BYTES_MAX)).body(provider::empty()).unwrap();
+    let error = peer.exchange(&key("x"), Purpose::Serve, request).await.unwrap_err();
+    assert!(matches!(error, ExchangeError::Refused(Refusal::Malformed(_))), "{error}");
+}
+
+#[tokio::test]
+async fn a_request_whose_body_breaks_off_is_not_the_fault_of_the_peer() {
+    let (a, b) = pair();
+    let peer = a.net.peer(b.net.advertise(), None).await.unwrap();
+    let frames =
+        stream::iter([Ok(http_body::Frame::data(Bytes::from_static(CHUNK))), Err(std::io::Error::other("gone"))]);
+    let request = Request::post("/x").body(body(http_body_util::StreamBody::new(frames))).unwrap();
+    let error = peer.exchange(&key("never"), Purpose::Serve, request).await.unwrap_err();
+    assert!(matches!(error, ExchangeError::Request(_)), "{error}");
+}
+
+#[tokio::test]
+async fn readers_that_stand_still_do_not_keep_a_peer_from_being_heard() {
+    let (a, b) = pair();
+    let peer = a.net.peer(b.net.advertise(), None).await.unwrap();
+    let (mut standing, enough) = (Vec::new(), 8 * STREAM_WINDOW_BYTES as usize);
+    let stand = async {
+        for _ in 0..12 {
+            let request = Request::get("/x").body(provider::empty()).unwrap();
+            standing.push(peer.exchange(&key("endless"), Purpose::Serve, request).await.unwrap());
+        }
+        while b.inbound.pulled.load(Ordering::Relaxed) < enough {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, stand).await.expect("each of them is sent what fits its window");
+    peer.call(Call::Vouch { keys: vec![], ring: 0 }, Duration::from_secs(5)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_that_has_ended_is_not_kept() {
+    let (a, b) = pair();
+    a.net.peer(b.net.advertise(), None).await.unwrap();
+    b.net.close(PATIENCE).await;
+    let forgotten = async {
+        while !a.net.slots.lock().unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, forgotten).await.expect("its place is free again");
 }
 
 #[tokio::test]

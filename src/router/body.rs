@@ -56,7 +56,7 @@ impl Replay {
                 Some(frame) => {
                     if let Ok(data) = frame?.into_data() {
                         length += data.len();
-                        start.push_back(data);
+                        set_aside(&mut start, data);
                     }
                 }
                 None => return Ok(Self::Kept(start.into_iter().flatten().collect())),
@@ -76,6 +76,13 @@ impl Replay {
 
     pub(super) fn can_repeat(&self) -> bool {
         matches!(self, Self::Kept(_))
+    }
+}
+
+/// Only what has a length counts towards a limit, so nothing else is kept.
+fn set_aside(start: &mut VecDeque<Bytes>, data: Bytes) {
+    if !data.is_empty() {
+        start.push_back(data);
     }
 }
 
@@ -163,7 +170,7 @@ pub(super) async fn hold_back(response: Response<Body>) -> Result<Response<Body>
             Some(frame) => {
                 if let Ok(data) = frame?.into_data() {
                     length += data.len();
-                    start.push_back(data);
+                    set_aside(&mut start, data);
                 }
             }
             None => return Ok(Response::from_parts(head, whole(start))),
@@ -223,7 +230,7 @@ impl Resumable {
             StatusCode::OK => Some((etag, 0, headers.typed_get::<ContentLength>()?.0)),
             StatusCode::PARTIAL_CONTENT => {
                 let (first, last) = headers.typed_get::<ContentRange>()?.bytes_range()?;
-                Some((etag, first, last + 1))
+                Some((etag, first, last.checked_add(1)?))
             }
             _ => None,
         }
@@ -327,6 +334,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn frames_without_data_are_not_kept() {
+        let body = || {
+            let chunks = [0; 1_000].into_iter().chain([REPLAY_BYTES_MAX + 1]);
+            let frames = chunks.map(|bytes| Ok::<_, std::io::Error>(Frame::data(Bytes::from(vec![b'x'; bytes]))));
+            provider::body(http_body_util::StreamBody::new(stream::iter(frames)))
+        };
+        let mut request = Replay::new(body(), true).await.unwrap().take().unwrap();
+        assert!(!request.frame().await.unwrap().unwrap().into_data().unwrap().is_empty());
+        let mut response = hold_back(Response::new(body())).await.unwrap().into_body();
+        assert!(!response.frame().await.unwrap().unwrap().into_data().unwrap().is_empty());
+    }
+
+    #[tokio::test]
     async fn a_response_that_breaks_early_is_a_failed_attempt() {
         assert!(hold_back(Response::new(broken_after(&["a", "b"]))).await.is_err());
         let good = hold_back(Response::new(provider::full("abc"))).await.unwrap();
@@ -398,6 +418,14 @@ mod tests {
             let (body, _) = resumed(whole_of_six(broken_after(&["abc"])), other);
             assert!(body.collect().await.is_err());
         }
+    }
+
+    #[tokio::test]
+    async fn a_part_that_claims_to_end_where_no_number_does_is_not_resumed() {
+        let first = part("\"v\"", "bytes 0-18446744073709551615/*", broken_after(&["abc"]));
+        let (body, asked) = resumed(first, whole_of_six(provider::empty()));
+        assert!(body.collect().await.is_err());
+        assert!(asked.lock().unwrap().is_empty());
     }
 
     #[tokio::test]

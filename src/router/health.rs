@@ -48,6 +48,14 @@ impl PeerHealth {
         let pause = SUSPICION_MIN.saturating_mul(1 << failures.min(8)).min(SUSPICION_MAX);
         self.suspect_until_ms.store(millis(now + pause), Ordering::Relaxed);
     }
+
+    /// Nobody waits any more for an answer, after this time. That says something of the peer only if it was unusually
+    /// long: a client may go at any moment, and of two that were asked one is always late.
+    pub(crate) fn given_up(&self, now: Duration, waited: Duration, unusual: Duration) {
+        if waited >= unusual {
+            self.failed(now);
+        }
+    }
 }
 
 /// A request that has not been answered yet.
@@ -125,6 +133,16 @@ mod tests {
         assert!((0..20).any(|_| first(1_600) == names[0]), "suspicion ends");
         routes.health(&names[0]).unwrap().succeeded(Duration::from_millis(3));
         assert_eq!(routes.health(&names[0]).unwrap().failures.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn clients_that_go_away_at_once_make_nobody_suspect() {
+        let health = PeerHealth::default();
+        let (now, unusual) = (Duration::from_secs(1), Duration::from_millis(300));
+        health.given_up(now, Duration::from_millis(299), unusual);
+        assert_eq!(health.failures.load(Ordering::Relaxed), 0);
+        health.given_up(now, unusual, unusual);
+        assert_eq!(health.failures.load(Ordering::Relaxed), 1);
     }
 
     #[test]

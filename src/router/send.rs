@@ -5,7 +5,10 @@
 //! is made to. What must hold: no node is tried twice for one request, except to resume a broken response; no request
 //! outlives its deadline; whatever a provider published as an answer is passed on as it is, whatever its status.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
@@ -138,14 +141,15 @@ pub(crate) async fn route(
     key: &Key,
     request: Request<Body>,
 ) -> Result<Response<Body>, RouteError> {
-    route_avoiding(shared.clone(), key.clone(), request, Vec::new()).await
+    send(shared.clone(), key.clone(), request, None).await
 }
 
-fn route_avoiding(
+/// `broke_off`: who did not send its response to the end, if `request` is for the rest of that.
+fn send(
     shared: Arc<Shared>,
     key: Key,
     request: Request<Body>,
-    avoid: Vec<NodeName>,
+    broke_off: Option<NodeName>,
 ) -> BoxFuture<'static, Result<Response<Body>, RouteError>> {
     async move {
         let (parts, body) = request.into_parts();
@@ -168,7 +172,8 @@ fn route_avoiding(
             repeatable,
             started,
             deadline,
-            tried: avoid,
+            is_rest: broke_off.is_some(),
+            tried: broke_off.into_iter().collect(),
             failed: Vec::new(),
             ensures: 0,
         };
@@ -184,6 +189,8 @@ struct Course {
     parts: Parts,
     body: Replay,
     repeatable: bool,
+    /// Whether it asks for the rest of a response.
+    is_rest: bool,
     started: Instant,
     deadline: Instant,
     tried: Vec<NodeName>,
@@ -360,19 +367,32 @@ impl Course {
 
     fn conclude(self, node: NodeName, response: Response<Body>) -> Response<Body> {
         let answered = AnsweredBy { node: node.clone(), fetched: self.ensures > 0 };
-        let (shared, key) = (self.shared, self.key);
-        let mut avoid = vec![node];
-        let refetch: Refetch = Box::new(move |request| {
-            let (shared, key, avoided) = (shared.clone(), key.clone(), avoid.clone());
-            let rest = route_avoiding(shared, key, request, avoided);
-            // One that broke off twice is not asked a third time.
-            avoid.dedup();
-            async move { rest.await.map_err(Into::into) }.boxed()
-        });
-        let mut response = Resumable::wrap(&self.parts, response, refetch);
+        // Whoever asks for a rest takes it up again if need be; if the rest did so too, there would be no end to it.
+        let mut response = if self.is_rest {
+            response
+        } else {
+            Resumable::wrap(&self.parts, response, refetch(self.shared, self.key, node))
+        };
         response.extensions_mut().insert(answered);
         response
     }
+}
+
+/// Asks for the rest of a response of which `node` sent the beginning. Whoever broke off last is asked last.
+fn refetch(shared: Arc<Shared>, key: Key, node: NodeName) -> Refetch {
+    let last = Arc::new(Mutex::new(node));
+    Box::new(move |request| {
+        let (shared, key, last) = (shared.clone(), key.clone(), last.clone());
+        async move {
+            let broke_off = last.lock().expect("no panic under this lock").clone();
+            let response = send(shared, key, request, Some(broke_off)).await?;
+            if let Some(answered) = response.extensions().get::<AnsweredBy>() {
+                *last.lock().expect("no panic under this lock") = answered.node.clone();
+            }
+            Ok(response)
+        }
+        .boxed()
+    })
 }
 
 /// One attempt at one node.
@@ -385,13 +405,14 @@ async fn attempt_at(shared: Arc<Shared>, node: NodeName, key: Key, request: Requ
         return (node, outcome.map_err(AttemptError::from));
     }
     let health = shared.routes.load().health(&node).cloned().unwrap_or_default();
-    let mut guard = Unanswered { shared: &shared, health: &health, answered: false };
-    let in_flight = health.begin();
     let started = Instant::now();
+    let mut guard = Unanswered { shared: &shared, health: &health, started, answered: false };
+    let in_flight = health.begin();
     let outcome = async {
         let peer = shared.peer(&node).await.map_err(|error| AttemptError::Unreachable(error.to_string()))?;
         peer.exchange(&key, Purpose::Serve, request).await.map_err(|error| match error {
             ExchangeError::Refused(refusal) => refusal.into(),
+            ExchangeError::Request(_) => AttemptError::Refused(error.to_string()),
             other => AttemptError::Unreachable(other.to_string()),
         })
     }
@@ -406,17 +427,19 @@ async fn attempt_at(shared: Arc<Shared>, node: NodeName, key: Key, request: Requ
     (node, outcome)
 }
 
-/// An attempt that is dropped because another holder was quicker counts against the slow one.
+/// An attempt that is dropped, because another holder was quicker or the client went away, counts against a slow holder.
 struct Unanswered<'a> {
     shared: &'a Shared,
     health: &'a super::health::PeerHealth,
+    started: Instant,
     answered: bool,
 }
 
 impl Drop for Unanswered<'_> {
     fn drop(&mut self) {
         if !self.answered {
-            self.health.failed(self.shared.uptime());
+            let unusual = self.shared.config.profile.hedge_after;
+            self.health.given_up(self.shared.uptime(), self.started.elapsed(), unusual);
         }
     }
 }
@@ -447,5 +470,97 @@ impl PeerFetch for PeerClient {
             }
             UpdateReason::Request | UpdateReason::Refresh => answer,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use futures::stream::{self, BoxStream};
+    use headers::{ContentLength, ContentRange, ETag, HeaderMapExt};
+    use http::{StatusCode, header};
+    use http_body::Frame;
+    use http_body_util::{BodyExt, StreamBody};
+
+    use super::*;
+    use crate::{
+        ClusterKey, Credentials, Node,
+        config::{NodeConfig, Profile},
+        provider::{Provider, ProviderError, ServeError, UpdateContext, UpdateError},
+    };
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+    /// More than is held back of a response.
+    const PART: u64 = 300 << 10;
+    const WHOLE: u64 = 10 * PART;
+
+    /// Breaks off each response after a part.
+    struct Breaking;
+
+    #[async_trait]
+    impl Provider for Breaking {
+        async fn has(&self, _key: &Key) -> Result<bool, ProviderError> {
+            Ok(true)
+        }
+
+        fn keys(&self) -> BoxStream<'_, Result<Key, ProviderError>> {
+            stream::iter([Ok(Key::new("k").unwrap())]).boxed()
+        }
+
+        async fn update(&self, _key: &Key, _context: UpdateContext) -> Result<(), UpdateError> {
+            Ok(())
+        }
+
+        async fn remove(&self, _key: &Key) -> Result<(), ProviderError> {
+            Ok(())
+        }
+
+        async fn serve(&self, _key: &Key, request: Request<Body>) -> Result<Response<Body>, ServeError> {
+            let range = request.headers().get(header::RANGE).and_then(|range| range.to_str().ok());
+            let from = range.and_then(|range| range.strip_prefix("bytes=")?.split('-').next()?.parse().ok());
+            let part = stream::once(async { Ok(Frame::data(Bytes::from(vec![7; PART as usize]))) });
+            // A reset may overtake what was sent before it.
+            let gone = stream::once(async {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                Err(std::io::Error::other("gone"))
+            });
+            let mut response = Response::new(provider::body(StreamBody::new(Box::pin(part.chain(gone)))));
+            response.headers_mut().typed_insert("\"v\"".parse::<ETag>().unwrap());
+            response.headers_mut().typed_insert(ContentLength(WHOLE - from.unwrap_or(0)));
+            if let Some(from) = from {
+                *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+                response.headers_mut().typed_insert(ContentRange::bytes(from..WHOLE, WHOLE).unwrap());
+            }
+            Ok(response)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_response_that_breaks_off_again_and_again_is_not_resumed_for_ever() {
+        let secret = Credentials::ClusterKey(ClusterKey::generate());
+        let mut config = NodeConfig { replicas: 1, profile: Profile::local(), ..NodeConfig::default() };
+        config.listen = "127.0.0.1:0".parse().unwrap();
+        let holder =
+            Node::builder(NodeName::new("holder").unwrap()).config(config.clone()).provider(Arc::new(Breaking));
+        let holder = holder.credentials(secret.clone()).start().await.unwrap();
+        config.seeds = vec![holder.address().to_string()];
+        let asker = Node::builder(NodeName::new("asker").unwrap()).config(config).credentials(secret);
+        let asker = asker.start().await.unwrap();
+        let met = |view: &crate::View| view.ring().nodes().len() == 1;
+        tokio::time::timeout(PATIENCE, asker.client().view_when(met)).await.unwrap();
+        let request = Request::get("/k").body(provider::empty()).unwrap();
+        let response = route(asker.shared(), &Key::new("k").unwrap(), request).await.unwrap();
+        assert_eq!(response.headers().typed_get(), Some(ContentLength(WHOLE)));
+        let (mut body, mut read, mut broken) = (response.into_body(), 0, false);
+        let reading = async {
+            while let Some(frame) = body.frame().await {
+                match frame {
+                    Ok(frame) => read += frame.data_ref().map_or(0, Bytes::len) as u64,
+                    Err(_) => broken = true,
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, reading).await.unwrap();
+        assert!(broken && read <= 4 * PART, "{read} bytes, so it was taken up more than three times");
     }
 }
