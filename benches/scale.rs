@@ -38,7 +38,7 @@ const KEYS: usize = 1_000_000;
 const REPLICAS: usize = 3;
 const CLAIMS: usize = KEYS * REPLICAS;
 /// Changes in a delta, as on the wire.
-const SLICE: usize = 512;
+const SLICE: usize = 128;
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).collect();
@@ -163,7 +163,7 @@ fn memory() {
     row("claims, in the ledgers of 100 nodes", CLAIMS);
     row("bytes for each on the wire", each(wire));
     row("decoded, applied and indexed in", format!("{took:.2?}"));
-    row("  longest of the parts, of 512 claims", format!("{longest:.2?}"));
+    row("  longest of the parts, of 128 claims", format!("{longest:.2?}"));
     row("megabytes in all", format!("{:.0}", used as f64 / 1e6));
     row("bytes for each claim, beyond the keys' own", each(used - key_bytes));
     let Learned { index, replicas, .. } = learned;

@@ -42,10 +42,10 @@ use crate::{
     provider::Provider,
 };
 
-/// Changes in one delta. About a millisecond of work, and far below the largest frame.
-const DELTA_CHANGES_MAX: usize = 512;
+/// Changes in one delta. Well below a millisecond of work, unless a table grows, and far below the largest frame.
+const DELTA_CHANGES_MAX: usize = 128;
 /// Keys of the first scan that are claimed in one go, and how long a part of them may wait for company.
-const SCAN_BATCH_KEYS: usize = 256;
+const SCAN_BATCH_KEYS: usize = 128;
 const SCAN_BATCH_WAIT: Duration = Duration::from_millis(20);
 /// A scan that broke off starts again after this.
 const SCAN_RETRY: Duration = Duration::from_secs(5);
