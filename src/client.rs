@@ -395,7 +395,8 @@ impl Client {
         }
     }
 
-    /// What would move if the members changed so. Nothing is moved. Walks over all known keys, in parts, and asks holders
+    /// What would move if the members changed so, by the ring alone: that members are full or keys are hot is left out.
+    /// Nothing is moved. Walks over all known keys, in parts, and asks holders
     /// for the sizes of some that would move, to estimate the bytes.
     ///
     /// # Errors

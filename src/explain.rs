@@ -117,14 +117,14 @@ pub(crate) async fn explain(shared: &Arc<Shared>, key: &Key) -> Explanation {
 
 fn places(shared: &Shared, key: &Key) -> Vec<Place> {
     let view = shared.view.snapshot();
-    let (replicas, mut owners) = (shared.replicas(&view, key), 0);
-    let mut places = Vec::new();
+    let (owners, replicas) = (shared.owners(&view, key), shared.replicas(&view, key));
+    let (mut places, mut met) = (Vec::new(), 0);
     for name in view.ring().walk(key) {
-        if owners == replicas {
+        if met == replicas {
             break;
         }
-        let owner = !view.is_full(name) || shared.has(name, key);
-        owners += usize::from(owner);
+        let owner = owners.contains(name);
+        met += usize::from(owner);
         let why = match view.member(name).map(|member| member.state) {
             _ if !owner => "full: it takes no new keys, and does not have this one",
             Some(MemberState::Dead) if view.brake().is_some() => "dead, with too many others: it keeps its place",

@@ -49,6 +49,13 @@ impl Timers {
         due
     }
 
+    /// Takes out the key whose time comes first.
+    pub(crate) fn take_first(&mut self) -> Option<Key> {
+        let (_, key) = self.order.pop_first()?;
+        self.times.remove(&key);
+        Some(key)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.times.is_empty()
     }

@@ -16,7 +16,7 @@ use http::StatusCode;
 #[tokio::test]
 async fn a_hot_key_gets_extra_replicas_and_loses_them_when_it_is_not_hot_any_more() {
     let mut config = quick();
-    (config.replicas, config.hot_rate, config.hot_replicas) = (1, 40, 1);
+    (config.replicas, config.hot_rate, config.hot_replicas) = (1, 10, 1);
     config.hot_hold = Duration::from_secs(2);
     config.trim_delay = Duration::from_millis(200);
     let cluster = Cluster::with_config(4, config).await;

@@ -1,6 +1,7 @@
 //! The balancer actor: which keys to look at, and carrying out what the plan says.
 //!
-//! Supervised by the node and restarted alone; it keeps nothing that it cannot find out again. *In*: changed keys,
+//! Supervised by the node and restarted alone; it keeps nothing that it cannot find out again, but for what it vouched for in
+//! the last half minute. *In*: changed keys,
 //! finished updates, sweeps (after membership changed, and now and then), how much room there is. *Out*: work for the
 //! updater pool; before a copy is dropped, a question to every other owner.
 //!

@@ -2,7 +2,7 @@
 //!
 //! Requests are counted as they pass; what describes the node is asked of it when somebody reads.
 
-use tokio::time::Instant;
+use std::sync::atomic::Ordering;
 
 use axum::body::Body;
 use http::Response;
@@ -16,6 +16,7 @@ use prometheus_client::{
     },
     registry::{Registry, Unit},
 };
+use tokio::time::Instant;
 
 use crate::{Client, Member, MemberState, Status, router::Guarded};
 
@@ -165,9 +166,9 @@ impl Metrics {
         set(&self.converged, usize::from(status.converged));
         set(&self.connections, status.connections);
         set(&self.scanning, usize::from(status.scanning.is_some()));
-        let raise = |counter: &Counter, to: u64| counter.inc_by(to.saturating_sub(counter.get()));
-        raise(&self.gossip_messages, status.gossip_messages);
-        raise(&self.gossip_bytes, status.gossip_bytes);
+        // Two scrapes at once must not both add what is new.
+        self.gossip_messages.inner().fetch_max(status.gossip_messages, Ordering::Relaxed);
+        self.gossip_bytes.inner().fetch_max(status.gossip_bytes, Ordering::Relaxed);
         set(&self.full, usize::from(status.full));
         let bytes = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
         set(&self.disk_used, status.disk.map_or(0, |disk| bytes(disk.used)));

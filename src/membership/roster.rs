@@ -332,9 +332,7 @@ impl Roster {
         }
         changed
     }
-}
 
-impl Roster {
     /// Sees which keys are hot; whether that is news.
     fn note_heat(&mut self) -> bool {
         let mut extras: BTreeMap<Key, u8> = BTreeMap::new();

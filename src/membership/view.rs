@@ -110,9 +110,9 @@ impl View {
         self.brake
     }
 
-    /// When the set of live members, the ring or who on it is full last changed. Whoever is about to move data on account of the ring waits
-    /// until that is a few rounds of gossip ago: members are discovered one by one, and plans made on half of them are
-    /// undone a moment later.
+    /// When the set of live members, the ring or who on it is full last changed. Whoever is about to move data on account of
+    /// the ring waits until that is a few rounds of gossip ago: members are discovered one by one, and plans made on half of
+    /// them are undone a moment later.
     pub(crate) fn since(&self) -> Duration {
         self.since
     }
@@ -153,8 +153,8 @@ impl View {
     }
 
     /// The nodes that should keep `key`, best first: the first `replicas` distinct ones clockwise, full ones passed over
-    /// unless they have the key, which `has` tells. While no member is full,
-    /// this is the ring's order, `has` is not asked, and nothing is allocated.
+    /// unless they have the key, which `has` tells. While no member is full, this is the ring's order, `has` is not asked, and
+    /// nothing is allocated.
     pub fn owners<'a>(
         &'a self,
         key: &Key,

@@ -264,7 +264,7 @@ impl Shared {
     }
 
     /// Whether `name` claims to have `key`, or to be about to.
-    pub(crate) fn has(&self, name: &NodeName, key: &Key) -> bool {
+    fn has(&self, name: &NodeName, key: &Key) -> bool {
         use HolderState::{Fetching, Presumed, Ready};
         matches!(self.index.state(key, name), Some(Ready | Presumed | Fetching))
     }

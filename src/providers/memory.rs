@@ -77,8 +77,7 @@ impl State {
         self.held.values().map(|bytes| bytes.len() as u64).sum()
     }
 
-    /// Holds `bytes` for `key`, if there is room for them.
-    /// Returns what was there before.
+    /// Holds `bytes` for `key`, if there is room for them. Returns what was there before.
     fn hold(&mut self, key: &Key, bytes: Bytes) -> Result<Option<Bytes>, UpdateError> {
         if let Some(limit) = self.limit {
             let replaced = self.held.get(key).map_or(0, Bytes::len) as u64;

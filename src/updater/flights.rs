@@ -7,12 +7,9 @@
 //! A refresh that is asked for while one runs is a flight of its own, which follows: the one that runs may have looked
 //! before there was what the asker knows of. All who ask meanwhile share it.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
-use crate::{key::Key, net::wire::Ensured, provider::UpdateReason};
+use crate::{key::Key, net::wire::Ensured, provider::UpdateReason, timers::Timers};
 
 /// Requests that may wait for one key. More are told that the node is overloaded.
 const WAITERS_PER_KEY_MAX: usize = 16_384;
@@ -89,12 +86,12 @@ pub(crate) struct Flights<W> {
     queued: usize,
     flights: BTreeMap<Key, Flight<W>>,
     memories: BTreeMap<Key, Memory>,
-    expiries: BTreeSet<(Duration, Key)>,
+    expiries: Timers,
 }
 
 impl<W> Flights<W> {
     pub(crate) fn new(bound: usize) -> Self {
-        Self { bound, queued: 0, flights: BTreeMap::new(), memories: BTreeMap::new(), expiries: BTreeSet::new() }
+        Self { bound, queued: 0, flights: BTreeMap::new(), memories: BTreeMap::new(), expiries: Timers::default() }
     }
 
     /// Asks for `work`. A waiter that is not taken on is given back.
@@ -193,17 +190,16 @@ impl<W> Flights<W> {
 
     /// Forgets what went wrong with `key`.
     pub(crate) fn forget(&mut self, key: &Key) {
-        if let Some(memory) = self.memories.remove(key) {
-            self.expiries.remove(&(memory.until, key.clone()));
-        }
+        self.memories.remove(key);
+        self.expiries.remove(key);
     }
 
     fn remember(&mut self, key: &Key, memory: Memory) {
         self.forget(key);
-        self.expiries.insert((memory.until, key.clone()));
+        self.expiries.set(key, memory.until);
         self.memories.insert(key.clone(), memory);
         while self.memories.len() > MEMORIES_MAX {
-            let Some((_, oldest)) = self.expiries.pop_first() else { break };
+            let Some(oldest) = self.expiries.take_first() else { break };
             self.memories.remove(&oldest);
         }
     }
