@@ -472,23 +472,9 @@ pub(crate) async fn sync(shared: &Arc<Shared>) {
     let view = shared.view.snapshot();
     let others = view.alive().filter(|member| member.name != shared.name && !member.observer);
     let syncs = others.map(|member| async {
-        let _ = tokio::time::timeout(SYNC_TIMEOUT, sync_with(shared, &member.name)).await;
+        let _ = tokio::time::timeout(SYNC_TIMEOUT, registry::pull_through(shared, &member.name, &member.name)).await;
     });
     futures::future::join_all(syncs).await;
-}
-
-async fn sync_with(shared: &Arc<Shared>, name: &NodeName) -> Option<()> {
-    let peer = shared.peer(name).await.ok()?;
-    loop {
-        let asked = shared.registry.ask(|reply| registry::Message::PositionOf { node: name.clone(), reply });
-        let call = Call::Pull { node: name.clone(), position: asked.await.ok()? };
-        let Ok(Reply::Delta(Some(delta))) = peer.call(call, SYNC_TIMEOUT).await else { return Some(()) };
-        let node = name.clone();
-        let taken = shared.registry.ask(|reply| registry::Message::Received { node, delta, reply: Some(reply) });
-        if !taken.await.ok()? {
-            return None;
-        }
-    }
 }
 
 async fn update(shared: &Arc<Shared>, key: &Key) -> Result<Vec<UpdatedReplica>, RouteError> {

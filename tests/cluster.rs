@@ -157,6 +157,37 @@ async fn keys_spread_to_a_node_that_joins_and_the_surplus_goes() {
 }
 
 #[tokio::test]
+async fn a_newcomer_learns_what_only_a_dead_member_had_and_fetches_what_is_its_own_now() {
+    let mut config = quick();
+    config.replicas = 1;
+    let mut cluster = Cluster::with_config(2, config).await;
+    let keys: Vec<String> = (0..30).map(|number| format!("k{number}")).collect();
+    for text in &keys {
+        cluster.upstream.put(text, "v");
+        fetch(&cluster.any(), text).await.unwrap();
+    }
+    for text in &keys {
+        cluster.until_replicated(text, 1).await;
+    }
+    cluster.upstream.set_down(true);
+    let lost: Vec<&String> = {
+        let at = |text: &&String| cluster.any().nodes_for_key(&key(text)).iter().any(|node| node.as_str() == "n2");
+        keys.iter().filter(at).collect()
+    };
+    cluster.kill("n2");
+    cluster.until_whole().await;
+    let memory = cluster.upstream.memory();
+    cluster.add("n3", memory).await;
+    cluster.until_whole().await;
+    let moved = lost.iter().filter(|text| cluster.any().locate(&key(text)).owners == [name("n3")]).count();
+    assert!(moved > 0, "the newcomer owns some of what was lost");
+    cluster.upstream.set_down(false);
+    for text in lost {
+        cluster.until_replicated(text, 1).await;
+    }
+}
+
+#[tokio::test]
 async fn a_holder_that_turns_out_not_to_have_the_key_corrects_itself() {
     let cluster = Cluster::start(2).await;
     cluster.upstream.put("k", "v");

@@ -8,7 +8,9 @@
 //!    leaves the ring at once.
 //! 3. A member that is joining is put on the ring when it serves, unless it still has its place.
 //! 4. The ring depends on the set of members on it alone, never on the order of events.
-//! 5. A member that takes no new keys stays on the ring: it keeps what it has, and the view passes it over for the rest.
+//! 5. A member that was dead before this node came is a member only after `repair_delay`: until then it may just not have
+//!    been heard of yet. It has no place on the ring, but what it had is worth knowing.
+//! 6. A member that takes no new keys stays on the ring: it keeps what it has, and the view passes it over for the rest.
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -153,6 +155,8 @@ pub(crate) struct Roster {
     brake: Option<Brake>,
     braked_at: Option<Duration>,
     entries: BTreeMap<NodeName, Entry>,
+    /// Names that were heard of, but never from, and since when.
+    rumours: BTreeMap<NodeName, Duration>,
     ring: Arc<Ring>,
     on_ring: Vec<(NodeName, u32)>,
     /// Those on the ring that take no new keys.
@@ -177,6 +181,7 @@ impl Roster {
             brake: None,
             braked_at: None,
             entries: BTreeMap::new(),
+            rumours: BTreeMap::new(),
             ring: Arc::new(Ring::build([], RingOptions::default())),
             on_ring: Vec::new(),
             full: Vec::new(),
@@ -197,12 +202,16 @@ impl Roster {
             }
         }
         let before: Vec<Member> = self.entries.values().map(|entry| entry.member.clone()).collect();
-        for (name, entry) in &mut self.entries {
-            if !best.contains_key(name) {
-                // Gossip itself has forgotten it.
+        // What gossip itself has forgotten is dead, and forgotten here too once nothing depends on it.
+        self.entries.retain(|name, entry| {
+            let forgotten = !best.contains_key(name);
+            let gone = entry.gone_at.is_some() && !entry.settled;
+            if forgotten && !gone {
                 entry.bury(now, MemberState::Dead);
             }
-        }
+            !(forgotten && gone)
+        });
+        self.rumours.retain(|name, _| best.contains_key(name) && !self.entries.contains_key(name));
         for seen in best.into_values() {
             self.take_in(now, seen);
         }
@@ -258,9 +267,14 @@ impl Roster {
             (Announced::Draining, true) => MemberState::Draining,
         };
         let known = self.entries.get(&seen.name);
-        // Heard of, but never heard from: it is taken in when it is.
-        let only_rumour = known.is_none() && !state.is_alive();
-        if only_rumour || known.is_some_and(|known| known.member.incarnation > seen.incarnation) {
+        if known.is_none() && !state.is_alive() {
+            let heard_of = *self.rumours.entry(seen.name.clone()).or_insert(now);
+            let gone = self.entries.values().filter(|entry| entry.gone_at.is_some()).count();
+            if now < heard_of + self.repair_delay || gone >= GONE_MAX {
+                return;
+            }
+        }
+        if known.is_some_and(|known| known.member.incarnation > seen.incarnation) {
             return;
         }
         let settled = match state {
@@ -464,11 +478,34 @@ mod tests {
     }
 
     #[test]
-    fn who_was_never_heard_from_is_not_a_member() {
+    fn who_was_never_heard_from_is_a_dead_member_only_after_the_repair_delay() {
         let mut roster = Roster::new(name("a"), DELAY, BRAKE);
-        assert!(roster.observe(at(0), vec![seen("b", 1, false, Announced::Serving)]).is_none());
-        let view = roster.observe(at(3), vec![seen("b", 1, true, Announced::Serving)]).unwrap();
+        let b = |alive| vec![seen("b", 1, alive, Announced::Serving)];
+        assert!(roster.observe(at(0), b(false)).is_none());
+        let view = roster.observe(at(3), b(true)).unwrap();
         assert_eq!(view.since(), at(3));
+
+        let mut roster = Roster::new(name("a"), DELAY, BRAKE);
+        assert!(roster.observe(at(0), b(false)).is_none());
+        assert!(roster.observe(at(59), b(false)).is_none());
+        let view = roster.observe(at(60), b(false)).unwrap();
+        assert_eq!(view.member(&name("b")).unwrap().state, MemberState::Dead);
+        assert!(ring_of(&view).is_empty());
+        assert_eq!(view.brake(), None, "it was not lost now");
+        assert!(roster.observe(at(61), b(false)).is_none(), "nothing changed");
+    }
+
+    #[test]
+    fn who_is_gone_is_forgotten_when_gossip_forgets_but_not_before_its_place_is_given_up() {
+        let mut roster = Roster::new(name("a"), DELAY, BRAKE);
+        let a = || vec![seen("a", 1, true, Announced::Serving)];
+        let both = [a(), vec![seen("b", 1, true, Announced::Serving)]].concat();
+        roster.observe(at(0), both);
+        let view = roster.observe(at(1), a()).unwrap();
+        assert_eq!(view.member(&name("b")).unwrap().state, MemberState::Dead);
+        assert!(roster.observe(at(60), a()).is_none());
+        assert_eq!(ring_of(&roster.observe(at(61), a()).unwrap()), ["a"]);
+        assert!(roster.observe(at(62), a()).unwrap().member(&name("b")).is_none());
     }
 
     #[test]

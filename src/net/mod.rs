@@ -89,6 +89,7 @@ pub(crate) mod code {
     pub(crate) const SUPERSEDED: VarInt = VarInt::from_u32(3);
     pub(crate) const BROKEN: VarInt = VarInt::from_u32(4);
     pub(crate) const OVERLOADED: VarInt = VarInt::from_u32(5);
+    pub(crate) const PAUSED: VarInt = VarInt::from_u32(6);
 }
 
 /// What the rest of the node answers to its peers.
@@ -182,6 +183,9 @@ pub(crate) struct Net {
     gossip_bytes: AtomicU64,
     handshakes: Arc<tokio::sync::Semaphore>,
     refused: watch::Sender<Option<HelloRefusal>>,
+    idle_timeout: Duration,
+    /// Changes after a long pause of this process.
+    paused: watch::Sender<()>,
 }
 
 impl Net {
@@ -222,6 +226,8 @@ impl Net {
             gossip_bytes: AtomicU64::new(0),
             handshakes: Arc::new(tokio::sync::Semaphore::new(HANDSHAKES_MAX)),
             refused: watch::Sender::new(None),
+            idle_timeout: profile.idle_timeout,
+            paused: watch::Sender::new(()),
         }))
     }
 

@@ -7,6 +7,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use futures::StreamExt;
+use tokio::time::Instant;
 use tracing::{Instrument, debug, debug_span, info, warn};
 
 use super::{
@@ -16,12 +17,16 @@ use super::{
     wire::{GOSSIP_BYTES_MAX, Hello, HelloRefusal, HelloReply, Opening, Position, Refusal, Reply},
 };
 
+/// How often within the life of an idle connection a pause is looked for.
+const PAUSE_LOOKS: u32 = 4;
+
 impl Net {
     /// Starts to accept, answering through `inbound`. Connections that this side dials are answered too.
     pub(crate) fn serve(self: &Arc<Self>, inbound: &Arc<dyn Inbound>) {
         if self.inbound.set(Arc::downgrade(inbound)).is_err() {
             return;
         }
+        self.tasks.spawn(self.clone().watch_for_pauses());
         let net = self.clone();
         self.tasks.spawn(async move {
             loop {
@@ -53,6 +58,24 @@ impl Net {
                 });
             }
         });
+    }
+
+    /// Ends all connections after this process was stopped for longer than they live. The peers have given them up
+    /// meanwhile; and what is left of them takes the pause for a round trip, so that QUIC would pace what it sends, and
+    /// wait before it sends anything again, by that: for a minute, it would look alive and be of no use.
+    async fn watch_for_pauses(self: Arc<Self>) {
+        loop {
+            let looked = Instant::now();
+            tokio::select! {
+                () = tokio::time::sleep(self.idle_timeout / PAUSE_LOOKS) => {}
+                () = self.stop.cancelled() => return,
+            }
+            let away = looked.elapsed();
+            if away > self.idle_timeout {
+                warn!(?away, "this process was stopped, or kept from running; connecting anew");
+                self.paused.send_replace(());
+            }
+        }
     }
 
     /// The accepting side of a handshake: certificate, then hello.
@@ -97,6 +120,7 @@ impl Net {
     pub(super) fn spawn_streams(self: &Arc<Self>, address: SocketAddr, peer: Arc<Peer>) {
         let net = self.clone();
         let span = debug_span!("peer", name = %peer.name);
+        let mut paused = self.paused.subscribe();
         let serving = async move {
             info!(address = %peer.advertise, incarnation = peer.incarnation, "connected");
             loop {
@@ -109,6 +133,10 @@ impl Net {
                         Ok(recv) => net.spawn_stream(&peer, move |inbound, peer| hear(inbound, peer, recv)),
                         Err(_) => break,
                     },
+                    _ = paused.changed() => {
+                        peer.connection.close(code::PAUSED, b"was stopped for a while");
+                        break;
+                    }
                     () = net.stop.cancelled() => break,
                 }
             }

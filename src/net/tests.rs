@@ -144,6 +144,19 @@ async fn one_connection_serves_both_directions() {
 }
 
 #[tokio::test]
+async fn after_a_pause_longer_than_connections_live_they_are_made_anew() {
+    let (a, b) = pair();
+    let peer = a.net.peer(b.net.advertise(), None).await.unwrap();
+    tokio::time::pause();
+    tokio::time::advance(Profile::local().idle_timeout * 2).await;
+    tokio::time::resume();
+    let reason = peer.connection.closed().await;
+    assert!(matches!(reason, ConnectionError::LocallyClosed | ConnectionError::ApplicationClosed(_)), "{reason}");
+    let again = a.net.peer(b.net.advertise(), None).await.unwrap();
+    again.call(Call::Vouch { keys: vec![], ring: 0 }, PATIENCE).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_node_with_another_cluster_key_is_refused() {
     let a = node("a", &ClusterKey::generate(), Echo::default());
     let b = node("b", &ClusterKey::generate(), Echo::default());

@@ -8,6 +8,7 @@
 //! ```text
 //!   live member appears --> follow task: position? -> feed -> Received, Received, ... (again after a broken feed)
 //!   a mark stays ahead  --> pull from somebody else:  A's claims reach C through B when A and C cannot talk
+//!   a member is gone    --> the same, now and then:   what it said last reaches all, also those that came too late
 //! ```
 
 use std::{
@@ -126,6 +127,8 @@ pub(crate) struct State {
     follows: BTreeMap<NodeName, (u64, AbortOnDropHandle<()>)>,
     marks: BTreeMap<NodeName, (u64, LedgerMark)>,
     behind: BTreeMap<NodeName, Behind>,
+    /// The gone member that somebody was asked about last.
+    asked_about: Option<NodeName>,
     mark: Arc<membership::SharedMark>,
     rounds_alone: u32,
     serving: bool,
@@ -157,6 +160,7 @@ impl Actor for Registry {
             follows: BTreeMap::new(),
             marks: BTreeMap::new(),
             behind: BTreeMap::new(),
+            asked_about: None,
             mark,
             rounds_alone: 0,
             serving: false,
@@ -308,7 +312,7 @@ impl State {
 
     fn marks_seen(&mut self, marks: Vec<(NodeName, u64, LedgerMark)>, myself: &ActorRef<Message>) {
         self.marks = marks.into_iter().map(|(name, incarnation, mark)| (name, (incarnation, mark))).collect();
-        let mut pulls = Vec::new();
+        let (mut pulls, mut differing) = (Vec::new(), Vec::new());
         for (name, (incarnation, mark)) in &self.marks {
             let ledger = self.replicas.get(name).map(Replica::ledger);
             let position = ledger.map(super::Ledger::position).unwrap_or_default();
@@ -318,7 +322,7 @@ impl State {
                 if known == (*incarnation, mark.version)
                     && ledger.is_some_and(|l| l.is_complete() && l.digest() != mark.digest)
                 {
-                    pulls.push((name.clone(), None));
+                    differing.push(name.clone());
                 }
                 continue;
             }
@@ -326,16 +330,30 @@ impl State {
             behind.rounds += 1;
             if behind.rounds > ROUNDS_BEFORE_PULL && !behind.pulling {
                 behind.pulling = true;
-                pulls.push((name.clone(), Some(position)));
+                pulls.push(name.clone());
             }
         }
-        for (name, position) in pulls {
-            match position {
-                Some(position) => self.pull(name, position, myself),
-                None => self.start_over(&name, myself),
-            }
+        pulls.extend(self.next_gone());
+        for name in pulls {
+            self.pull(name, myself);
+        }
+        for name in differing {
+            self.start_over(&name, myself);
         }
         self.consider_serving();
+    }
+
+    /// The member to ask about this time of those that are gone, unless an answer is still awaited. What it said last may
+    /// have reached only some, and those that came after it was gone know nothing of it.
+    fn next_gone(&mut self) -> Option<NodeName> {
+        let view = self.shared.view.snapshot();
+        let gone = || view.members().filter(|member| !member.state.is_alive() && !member.observer);
+        let next = gone().find(|member| self.asked_about.as_ref() < Some(&member.name)).or_else(|| gone().next());
+        let name = next?.name.clone();
+        let behind = self.behind.entry(name.clone()).or_default();
+        let idle = !std::mem::replace(&mut behind.pulling, true);
+        self.asked_about = Some(name.clone());
+        idle.then_some(name)
     }
 
     /// Same version, other content: a defect somewhere. Better to read it all again than to believe it.
@@ -351,7 +369,7 @@ impl State {
     }
 
     /// Asks a random other member for what it knows of `name`'s ledger.
-    fn pull(&mut self, name: NodeName, position: Position, myself: &ActorRef<Message>) {
+    fn pull(&mut self, name: NodeName, myself: &ActorRef<Message>) {
         let view = self.shared.view.snapshot();
         let others: Vec<NodeName> = view
             .alive()
@@ -364,20 +382,17 @@ impl State {
         };
         let (shared, myself) = (self.shared.clone(), myself.clone());
         self.shared.spawn(async move {
-            match pull_through(&shared, &name, position, &relay).await {
-                Ok(Some(delta)) => {
-                    debug!(member = %name, %relay, changes = delta.changes.len(), "ledger pulled through another");
-                    let _ = myself.send_message(Message::Received { node: name.clone(), delta, reply: None });
-                }
-                Ok(None) => {}
-                Err(error) => debug!(member = %name, %relay, %error, "pull failed"),
+            if let Err(error) = pull_through(&shared, &name, &relay).await {
+                debug!(member = %name, %relay, %error, "pull failed");
             }
             let _ = myself.send_message(Message::Pulled { node: name });
         });
     }
 
     fn pulled(&mut self, name: &NodeName) {
-        if let Some(behind) = self.behind.get_mut(name) {
+        if !self.marks.contains_key(name) {
+            self.behind.remove(name);
+        } else if let Some(behind) = self.behind.get_mut(name) {
             behind.pulling = false;
         }
     }
@@ -529,16 +544,23 @@ async fn follow_once(shared: &Arc<Shared>, name: &NodeName, registry: &ActorRef<
     Ok(())
 }
 
-async fn pull_through(
-    shared: &Arc<Shared>,
-    name: &NodeName,
-    position: Position,
-    relay: &NodeName,
-) -> Result<Option<Box<Delta>>, CallError> {
+/// Takes in all that `relay` knows of `name`'s ledger beyond what is known here. If it ends early, what came stays.
+pub(crate) async fn pull_through(shared: &Arc<Shared>, name: &NodeName, relay: &NodeName) -> Result<(), CallError> {
+    let gone = |_| CallError::Broken("the registry is gone".into());
     let peer = shared.peer(relay).await?;
-    match peer.call(Call::Pull { node: name.clone(), position }, PULL_TIMEOUT).await? {
-        Reply::Delta(delta) => Ok(delta),
-        other => Err(CallError::Broken(format!("unexpected answer {other:?}"))),
+    loop {
+        let asked = shared.registry.ask(|reply| Message::PositionOf { node: name.clone(), reply });
+        let call = Call::Pull { node: name.clone(), position: asked.await.map_err(gone)? };
+        let delta = match peer.call(call, PULL_TIMEOUT).await? {
+            Reply::Delta(Some(delta)) => delta,
+            Reply::Delta(None) => return Ok(()),
+            other => return Err(CallError::Broken(format!("unexpected answer {other:?}"))),
+        };
+        debug!(member = %name, %relay, changes = delta.changes.len(), "a part of its ledger was pulled");
+        let taken = |reply| Message::Received { node: name.clone(), delta, reply: Some(reply) };
+        if !shared.registry.ask(taken).await.map_err(gone)? {
+            return Err(CallError::Broken("it does not continue what is known".into()));
+        }
     }
 }
 
