@@ -183,7 +183,8 @@ pub(crate) struct Net {
     gossip_bytes: AtomicU64,
     handshakes: Arc<tokio::sync::Semaphore>,
     refused: watch::Sender<Option<HelloRefusal>>,
-    idle_timeout: Duration,
+    /// After a pause longer than this, peers may have given up their connections with us.
+    pause_max: Duration,
     /// Changes after a long pause of this process.
     paused: watch::Sender<()>,
 }
@@ -226,7 +227,7 @@ impl Net {
             gossip_bytes: AtomicU64::new(0),
             handshakes: Arc::new(tokio::sync::Semaphore::new(HANDSHAKES_MAX)),
             refused: watch::Sender::new(None),
-            idle_timeout: profile.idle_timeout,
+            pause_max: profile.idle_timeout.saturating_sub(profile.keep_alive),
             paused: watch::Sender::new(()),
         }))
     }

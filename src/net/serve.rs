@@ -4,7 +4,7 @@
 //! a bounded number run at once; a stream that says nothing is reset after a deadline; the number of streams is
 //! limited by QUIC itself; no frame is read beyond its limit; nothing that arrives can end the accept loop.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use tokio::time::Instant;
@@ -17,7 +17,7 @@ use super::{
     wire::{GOSSIP_BYTES_MAX, Hello, HelloRefusal, HelloReply, Opening, Position, Refusal, Reply},
 };
 
-/// How often within the life of an idle connection a pause is looked for.
+/// How often within the time that makes a long pause it is looked for.
 const PAUSE_LOOKS: u32 = 4;
 
 impl Net {
@@ -26,7 +26,7 @@ impl Net {
         if self.inbound.set(Arc::downgrade(inbound)).is_err() {
             return;
         }
-        self.tasks.spawn(self.clone().watch_for_pauses());
+        self.tasks.spawn(self.clone().watch_for_pauses(self.pause_max));
         let net = self.clone();
         self.tasks.spawn(async move {
             loop {
@@ -60,18 +60,18 @@ impl Net {
         });
     }
 
-    /// Ends all connections after this process was stopped for longer than they live. The peers have given them up
+    /// Ends all connections after this process was stopped for longer than `limit`. The peers have given them up
     /// meanwhile; and what is left of them takes the pause for a round trip, so that QUIC would pace what it sends, and
     /// wait before it sends anything again, by that: for a minute, it would look alive and be of no use.
-    async fn watch_for_pauses(self: Arc<Self>) {
+    async fn watch_for_pauses(self: Arc<Self>, limit: Duration) {
         loop {
             let looked = Instant::now();
             tokio::select! {
-                () = tokio::time::sleep(self.idle_timeout / PAUSE_LOOKS) => {}
+                () = tokio::time::sleep(limit / PAUSE_LOOKS) => {}
                 () = self.stop.cancelled() => return,
             }
             let away = looked.elapsed();
-            if away > self.idle_timeout {
+            if away > limit {
                 warn!(?away, "this process was stopped, or kept from running; connecting anew");
                 self.paused.send_replace(());
             }

@@ -53,8 +53,7 @@ pub(crate) async fn ensure(
 ) -> Result<Ensured, Refusal> {
     let started = Instant::now();
     loop {
-        let mut ready = ready_holders(shared, key);
-        ready.retain(|name| !apart_from.contains(name));
+        let ready = ready_holders(shared, key, apart_from);
         if !ready.is_empty() {
             return Ok(Ensured::Ready(ready));
         }
@@ -70,17 +69,24 @@ pub(crate) async fn ensure(
                 ensured => return Ok(ensured),
             },
             Some(_) if hops == 0 => return Err(elsewhere(shared)),
-            Some(name) => match ask(shared, key, &name, deadline, hops - 1).await {
-                Ok(Reply::Ensured(ensured)) => Some(ensured),
-                Ok(reply) => {
-                    debug!(%key, %name, ?reply, "it does not see to the key");
-                    None
+            Some(name) => {
+                let asked = tokio::select! {
+                    asked = ask(shared, key, &name, deadline, hops - 1) => asked,
+                    // Claims come on other ways than the answer.
+                    () = until_ready(shared, key, apart_from) => continue,
+                };
+                match asked {
+                    Ok(Reply::Ensured(ensured)) => Some(ensured),
+                    Ok(reply) => {
+                        debug!(%key, %name, ?reply, "it does not see to the key");
+                        None
+                    }
+                    Err(error) => {
+                        debug!(%key, %name, %error, "cannot ask it to see to the key");
+                        None
+                    }
                 }
-                Err(error) => {
-                    debug!(%key, %name, %error, "cannot ask it to see to the key");
-                    None
-                }
-            },
+            }
         };
         if let Some(answer) = answer {
             return Ok(answer);
@@ -96,9 +102,16 @@ pub(crate) async fn ensure(
     }
 }
 
-fn ready_holders(shared: &Arc<Shared>, key: &Key) -> Vec<NodeName> {
+fn ready_holders(shared: &Shared, key: &Key, apart_from: &[NodeName]) -> Vec<NodeName> {
     let holders = shared.live_holders(key).into_iter();
-    holders.filter(|(_, state)| *state == HolderState::Ready).map(|(name, _)| name).collect()
+    let ready = holders.filter(|(name, state)| *state == HolderState::Ready && !apart_from.contains(name));
+    ready.map(|(name, _)| name).collect()
+}
+
+async fn until_ready(shared: &Shared, key: &Key, apart_from: &[NodeName]) {
+    while ready_holders(shared, key, apart_from).is_empty() {
+        tokio::time::sleep(shared.config.profile.hedge_after).await;
+    }
 }
 
 fn is_owner(shared: &Arc<Shared>, key: &Key) -> bool {
