@@ -218,6 +218,11 @@ impl Actor for Balancer {
 
 impl State {
     fn mark_dirty(&mut self, keys: impl IntoIterator<Item = Key>) {
+        if self.is_joining() {
+            // It looks at everything when it serves.
+            self.next_sweep = self.shared.uptime();
+            return;
+        }
         self.dirty.extend(keys);
         if self.dirty.len() > DIRTY_MAX {
             self.dirty.clear();
@@ -249,7 +254,12 @@ impl State {
     /// Whether the members are the same for long enough to act on it. While somebody is about to take a place on the ring
     /// that is longer: after a start of the whole cluster not all are ready at once.
     fn is_settled(&self) -> bool {
-        self.shared.uptime() >= self.settled_at()
+        self.shared.uptime() >= self.settled_at() && !self.is_joining()
+    }
+
+    /// Whether this node still learns what the others hold.
+    fn is_joining(&self) -> bool {
+        self.shared.view.load().member(&self.shared.name).is_none_or(|member| member.state == MemberState::Joining)
     }
 
     fn settled_at(&self) -> Duration {

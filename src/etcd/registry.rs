@@ -328,7 +328,6 @@ impl State {
         let others = view.members().filter(|member| member.name != self.shared.name);
         let changes = self.claims.members(others.map(|member| (member.name.clone(), member.incarnation)).collect());
         self.apply(changes);
-        let _ = self.shared.balancer.send(balancer::Message::Sweep);
     }
 
     fn take_in(&mut self, entries: &[Entry]) {

@@ -331,8 +331,12 @@ fn observation(id: &ChitchatId, state: &NodeState, alive: bool) -> Option<Observ
 pub(crate) fn publish(shared: &Shared, view: View) {
     let old = shared.view.snapshot();
     log_changes(&old, &view);
+    let moves_keys = (old.since(), old.brake()) != (view.since(), view.brake());
     shared.view.publish(Arc::new(view));
     let _ = shared.registry.send(registry::Message::MembersChanged);
+    if moves_keys {
+        let _ = shared.balancer.send(balancer::Message::Sweep);
+    }
     tell_of_heat(shared, &old);
 }
 

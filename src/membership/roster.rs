@@ -222,7 +222,8 @@ impl Roster {
         // Not `||`: both have to be done.
         let ring_changed = self.rebuild_ring(now) | self.note_full();
         let alive = |members: &mut dyn Iterator<Item = &Member>| -> Vec<(NodeName, u64)> {
-            let alive = members.filter(|member| member.state.is_alive());
+            // Whoever keeps no keys moves none.
+            let alive = members.filter(|member| member.state.is_alive() && !member.observer);
             alive.map(|member| (member.name.clone(), member.incarnation)).collect()
         };
         if ring_changed || alive(&mut before.iter()) != alive(&mut self.entries.values().map(|entry| &entry.member)) {

@@ -78,7 +78,8 @@ pub struct View {
 }
 
 impl View {
-    /// `since`: when the set of live members, the ring or who on it is full last changed, on the node's monotonic clock.
+    /// `since`: when the set of live members that keep keys, the ring or who on it is full last changed, on the node's
+    /// monotonic clock.
     pub(crate) fn new(me: NodeName, members: BTreeMap<NodeName, Member>, ring: Arc<Ring>, since: Duration) -> Self {
         let is_full = |name: &NodeName| members.get(name).is_some_and(|member| !member.accepting);
         let some_full = ring.nodes().iter().any(is_full);

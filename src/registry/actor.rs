@@ -294,7 +294,6 @@ impl State {
             }
         }
         self.forget_strangers(&view);
-        let _ = self.shared.balancer.send(balancer::Message::Sweep);
     }
 
     /// Drops the ledgers of nodes that membership no longer remembers.
@@ -366,6 +365,7 @@ impl State {
         }
         self.follows.remove(name);
         self.members_changed(myself);
+        let _ = self.shared.balancer.send(balancer::Message::Sweep);
     }
 
     /// Asks a random other member for what it knows of `name`'s ledger.

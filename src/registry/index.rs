@@ -1,7 +1,7 @@
 //! The sum of all replicas, turned round: from a key to the nodes that have to do with it.
 //!
 //! One actor writes ([`IndexWriter`]); every request reads ([`Index`]), from any thread, without a lock, a wait or an
-//! allocation. The map is papaya's, a concurrent hash table whose readers only load pointers. A value is the holders of
+//! allocation. The maps are papaya's, concurrent hash tables whose readers only load pointers. A value is the holders of
 //! a key in four bytes each, four of them inline, which is more than keys usually have replicas.
 //!
 //! Nodes are named by *slots*, numbers that index a table of names. A reader loads the entry first and the table
@@ -11,7 +11,7 @@
 //!
 //! Listing keys in order is not a request's business, so it is kept aside, by the writer alone, and read in slices.
 //!
-//! Invariant: a key is in the map if and only if it has a holder in some state, and the ordered keys are the same set.
+//! Invariant: a key is in its map if and only if it has a holder in some state, and the ordered keys are the same set.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -29,8 +29,12 @@ use crate::key::{Key, NodeName};
 /// A slot has 24 bits: more names than a cluster sees in its life.
 const SLOTS_MAX: usize = 1 << 24;
 
-/// Entries that a write moves while the table grows.
+/// Entries that a write moves while a table grows.
 const MOVED_AT_ONCE: usize = 8;
+
+/// Tables of entries. One that grows gets new memory in one go, which takes tens of milliseconds for a million keys; so
+/// there are many small ones.
+const TABLES: usize = 64;
 
 /// A node's slot and its state, in four bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,10 +57,21 @@ impl Holder {
 /// Sorted by slot.
 type Entry = SmallVec<[Holder; 4]>;
 
+type Table = HashMap<Key, Entry, KeyHasher>;
+
 #[derive(Debug)]
 struct Shared {
-    entries: HashMap<Key, Entry, KeyHasher>,
+    /// Of one part of the keys each.
+    tables: Vec<Table>,
+    hasher: KeyHasher,
     names: ArcSwap<Vec<NodeName>>,
+}
+
+impl Shared {
+    fn table(&self, key: &Key) -> &Table {
+        // Within a table, the lowest and the highest bits decide.
+        &self.tables[(self.hasher.hash(key) >> 32) as usize % TABLES]
+    }
 }
 
 /// The readers' end. Cheap to clone; all clones see the same.
@@ -67,7 +82,7 @@ impl Index {
     /// Calls `read` with the nodes that have to do with `key`: none, if nobody has. Keep `read` short; what it borrows is
     /// a snapshot, and memory is held back for as long as it runs.
     pub fn lookup<R>(&self, key: &Key, read: impl FnOnce(Holders<'_>) -> R) -> R {
-        let entries = self.0.entries.pin();
+        let entries = self.0.table(key).pin();
         let Some(entry) = entries.get(key) else { return read(Holders { entry: &[], names: &[] }) };
         let names = self.0.names.load();
         read(Holders { entry, names: &names })
@@ -82,19 +97,19 @@ impl Index {
     /// Whether anybody has to do with `key`.
     #[must_use]
     pub fn contains(&self, key: &Key) -> bool {
-        self.0.entries.pin().contains_key(key)
+        self.0.table(key).pin().contains_key(key)
     }
 
     /// Number of keys.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.entries.len()
+        self.0.tables.iter().map(HashMap::len).sum()
     }
 
     /// Whether there is no key.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.entries.is_empty()
+        self.0.tables.iter().all(HashMap::is_empty)
     }
 }
 
@@ -134,16 +149,17 @@ impl IndexWriter {
     /// An empty index.
     #[must_use]
     pub fn new(hasher: KeyHasher) -> Self {
-        // While the table grows, each write moves so many entries: more would be quicker in all, and hold up each.
-        let entries = HashMap::builder().hasher(hasher).resize_mode(ResizeMode::Incremental(MOVED_AT_ONCE)).build();
-        let shared = Shared { entries, names: ArcSwap::default() };
+        // While a table grows, each write moves so many entries: more would be quicker in all, and hold up each.
+        let mode = || ResizeMode::Incremental(MOVED_AT_ONCE);
+        let table = |_| HashMap::builder().hasher(hasher.clone()).resize_mode(mode()).build();
+        let shared = Shared { tables: (0..TABLES).map(table).collect(), hasher, names: ArcSwap::default() };
         Self { shared: Arc::new(shared), slots: BTreeMap::new(), ordered: BTreeSet::new() }
     }
 
     /// A writer for an index whose writer is gone. The index is emptied; readers keep their end.
     #[must_use]
     pub fn take_over(index: &Index) -> Self {
-        index.0.entries.pin().clear();
+        index.0.tables.iter().for_each(|table| table.pin().clear());
         let names = index.0.names.load();
         let slots = names.iter().enumerate().map(|(slot, name)| (name.clone(), slot as u32)).collect();
         Self { shared: Arc::clone(&index.0), slots, ordered: BTreeSet::new() }
@@ -199,7 +215,7 @@ impl IndexWriter {
     /// are stored, so that a key on three nodes is in memory once.
     #[must_use]
     pub fn interned(&self, key: Key) -> Key {
-        match self.shared.entries.pin().get_key_value(&key) {
+        match self.shared.table(&key).pin().get_key_value(&key) {
             Some((known, _)) => known.clone(),
             None => key,
         }
@@ -219,7 +235,7 @@ impl IndexWriter {
     }
 
     fn write(&mut self, key: &Key, slot: u32, holder: Option<Holder>) {
-        let entries = self.shared.entries.pin();
+        let entries = self.shared.table(key).pin();
         let Some((key, old)) = entries.get_key_value(key) else {
             if let Some(holder) = holder {
                 entries.insert(key.clone(), SmallVec::from_slice(&[holder]));

@@ -53,7 +53,7 @@ pub(super) struct LogEntry<'a> {
 
 /// Tables of positions. When a table grows it looks at all of its keys again, which takes a quarter of a second for a
 /// million; so there are many small ones, which grow one after the other.
-const TABLES: usize = 128;
+const TABLES: usize = 512;
 
 /// The latest entry of every key, by version.
 #[derive(Debug, Clone)]
