@@ -89,6 +89,8 @@ pub(crate) struct State {
     roster: Roster,
     rng: StdRng,
     ticks: u32,
+    /// Whether the seeds are being resolved.
+    resolving: bool,
     usurper_reported: bool,
 }
 
@@ -106,8 +108,18 @@ impl Actor for Membership {
         myself.send_interval(interval, || Message::Tick);
         let roster = Roster::of(&shared.name, &shared.config);
         let rng = crate::world::rng(&*shared.world);
-        let mut state =
-            State { shared, chitchat, incarnation, facts, mark, roster, rng, ticks: 0, usurper_reported: false };
+        let mut state = State {
+            shared,
+            chitchat,
+            incarnation,
+            facts,
+            mark,
+            roster,
+            rng,
+            ticks: 0,
+            resolving: false,
+            usurper_reported: false,
+        };
         state.look().await;
         Ok(state)
     }
@@ -125,7 +137,10 @@ impl Actor for Membership {
             }
             Message::Announce(announced) => state.announce(announced).await,
             Message::LoadChanged => state.refresh().await,
-            Message::SeedsResolved(addresses) => state.contact(&addresses),
+            Message::SeedsResolved(addresses) => {
+                state.resolving = false;
+                state.contact(&addresses);
+            }
             Message::Leave(reply) => state.leave(reply).await,
             Message::Panic => panic!("membership was told to fail"),
         }
@@ -279,7 +294,7 @@ impl State {
         }
     }
 
-    fn seek_seeds(&self, myself: &ActorRef<Message>) {
+    fn seek_seeds(&mut self, myself: &ActorRef<Message>) {
         let profile = &self.shared.config.profile;
         let lonely = self.shared.view.load().alive().count() <= 1;
         let every = if lonely {
@@ -288,9 +303,10 @@ impl State {
             u32::try_from(SEED_INTERVAL.as_millis() / profile.gossip_interval.as_millis().max(1)).unwrap_or(1).max(1)
         };
         let seeds = self.shared.config.seeds.clone();
-        if seeds.is_empty() || !(self.ticks == 1 || self.ticks.is_multiple_of(every)) {
+        if seeds.is_empty() || self.resolving || !(self.ticks == 1 || self.ticks.is_multiple_of(every)) {
             return;
         }
+        self.resolving = true;
         let myself = myself.clone();
         self.shared.spawn(async move {
             let mut addresses = Vec::new();

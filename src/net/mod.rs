@@ -59,6 +59,8 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(2);
 const OPENING_TIMEOUT: Duration = Duration::from_secs(5);
 /// A gossip message that is not through by then is worth nothing.
 const GOSSIP_TIMEOUT: Duration = Duration::from_secs(1);
+/// No shorter time without a turn counts as a pause of this process, whatever the profile: it may just be busy.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// First and longest pause after a failed dial of one address.
 const REDIAL_MIN: Duration = Duration::from_millis(100);
 const REDIAL_MAX: Duration = Duration::from_secs(2);
@@ -227,7 +229,7 @@ impl Net {
             gossip_bytes: AtomicU64::new(0),
             handshakes: Arc::new(tokio::sync::Semaphore::new(HANDSHAKES_MAX)),
             refused: watch::Sender::new(None),
-            pause_max: profile.idle_timeout.saturating_sub(profile.keep_alive),
+            pause_max: profile.idle_timeout.saturating_sub(profile.keep_alive).max(PAUSE_MIN),
             paused: watch::Sender::new(()),
         }))
     }

@@ -300,6 +300,9 @@ impl State {
     fn forget_strangers(&mut self, view: &crate::membership::View) {
         let strangers: Vec<NodeName> =
             self.replicas.keys().filter(|name| view.member(name).is_none()).cloned().collect();
+        if !strangers.is_empty() {
+            let _ = self.shared.balancer.send(balancer::Message::Sweep);
+        }
         for name in strangers {
             if let Some(replica) = self.replicas.remove(&name) {
                 for (key, _) in replica.states() {

@@ -189,17 +189,6 @@ impl IndexWriter {
         }
     }
 
-    /// Takes `node` off the next `limit` keys (at least one) after `after`, in the order of keys. Returns where to go on
-    /// from, `None` at the end. Forgetting a node walks over all keys, hence in slices; where its replica is still at
-    /// hand, [`set`](Self::set) for each of its keys is quicker.
-    pub fn remove_node(&mut self, node: &NodeName, after: Option<&Key>, limit: usize) -> Option<Key> {
-        let slice = self.keys_after(after, "", limit);
-        for key in &slice {
-            self.set(key, node, None);
-        }
-        (slice.len() >= limit.max(1)).then(|| slice.last().cloned()).flatten()
-    }
-
     /// At most `limit` keys (at least one) that begin with `prefix`, in order, those up to `after` left out.
     #[must_use]
     pub fn keys_after(&self, after: Option<&Key>, prefix: &str, limit: usize) -> Vec<Key> {
@@ -306,27 +295,6 @@ mod tests {
         writer.set(&key("k"), &node("a"), None);
         assert!(index.is_empty() && !index.contains(&key("k")));
         assert_eq!(writer.keys_after(None, "", 9), []);
-    }
-
-    #[test]
-    fn a_node_is_forgotten_in_slices() {
-        let mut writer = IndexWriter::new(KeyHasher::default());
-        for number in 0..10 {
-            writer.set(&key(&format!("k{number}")), &node("a"), Some(HolderState::Ready));
-            if number % 2 == 0 {
-                writer.set(&key(&format!("k{number}")), &node("b"), Some(HolderState::Ready));
-            }
-        }
-        let (mut at, mut slices) = (None, 0);
-        loop {
-            at = writer.remove_node(&node("a"), at.as_ref(), 3);
-            slices += 1;
-            if at.is_none() {
-                break;
-            }
-        }
-        assert_eq!((slices, writer.index().len()), (4, 5));
-        assert_eq!(holders(&writer.index(), "k4"), [("b".to_owned(), HolderState::Ready)]);
     }
 
     #[test]

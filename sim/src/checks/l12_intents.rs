@@ -34,13 +34,20 @@ pub fn check(core: &Core<'_>, intents: &[Intended], keys: &[Key]) -> Result<(), 
     Ok(())
 }
 
-/// The last intent about `key`, if it was acknowledged, no other was under way with it, and one of the disks of the core
-/// that it was on then has not been lost since.
+/// The last intent about `key`, if it was acknowledged, no other was under way with it, one of the disks of the core that
+/// it was on then has not been lost since, and the clocks can tell that it was the last: they are right, or whoever wrote
+/// it down knew of those before it.
 fn undisputed<'a>(core: &Core<'_>, intents: &'a [Intended], key: &Key) -> Option<&'a Intended> {
     let mut uttered = intents.iter().filter(|intended| intended.key == *key).rev();
     let last = uttered.next()?;
     let (_, confirmed) = last.ended.as_ref()?;
     let is_kept = |name: &NodeName| core.kept_disk_since(name, last.began);
-    let alone = uttered.all(|other| other.ended.as_ref().is_some_and(|(ended, _)| *ended < last.began));
-    (alone && confirmed.iter().any(is_kept)).then_some(last)
+    let knew = |other: &Intended, known: &[NodeName]| {
+        known.iter().any(|name| confirmed.contains(name) && core.kept_disk_since(name, other.began))
+    };
+    let before = |other: &Intended| {
+        let Some((ended, known)) = &other.ended else { return false };
+        *ended < last.began && (core.clocks_are_right() || knew(other, known))
+    };
+    (uttered.all(before) && confirmed.iter().any(is_kept)).then_some(last)
 }

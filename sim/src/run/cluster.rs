@@ -50,6 +50,8 @@ pub struct Machine {
     pub disk: SimDisk,
     /// How wrong its wall clock is.
     pub skew: Skew,
+    /// Whether its wall clock was ever wrong.
+    pub was_skewed: bool,
     /// When it was last stopped, slow, or without power.
     pub unwell: Duration,
     /// Whether it is there at all: some come later.
@@ -213,6 +215,7 @@ impl Cluster {
             is_node: number < script.cluster.nodes,
             disk,
             skew: Skew::default(),
+            was_skewed: false,
             unwell: Duration::ZERO,
             joined: false,
             offs: 0,

@@ -209,7 +209,9 @@ fn change(number: usize, trouble: &Trouble, cluster: &mut Cluster, begins: bool)
         }
         Trouble::Clock { node, jump_ms } => {
             let by = if begins { *jump_ms } else { -jump_ms };
-            cluster.machines[cluster.number(node)].skew.fetch_add(by, Ordering::Relaxed);
+            let number = cluster.number(node);
+            cluster.machines[number].skew.fetch_add(by, Ordering::Relaxed);
+            cluster.machines[number].was_skewed = true;
         }
         Trouble::DiskFull { node } => change_disk(node, cluster, |disk| add(&mut disk.full)),
         Trouble::DiskFails { node } => change_disk(node, cluster, |disk| add(&mut disk.failing)),

@@ -557,6 +557,12 @@ impl Core<'_> {
         self.machines().any(|(_, machine)| is_it(machine))
     }
 
+    /// Whether no wall clock has ever been wrong.
+    #[must_use]
+    pub fn clocks_are_right(&self) -> bool {
+        !self.cluster.machines.iter().any(|machine| machine.was_skewed)
+    }
+
     /// Who should say that it has the key.
     #[must_use]
     pub fn holders(&self, key: &Key) -> BTreeSet<NodeName> {
