@@ -21,7 +21,7 @@ use tracing::{info, warn};
 use super::{
     Announced, Facts, Gossip, LedgerMark, MemberState, View,
     gossip::QuicTransport,
-    roster::{Observation, Roster},
+    roster::{GONE_GRACE, Observation, Roster},
 };
 use crate::{
     balancer::actor as balancer,
@@ -35,8 +35,6 @@ use crate::{
 const SEED_INTERVAL: Duration = Duration::from_secs(5);
 /// How often a lonely node contacts its seeds, in gossip intervals.
 const LONELY_SEED_TICKS: u32 = 2;
-/// How long the dead stay in gossip, so that a late relative does not bring them back.
-const DEAD_GRACE: Duration = Duration::from_secs(24 * 3600);
 /// Rounds of gossip that a goodbye is given to spread.
 const GOODBYE_ROUNDS: u32 = 2;
 
@@ -180,9 +178,9 @@ fn chitchat_config(shared: &Shared, incarnation: u64) -> ChitchatConfig {
             // A longer silence, after a pause of either side, says nothing about the usual interval.
             max_interval: profile.gossip_interval * 10,
             initial_interval: profile.first_interval,
-            dead_node_grace_period: DEAD_GRACE,
+            dead_node_grace_period: GONE_GRACE,
         },
-        marked_for_deletion_grace_period: DEAD_GRACE,
+        marked_for_deletion_grace_period: GONE_GRACE,
         catchup_callback: None,
         extra_liveness_predicate: None,
     }

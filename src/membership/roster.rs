@@ -26,6 +26,8 @@ use crate::{
 
 /// Members that are remembered after they died or left; beyond, those gone longest are forgotten first.
 const GONE_MAX: usize = 1024;
+/// How long the gone are remembered, also by gossip, so that a late relative does not bring them back.
+pub(super) const GONE_GRACE: Duration = Duration::from_secs(24 * 3600);
 
 /// What a member says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -202,14 +204,12 @@ impl Roster {
             }
         }
         let before: Vec<Member> = self.entries.values().map(|entry| entry.member.clone()).collect();
-        // What gossip itself has forgotten is dead, and forgotten here too once nothing depends on it.
         self.entries.retain(|name, entry| {
-            let forgotten = !best.contains_key(name);
-            let gone = entry.gone_at.is_some() && !entry.settled;
-            if forgotten && !gone {
-                entry.bury(now, MemberState::Dead);
+            if best.contains_key(name) {
+                return true;
             }
-            !(forgotten && gone)
+            entry.bury(now, MemberState::Dead);
+            entry.settled || entry.gone_at.is_none_or(|gone| now < gone + GONE_GRACE)
         });
         self.rumours.retain(|name, _| best.contains_key(name) && !self.entries.contains_key(name));
         for seen in best.into_values() {
@@ -497,16 +497,18 @@ mod tests {
     }
 
     #[test]
-    fn who_is_gone_is_forgotten_when_gossip_forgets_but_not_before_its_place_is_given_up() {
+    fn who_is_gone_is_forgotten_after_a_day_unless_gossip_still_knows_it() {
         let mut roster = Roster::new(name("a"), DELAY, BRAKE);
         let a = || vec![seen("a", 1, true, Announced::Serving)];
-        let both = [a(), vec![seen("b", 1, true, Announced::Serving)]].concat();
-        roster.observe(at(0), both);
+        let both = |alive| [a(), vec![seen("b", 1, alive, Announced::Serving)]].concat();
+        roster.observe(at(0), both(true));
         let view = roster.observe(at(1), a()).unwrap();
         assert_eq!(view.member(&name("b")).unwrap().state, MemberState::Dead);
-        assert!(roster.observe(at(60), a()).is_none());
         assert_eq!(ring_of(&roster.observe(at(61), a()).unwrap()), ["a"]);
-        assert!(roster.observe(at(62), a()).unwrap().member(&name("b")).is_none());
+        let day = GONE_GRACE.as_secs();
+        assert!(roster.observe(at(day), a()).is_none());
+        assert!(roster.observe(at(day + 1), both(false)).is_none());
+        assert!(roster.observe(at(day + 2), a()).unwrap().member(&name("b")).is_none());
     }
 
     #[test]
