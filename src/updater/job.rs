@@ -89,7 +89,10 @@ async fn ensure(
     }
     tell_of_forget(shared, key).await;
     if origin && ready_peers(shared, key).is_empty() {
-        give_way(shared, key).await;
+        let settled = shared.uptime() >= shared.settled_at();
+        if !settled || shared.intents.standing(key).forgotten {
+            give_way(shared, key).await;
+        }
     }
     // It may have filled up while this waited for others.
     if let Err(full) = check_room(shared) {
@@ -108,6 +111,7 @@ async fn ensure(
         && reason == UpdateReason::Request
     {
         warn!(%key, %error, "no peer could be copied from; asking the origin");
+        give_way(shared, key).await;
         updated = update(shared, provider, key, reason, Vec::new()).await;
     }
     match updated {
@@ -138,11 +142,11 @@ fn check_room(shared: &Shared) -> Result<(), UpdateError> {
     if shared.accepts() { Ok(()) } else { Err(UpdateError::NoRoom("the disk of this node is full".into())) }
 }
 
-/// While members come and go, two nodes may each take themselves for the one that asks the origin. Both have said by
-/// now that they fetch, so after a moment the younger, to whom the change is news, sees the other and lets it go first.
-/// Elders give way to nobody younger, so that no two wait for each other.
+/// While members come and go, while a forget spreads, or if those who have a key find out that they do not, two nodes may
+/// each take themselves for the one that asks the origin. Both have said by now that they fetch, so after a moment the
+/// younger sees the other and lets it go first. Elders give way to nobody younger, so that no two wait for each other.
 async fn give_way(shared: &Arc<Shared>, key: &Key) {
-    if shared.uptime() < shared.settled_at() && shared.view.load().alive().count() > 1 {
+    if shared.view.load().alive().count() > 1 {
         tokio::time::sleep(shared.config.profile.gossip_interval).await;
         let age = |member: &Member| (member.incarnation, member.name.clone());
         let mine = shared.view.load().member(&shared.name).map(age);
