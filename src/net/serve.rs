@@ -1,8 +1,9 @@
 //! The listening half: handshakes, hellos, and one task for each stream that a peer opens.
 //!
 //! What must hold against a peer that is broken, slow or not one of ours: a handshake and a hello have a deadline and
-//! a bounded number run at once; a stream that says nothing is reset after a deadline; the number of streams is
-//! limited by QUIC itself; no frame is read beyond its limit; nothing that arrives can end the accept loop.
+//! a bounded number run at once, half of them only for addresses that answer; a stream that says nothing is reset after
+//! a deadline; the number of streams is limited by QUIC itself; no frame is read beyond its limit; nothing that arrives
+//! can end the accept loop.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -11,7 +12,7 @@ use tokio::time::Instant;
 use tracing::{Instrument, debug, debug_span, info, warn};
 
 use super::{
-    DIAL_TIMEOUT, Inbound, Net, OPENING_TIMEOUT, Peer, code,
+    DIAL_TIMEOUT, HANDSHAKES_MAX, Inbound, Net, OPENING_TIMEOUT, Peer, code,
     codec::{self, CodecError, FRAME_BYTES_MAX, OPENING_BYTES_MAX},
     exchange, identity,
     wire::{GOSSIP_BYTES_MAX, Hello, HelloRefusal, HelloReply, Opening, Position, Refusal, Reply},
@@ -35,6 +36,12 @@ impl Net {
                     () = net.stop.cancelled() => None,
                 };
                 let Some(incoming) = incoming else { break };
+                // Whoever makes addresses up never hears this, and so cannot take all.
+                let busy = net.handshakes.available_permits() <= HANDSHAKES_MAX / 2;
+                if busy && !incoming.remote_address_validated() && incoming.may_retry() {
+                    let _ = incoming.retry();
+                    continue;
+                }
                 let Ok(permit) = net.handshakes.clone().try_acquire_owned() else {
                     incoming.refuse();
                     continue;

@@ -111,6 +111,25 @@ fn node(text: &str, secret: &ClusterKey, inbound: Echo) -> TestNode {
     TestNode { net, inbound, _serving: serving }
 }
 
+/// The client of somebody who has no certificate.
+fn nobody() -> quinn::Endpoint {
+    let mut crypto = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(identity::tests::Credulous))
+        .with_no_client_auth();
+    crypto.alpn_protocols = vec![wire::ALPN.to_vec()];
+    let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
+    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(crypto).unwrap();
+    endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
+    endpoint
+}
+
+async fn udp() -> tokio::net::UdpSocket {
+    tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap()
+}
+
 fn pair() -> (TestNode, TestNode) {
     let secret = ClusterKey::generate();
     (node("a", &secret, Echo::default()), node("b", &secret, Echo::default()))
@@ -168,22 +187,34 @@ async fn a_node_with_another_cluster_key_is_refused() {
 #[tokio::test]
 async fn a_client_without_a_certificate_is_refused() {
     let b = node("b", &ClusterKey::generate(), Echo::default());
-    let mut crypto = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(identity::tests::Credulous))
-        .with_no_client_auth();
-    crypto.alpn_protocols = vec![wire::ALPN.to_vec()];
-    let mut endpoint = quinn::Endpoint::client("127.0.0.1:0".parse().unwrap()).unwrap();
-    let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(crypto).unwrap();
-    endpoint.set_default_client_config(quinn::ClientConfig::new(Arc::new(crypto)));
+    let endpoint = nobody();
     // The client believes to be connected before the server has seen that it has no certificate.
     if let Ok(connection) = endpoint.connect(b.net.advertise(), "datad").unwrap().await {
         let reason = connection.closed().await;
         assert!(reason.to_string().contains("certificate"), "{reason}");
     }
     assert_eq!(b.net.connections(), 0);
+}
+
+#[tokio::test]
+async fn addresses_that_never_answer_do_not_keep_a_peer_from_being_heard() {
+    let (a, b) = pair();
+    let (endpoint, sink, mute) = (nobody(), udp().await, udp().await);
+    let mut datagram = vec![0; 2_000];
+    let mut given_up = Vec::new();
+    for _ in 0..2 * HANDSHAKES_MAX {
+        given_up.push(endpoint.connect(sink.local_addr().unwrap(), "datad").unwrap());
+        let bytes = sink.recv(&mut datagram).await.unwrap();
+        mute.send_to(&datagram[..bytes], b.net.advertise()).await.unwrap();
+        tokio::task::yield_now().await;
+    }
+    let half = async {
+        while b.net.handshakes.available_permits() > HANDSHAKES_MAX / 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, half).await.expect("the datagrams begin handshakes");
+    a.net.peer(b.net.advertise(), None).await.unwrap();
 }
 
 #[tokio::test]

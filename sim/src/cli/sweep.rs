@@ -5,7 +5,7 @@ use std::{
     num::NonZero,
     ops::Range,
     sync::{
-        Mutex,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -17,15 +17,23 @@ use datad_sim::{
     run::{self, probes::Probes},
     warm_up,
 };
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    flag,
+};
 
 use super::{CRASH, LIVENESS, NONDETERMINISM, What, drawn, status};
 
 /// So many seeds are enough for every probe to fire.
 const PROBES_AFTER: u64 = 1_000;
+/// Without a terminal there is a line of progress this often.
+const PROGRESS_EVERY: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
 struct Sum {
+    /// How long the sweep had run when it last wrote a line of progress.
+    told: Duration,
     /// Seeds that failed, by how.
     failed: BTreeMap<u8, Vec<u64>>,
     seeds: u64,
@@ -39,6 +47,10 @@ struct Sum {
 }
 
 impl Sum {
+    fn failures(&self) -> usize {
+        self.failed.values().map(Vec::len).sum()
+    }
+
     fn add(&mut self, outcome: &Outcome) {
         self.seeds += 1;
         self.virtual_time += outcome.virtual_time;
@@ -65,7 +77,12 @@ pub(crate) fn sweep(
     let bar = ProgressBar::new(seeds.end - seeds.start);
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} eta {eta} {msg}");
     bar.set_style(style.expect("a valid template"));
-    let (next, sum, enough) = (Mutex::new(seeds.clone()), Mutex::new(Sum::default()), AtomicBool::new(false));
+    let (next, sum, enough) = (Mutex::new(seeds.clone()), Mutex::new(Sum::default()), Arc::new(AtomicBool::new(false)));
+    for signal in [SIGINT, SIGTERM] {
+        // The first ends the sweep with a summary, the second at once.
+        flag::register_conditional_shutdown(signal, 128 + signal, enough.clone())?;
+        flag::register(signal, enough.clone())?;
+    }
     let next = || next.lock().expect("nothing panics while it holds this lock").next();
     thread::scope(|scope| {
         for _ in 0..jobs {
@@ -75,14 +92,18 @@ pub(crate) fn sweep(
                     if one(what, seed, twice, &bar, &sum) != 0 && fail_fast {
                         enough.store(true, Ordering::Relaxed);
                     }
-                    bar.inc(1);
                 }
             });
         }
     });
     bar.finish_and_clear();
     let sum = sum.into_inner().expect("nothing panics while it holds this lock");
-    Ok(tell(&sum, what, bar.elapsed()))
+    let status = tell(&sum, what, bar.elapsed());
+    let left = seeds.end - seeds.start - bar.position();
+    if left > 0 {
+        println!("ended early: {left} seeds were not run");
+    }
+    Ok(if status == 0 && left > 0 { CRASH } else { status })
 }
 
 fn one(what: &What, seed: u64, twice: bool, bar: &ProgressBar, sum: &Mutex<Sum>) -> u8 {
@@ -106,7 +127,14 @@ fn one(what: &What, seed: u64, twice: bool, bar: &ProgressBar, sum: &Mutex<Sum>)
     sum.repeated += u64::from(twice);
     if status != 0 {
         sum.failed.entry(status).or_default().push(seed);
-        bar.set_message(format!("{} failed", sum.failed.values().map(Vec::len).sum::<usize>()));
+        bar.set_message(format!("{} failed", sum.failures()));
+    }
+    bar.inc(1);
+    if bar.is_hidden() && bar.elapsed() - sum.told >= PROGRESS_EVERY {
+        sum.told = bar.elapsed();
+        let (done, all) = (bar.position(), bar.length().unwrap_or_default());
+        let (took, left) = (HumanDuration(bar.elapsed()), HumanDuration(bar.eta()));
+        eprintln!("{done} of {all} seeds in {took}, {left} to go, {} failed", sum.failures());
     }
     status
 }
@@ -134,6 +162,6 @@ fn tell(sum: &Sum, what: &What, took: Duration) -> u8 {
             println!("failed: {}", what.replay(*seed));
         }
     }
-    println!("{} of {} seeds failed", sum.failed.values().map(Vec::len).sum::<usize>(), sum.seeds);
+    println!("{} of {} seeds failed", sum.failures(), sum.seeds);
     sum.failed.keys().next().copied().unwrap_or(if toothless { LIVENESS } else { 0 })
 }
