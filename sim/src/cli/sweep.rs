@@ -78,11 +78,10 @@ pub(crate) fn sweep(
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} eta {eta} {msg}");
     bar.set_style(style.expect("a valid template"));
     let (next, sum, enough) = (Mutex::new(seeds.clone()), Mutex::new(Sum::default()), Arc::new(AtomicBool::new(false)));
-    for signal in [SIGINT, SIGTERM] {
-        // The first ends the sweep with a summary, the second at once.
-        flag::register_conditional_shutdown(signal, 128 + signal, enough.clone())?;
-        flag::register(signal, enough.clone())?;
-    }
+    // Ends with its summary; an impatient second Ctrl-C ends it at once.
+    flag::register_conditional_shutdown(SIGINT, 128 + SIGINT, enough.clone())?;
+    flag::register(SIGINT, enough.clone())?;
+    flag::register(SIGTERM, enough.clone())?;
     let next = || next.lock().expect("nothing panics while it holds this lock").next();
     thread::scope(|scope| {
         for _ in 0..jobs {

@@ -49,6 +49,11 @@ impl Faults {
         self.active.is_empty() && self.rolls.is_empty()
     }
 
+    /// How many nodes are still to be restarted in turn.
+    pub(super) fn to_restart(&self) -> usize {
+        self.rolls.iter().map(|roll| roll.waiting.len() + usize::from(roll.current.is_some())).sum()
+    }
+
     /// Begins a fault.
     pub(super) fn begin(&mut self, number: usize, fault: &Fault, cluster: &mut Cluster, rng: &mut StdRng) {
         let trouble = &fault.trouble;

@@ -408,14 +408,18 @@ impl Run {
         self.requests.retain(|machine| core.contains(self.cluster.machines[machine].name.as_str()));
     }
 
-    /// Waits until everything is as it should be.
+    /// Waits until everything is as it should be. Nodes that are still to be restarted in turn have their time first.
     fn recover(&mut self) -> Result<(), Violation> {
         let began = self.cluster.clock.now();
+        let (mut healing, mut to_restart) = (began, self.faults.to_restart());
         loop {
             match self.liveness(began) {
                 Ok(()) => return Ok(()),
-                Err(violation) if self.cluster.clock.now() >= began + HEALING => return Err(violation),
+                Err(violation) if self.cluster.clock.now() >= healing + HEALING => return Err(violation),
                 Err(_) => self.advance(self.cluster.clock.now() + RECOVERY_INTERVAL)?,
+            }
+            if self.faults.to_restart() != to_restart {
+                (healing, to_restart) = (self.cluster.clock.now(), self.faults.to_restart());
             }
         }
     }
