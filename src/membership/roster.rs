@@ -26,7 +26,8 @@ use crate::{
 
 /// Members that are remembered after they died or left; beyond, those gone longest are forgotten first.
 const GONE_MAX: usize = 1024;
-/// How long the gone are remembered, also by gossip, so that a late relative does not bring them back.
+/// How long gossip remembers the gone, so that a late relative does not bring them back; also, how long those are that said
+/// goodbye. Who died may still have what others do not, or what was forgotten since.
 pub(super) const GONE_GRACE: Duration = Duration::from_secs(24 * 3600);
 
 /// What a member says of itself.
@@ -209,7 +210,8 @@ impl Roster {
                 return true;
             }
             entry.bury(now, MemberState::Dead);
-            entry.settled || entry.gone_at.is_none_or(|gone| now < gone + GONE_GRACE)
+            let is_missed = entry.member.state == MemberState::Dead && !entry.member.observer;
+            is_missed || entry.gone_at.is_none_or(|gone| now < gone + GONE_GRACE)
         });
         self.rumours.retain(|name, _| best.contains_key(name) && !self.entries.contains_key(name));
         for seen in best.into_values() {
@@ -269,9 +271,12 @@ impl Roster {
         };
         let known = self.entries.get(&seen.name);
         if known.is_none() && !state.is_alive() {
+            if seen.facts.role == Role::Observer {
+                return;
+            }
             let heard_of = *self.rumours.entry(seen.name.clone()).or_insert(now);
-            let gone = self.entries.values().filter(|entry| entry.gone_at.is_some()).count();
-            if now < heard_of + self.repair_delay || gone >= GONE_MAX {
+            let gone = || self.entries.values().filter(|entry| entry.gone_at.is_some()).count();
+            if now < heard_of + self.repair_delay || gone() >= GONE_MAX {
                 return;
             }
         }
@@ -307,12 +312,13 @@ impl Roster {
         );
     }
 
+    /// Observers first: they had nothing.
     fn forget_oldest(&mut self) {
-        let mut gone: Vec<_> =
-            self.entries.values().filter_map(|entry| Some((entry.gone_at?, entry.member.name.clone()))).collect();
+        let age = |entry: &Entry| Some((!entry.member.observer, entry.gone_at?, entry.member.name.clone()));
+        let mut gone: Vec<_> = self.entries.values().filter_map(age).collect();
         if gone.len() > GONE_MAX {
             gone.sort();
-            for (_, name) in gone.drain(..gone.len() - GONE_MAX) {
+            for (.., name) in gone.drain(..gone.len() - GONE_MAX) {
                 self.entries.remove(&name);
             }
         }
@@ -497,18 +503,37 @@ mod tests {
     }
 
     #[test]
-    fn who_is_gone_is_forgotten_after_a_day_unless_gossip_still_knows_it() {
+    fn who_left_is_forgotten_after_a_day_unless_gossip_still_knows_it() {
         let mut roster = Roster::new(name("a"), DELAY, BRAKE);
         let a = || vec![seen("a", 1, true, Announced::Serving)];
-        let both = |alive| [a(), vec![seen("b", 1, alive, Announced::Serving)]].concat();
-        roster.observe(at(0), both(true));
-        let view = roster.observe(at(1), a()).unwrap();
-        assert_eq!(view.member(&name("b")).unwrap().state, MemberState::Dead);
-        assert_eq!(ring_of(&roster.observe(at(61), a()).unwrap()), ["a"]);
+        let both = |says| [a(), vec![seen("b", 1, true, says)]].concat();
+        roster.observe(at(0), both(Announced::Serving));
+        let view = roster.observe(at(1), both(Announced::Left)).unwrap();
+        assert_eq!(view.member(&name("b")).unwrap().state, MemberState::Left);
         let day = GONE_GRACE.as_secs();
         assert!(roster.observe(at(day), a()).is_none());
-        assert!(roster.observe(at(day + 1), both(false)).is_none());
+        assert!(roster.observe(at(day + 1), both(Announced::Left)).is_none());
         assert!(roster.observe(at(day + 2), a()).unwrap().member(&name("b")).is_none());
+    }
+
+    #[test]
+    fn who_died_is_remembered_also_when_gossip_has_forgotten_it_unless_it_was_an_observer() {
+        let mut roster = Roster::new(name("a"), DELAY, BRAKE);
+        let a = || vec![seen("a", 1, true, Announced::Serving)];
+        let mut observer = seen("o", 1, true, Announced::Serving);
+        observer.facts.role = Role::Observer;
+        roster.observe(at(0), [a(), vec![seen("b", 1, true, Announced::Serving), observer.clone()]].concat());
+        roster.observe(at(1), a()).unwrap();
+        let month = 30 * GONE_GRACE.as_secs();
+        let view = roster.observe(at(month), a()).unwrap();
+        assert_eq!(view.member(&name("b")).unwrap().state, MemberState::Dead);
+        assert!(view.member(&name("o")).is_none());
+        assert_eq!(ring_of(&view), ["a"]);
+        // Nor is one taken in that was gone before.
+        observer.alive = false;
+        for later in [month, 2 * month] {
+            assert!(roster.observe(at(later), [a(), vec![observer.clone()]].concat()).is_none());
+        }
     }
 
     #[test]

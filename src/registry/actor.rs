@@ -138,6 +138,8 @@ pub(crate) struct State {
 
 #[derive(Debug, Default)]
 struct Behind {
+    /// Incarnation and version up to which it is known, and for how many rounds that has been so.
+    position: (u64, u64),
     rounds: u32,
     pulling: bool,
 }
@@ -190,8 +192,8 @@ impl Actor for Registry {
                 let_others_run().await;
             }
             Message::ScanEnded => state.scan_ended(),
-            Message::MembersChanged => state.members_changed(&myself),
-            Message::MarksSeen(marks) => state.marks_seen(marks, &myself),
+            Message::MembersChanged => state.members_changed(&myself).await,
+            Message::MarksSeen(marks) => state.marks_seen(marks, &myself).await,
             Message::Received { node, delta, reply } => {
                 state.received(&node, *delta, reply);
                 let_others_run().await;
@@ -278,7 +280,7 @@ impl State {
     }
 
     /// Follows every live member that can hold keys, and nobody else.
-    fn members_changed(&mut self, myself: &ActorRef<Message>) {
+    async fn members_changed(&mut self, myself: &ActorRef<Message>) {
         let view = self.shared.view.snapshot();
         let wanted: BTreeMap<&NodeName, u64> = view
             .alive()
@@ -293,26 +295,33 @@ impl State {
                 self.follows.insert(name.clone(), (incarnation, task));
             }
         }
-        self.forget_strangers(&view);
+        self.forget_strangers(&view).await;
     }
 
     /// Drops the ledgers of nodes that membership no longer remembers.
-    fn forget_strangers(&mut self, view: &crate::membership::View) {
+    async fn forget_strangers(&mut self, view: &crate::membership::View) {
         let strangers: Vec<NodeName> =
             self.replicas.keys().filter(|name| view.member(name).is_none()).cloned().collect();
-        if !strangers.is_empty() {
-            let _ = self.shared.balancer.send(balancer::Message::Sweep);
-        }
         for name in strangers {
-            if let Some(replica) = self.replicas.remove(&name) {
-                for (key, _) in replica.states() {
-                    self.index.set(key, &name, None);
-                }
-            }
+            self.drop_replica(&name).await;
         }
     }
 
-    fn marks_seen(&mut self, marks: Vec<(NodeName, u64, LedgerMark)>, myself: &ActorRef<Message>) {
+    /// In parts, for it may be large.
+    async fn drop_replica(&mut self, name: &NodeName) {
+        let Some(replica) = self.replicas.remove(name) else { return };
+        let keys: Vec<Key> = replica.states().map(|(key, _)| key.clone()).collect();
+        for part in keys.chunks(DELTA_CHANGES_MAX) {
+            for key in part {
+                self.index.set(key, name, None);
+            }
+            // Nobody may have them now, so that they are not among those that a sweep looks at.
+            let _ = self.shared.balancer.send(balancer::Message::KeysChanged(part.to_vec()));
+            let_others_run().await;
+        }
+    }
+
+    async fn marks_seen(&mut self, marks: Vec<(NodeName, u64, LedgerMark)>, myself: &ActorRef<Message>) {
         self.marks = marks.into_iter().map(|(name, incarnation, mark)| (name, (incarnation, mark))).collect();
         let (mut pulls, mut differing) = (Vec::new(), Vec::new());
         for (name, (incarnation, mark)) in &self.marks {
@@ -329,6 +338,9 @@ impl State {
                 continue;
             }
             let behind = self.behind.entry(name.clone()).or_default();
+            if behind.position != known {
+                (behind.position, behind.rounds) = (known, 0);
+            }
             behind.rounds += 1;
             if behind.rounds > ROUNDS_BEFORE_PULL && !behind.pulling {
                 behind.pulling = true;
@@ -340,7 +352,7 @@ impl State {
             self.pull(name, myself);
         }
         for name in differing {
-            self.start_over(&name, myself);
+            self.start_over(&name, myself).await;
         }
         self.consider_serving();
     }
@@ -359,16 +371,11 @@ impl State {
     }
 
     /// Same version, other content: a defect somewhere. Better to read it all again than to believe it.
-    fn start_over(&mut self, name: &NodeName, myself: &ActorRef<Message>) {
+    async fn start_over(&mut self, name: &NodeName, myself: &ActorRef<Message>) {
         error!(member = %name, "the copy of this member's ledger does not match its digest; reading it anew");
-        if let Some(replica) = self.replicas.remove(name) {
-            for (key, _) in replica.states() {
-                self.index.set(key, name, None);
-            }
-        }
+        self.drop_replica(name).await;
         self.follows.remove(name);
-        self.members_changed(myself);
-        let _ = self.shared.balancer.send(balancer::Message::Sweep);
+        self.members_changed(myself).await;
     }
 
     /// Asks a random other member for what it knows of `name`'s ledger.
@@ -401,6 +408,13 @@ impl State {
     }
 
     fn received(&mut self, node: &NodeName, mut delta: Delta, reply: Option<oneshot::Sender<bool>>) {
+        if self.shared.view.load().member(node).is_none() {
+            // It was forgotten while this was on its way.
+            if let Some(reply) = reply {
+                let _ = reply.send(false);
+            }
+            return;
+        }
         for change in &mut delta.changes {
             change.key = self.index.interned(change.key.clone());
         }

@@ -111,8 +111,17 @@ async fn ensure(
         && reason == UpdateReason::Request
     {
         warn!(%key, %error, "no peer could be copied from; asking the origin");
-        give_way(shared, key).await;
-        updated = update(shared, provider, key, reason, Vec::new()).await;
+        let waited = give_way(shared, key).await;
+        if let Err(full) = check_room(shared) {
+            return Outcome::Failed(full);
+        }
+        let peers = ready_peers(shared, key);
+        if waited && !peers.is_empty() {
+            updated = update(shared, provider, key, reason, peers).await;
+        }
+        if matches!(&updated, Err(error) if !matches!(error, UpdateError::NoRoom(_))) {
+            updated = update(shared, provider, key, reason, Vec::new()).await;
+        }
     }
     match updated {
         // That it is new here says nothing of how often it changes.
@@ -145,18 +154,20 @@ fn check_room(shared: &Shared) -> Result<(), UpdateError> {
 /// While members come and go, while a forget spreads, or if those who have a key find out that they do not, two nodes may
 /// each take themselves for the one that asks the origin. Both have said by now that they fetch, so after a moment the
 /// younger sees the other and lets it go first. Elders give way to nobody younger, so that no two wait for each other.
-async fn give_way(shared: &Arc<Shared>, key: &Key) {
-    if shared.view.load().alive().count() > 1 {
-        tokio::time::sleep(shared.config.profile.gossip_interval).await;
-        let age = |member: &Member| (member.incarnation, member.name.clone());
-        let mine = shared.view.load().member(&shared.name).map(age);
-        let_others_finish(shared, key, |member| Some(age(member)) < mine).await;
+/// Returns whether there was somebody to wait for.
+async fn give_way(shared: &Arc<Shared>, key: &Key) -> bool {
+    if shared.view.load().alive().count() <= 1 {
+        return false;
     }
+    tokio::time::sleep(shared.config.profile.gossip_interval).await;
+    let age = |member: &Member| (member.incarnation, member.name.clone());
+    let mine = shared.view.load().member(&shared.name).map(age);
+    let_others_finish(shared, key, |member| Some(age(member)) < mine).await
 }
 
 /// Waits while a live member that `counts` says that it fetches `key` and nobody has it; at most as long as somebody
-/// who asked for the key would.
-async fn let_others_finish(shared: &Arc<Shared>, key: &Key, counts: impl Fn(&Member) -> bool) {
+/// who asked for the key would. Returns whether it waited.
+async fn let_others_finish(shared: &Arc<Shared>, key: &Key, counts: impl Fn(&Member) -> bool) -> bool {
     let is_fetched = || {
         let view = shared.view.load();
         let holders = shared.live_holders(key);
@@ -164,6 +175,9 @@ async fn let_others_finish(shared: &Arc<Shared>, key: &Key, counts: impl Fn(&Mem
         !holders.iter().any(|(_, state)| *state == HolderState::Ready)
             && holders.iter().any(|(name, state)| *state == HolderState::Fetching && counts(name))
     };
+    if !is_fetched() {
+        return false;
+    }
     let ended = async {
         while is_fetched() {
             tokio::time::sleep(shared.config.profile.gossip_interval).await;
@@ -172,6 +186,7 @@ async fn let_others_finish(shared: &Arc<Shared>, key: &Key, counts: impl Fn(&Mem
     if tokio::time::timeout(shared.config.request_patience, ended).await.is_err() {
         debug!(%key, "another node has been fetching it for long; not waiting any more");
     }
+    true
 }
 
 async fn refresh(
