@@ -98,7 +98,7 @@ pub(crate) fn sweep(
     bar.finish_and_clear();
     let sum = sum.into_inner().expect("nothing panics while it holds this lock");
     let status = tell(&sum, what, bar.elapsed());
-    let left = seeds.end - seeds.start - bar.position();
+    let left = seeds.end - seeds.start - sum.seeds;
     if left > 0 {
         println!("ended early: {left} seeds were not run");
     }
