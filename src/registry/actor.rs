@@ -310,13 +310,17 @@ impl State {
     /// In parts, for it may be large.
     async fn drop_replica(&mut self, name: &NodeName) {
         let Some(replica) = self.replicas.remove(name) else { return };
-        let keys: Vec<Key> = replica.states().map(|(key, _)| key.clone()).collect();
-        for part in keys.chunks(DELTA_CHANGES_MAX) {
-            for key in part {
+        let mut keys = replica.states().map(|(key, _)| key.clone());
+        loop {
+            let part: Vec<Key> = keys.by_ref().take(DELTA_CHANGES_MAX).collect();
+            if part.is_empty() {
+                break;
+            }
+            for key in &part {
                 self.index.set(key, name, None);
             }
             // Nobody may have them now, so that they are not among those that a sweep looks at.
-            let _ = self.shared.balancer.send(balancer::Message::KeysChanged(part.to_vec()));
+            let _ = self.shared.balancer.send(balancer::Message::KeysChanged(part));
             let_others_run().await;
         }
     }

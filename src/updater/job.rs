@@ -110,7 +110,7 @@ async fn ensure(
         && origin
         && reason == UpdateReason::Request
     {
-        warn!(%key, %error, "no peer could be copied from; asking the origin");
+        warn!(%key, %error, "no peer could be copied from; the origin is next");
         let waited = give_way(shared, key).await;
         if let Err(full) = check_room(shared) {
             return Outcome::Failed(full);
