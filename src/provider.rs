@@ -199,6 +199,15 @@ pub enum ServeError {
     /// The data cannot be read. The node marks its claim as failed and repairs it later.
     #[error("the data source failed: {0}")]
     Failed(BoxError),
+    /// This machine has no descriptors, processes, memory or turns to spare. Says nothing about the key: another holder is
+    /// asked, and the claim stands. Clients get 503.
+    #[error("overloaded: {reason}")]
+    Overloaded {
+        /// What is lacking.
+        reason: String,
+        /// When to ask again.
+        retry_after: std::time::Duration,
+    },
 }
 
 impl From<std::io::Error> for ServeError {

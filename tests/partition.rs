@@ -84,6 +84,68 @@ async fn each_side_of_a_partition_goes_on_and_all_agree_after_it() {
     assert_eq!(located("n1"), located("n3"));
 }
 
+/// A key that `holder` alone has, and that `asker` knows of.
+async fn held_only_by(cluster: &Cluster, holder: &str, asker: &str) -> String {
+    let from = cluster.client(holder);
+    for number in 0.. {
+        let text = format!("only/{number}");
+        cluster.upstream.put(&text, "v");
+        fetch(&from, &text).await.unwrap();
+        if from.nodes_for_key(&key(&text)).as_slice() == [name(holder)] {
+            let to = cluster.client(asker);
+            eventually("the claim has spread", || async { to.nodes_for_key(&key(&text)).as_slice() == [name(holder)] })
+                .await;
+            return text;
+        }
+    }
+    unreachable!("some key is owned by each node")
+}
+
+fn one_replica() -> NodeConfig {
+    let mut config = config();
+    config.replicas = 1;
+    config
+}
+
+#[tokio::test]
+async fn a_holder_that_cannot_be_reached_is_asked_through_a_member_that_reaches_it() {
+    let cluster = Cluster::with_config(3, one_replica()).await;
+    let held = held_only_by(&cluster, "n3", "n1").await;
+    let asks = cluster.upstream.asks();
+    cluster.cuts.between(&[cluster.address("n1")], &[cluster.address("n3")]);
+    let response = tokio::time::timeout(DEADLINE, fetch(&cluster.client("n1"), &held)).await.unwrap();
+    assert_eq!(response.unwrap(), (StatusCode::OK, "v".to_owned()));
+    assert!(cluster.client("n1").view().is_alive(&name("n3")), "gossip goes round");
+    assert_eq!(cluster.upstream.asks(), asks, "it was answered by its holder, not fetched again");
+    // A cold key that the other side of the cut leads is fetched by that side all the same.
+    for number in 0..8 {
+        let text = format!("cold/{number}");
+        cluster.upstream.put(&text, "v");
+        assert_eq!(fetch(&cluster.client("n1"), &text).await.unwrap().1, "v");
+    }
+    assert_eq!(cluster.upstream.asks(), asks + 8, "each by one node");
+}
+
+#[tokio::test]
+async fn a_request_that_began_while_no_holder_could_be_reached_is_answered_when_one_can_be_again() {
+    let mut config = one_replica();
+    // The members take each other for alive for as long as the link is cut.
+    config.profile.phi_threshold = 1e9;
+    let cluster = Cluster::with_config(2, config).await;
+    let held = held_only_by(&cluster, "n2", "n1").await;
+    let asks = cluster.upstream.asks();
+    cluster.cuts.between(&[cluster.address("n1")], &[cluster.address("n2")]);
+    let client = cluster.client("n1");
+    let asked = tokio::spawn(async move { fetch(&client, &held).await });
+    let status = || async { cluster.client("n1").status().await.connections };
+    eventually("the connection has broken", || async { status().await == 0 }).await;
+    assert!(!asked.is_finished());
+    cluster.cuts.heal();
+    let answer = tokio::time::timeout(DEADLINE, asked).await.unwrap().unwrap();
+    assert_eq!(answer.unwrap(), (StatusCode::OK, "v".to_owned()));
+    assert_eq!(cluster.upstream.asks(), asks, "it was answered by its holder, not fetched again");
+}
+
 #[tokio::test]
 async fn a_node_that_lost_its_disk_and_the_time_of_day_is_taken_in_again() {
     let mut cluster = Cluster::start(3).await;

@@ -10,7 +10,7 @@ use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
 use crate::{
-    Attempt, DrainError, Drained, IntentError, PathError, RouteError,
+    Attempt, AttemptError, DrainError, Drained, IntentError, PathError, RouteError,
     key::{Key, KeyError, NodeName},
 };
 
@@ -130,6 +130,9 @@ impl From<RouteError> for Problem {
             RouteError::Forbidden { key, .. } => {
                 Self::new(StatusCode::FORBIDDEN, "forbidden", "The key may not be fetched", detail).about(key)
             }
+            RouteError::Failed { key, attempts, retry_after } if are_overloaded(attempts) => {
+                Self::overloaded(detail).about(key).after(attempts).with_retry_after(*retry_after)
+            }
             RouteError::Failed { key, attempts, retry_after } => {
                 Self::new(StatusCode::BAD_GATEWAY, "no-answer", "No node could answer", detail)
                     .about(key)
@@ -144,6 +147,12 @@ impl From<RouteError> for Problem {
             RouteError::Request(_) => Self::bad_request(detail),
         }
     }
+}
+
+/// Whether nothing is wrong, except that there is too much to do.
+fn are_overloaded(attempts: &[Attempt]) -> bool {
+    let overloaded = |attempt: &Attempt| matches!(attempt.error, AttemptError::Overloaded);
+    !attempts.is_empty() && attempts.iter().all(overloaded)
 }
 
 impl From<IntentError> for Problem {

@@ -174,6 +174,103 @@ impl Front {
     }
 }
 
+/// The front door of a node beside the node `holder`, which holds `key`; neither leaves the test.
+async fn front_beside_a_holder(key: &str) -> (Front, Node) {
+    let secret = ClusterKey::generate();
+    let config = |seeds| NodeConfig {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        profile: Profile::local(),
+        replicas: 1,
+        request_patience: Duration::from_secs(5),
+        seeds,
+        ..NodeConfig::default()
+    };
+    let builder = Node::builder(NodeName::new("holder").unwrap()).credentials(Credentials::ClusterKey(secret.clone()));
+    let holder = builder.config(config(Vec::new())).provider(Arc::new(Echo::default())).start().await.unwrap();
+    holder.client().update(&Key::new(key).unwrap()).await.unwrap();
+    let builder = Node::builder(NodeName::new("n1").unwrap()).credentials(Credentials::ClusterKey(secret));
+    let mut light = config(vec![holder.address().to_string()]);
+    // It owns nothing, so that nothing is copied to it.
+    light.weight = 0;
+    let echo = Arc::new(Echo::default());
+    let node = builder.config(light).provider(echo.clone()).start().await.unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel();
+    let gateway = Gateway::builder(node.client());
+    let serving = tokio::spawn(gateway.serve(listener, async move {
+        let _ = stopped.await;
+    }));
+    (Front { node, echo, address, stop, serving }, holder)
+}
+
+/// Bodies of every framing that break off, are malformed, or stop at every byte: each request ends, and the node goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_whose_body_breaks_at_any_byte_ends_and_hurts_no_other() {
+    let (front, holder) = front_beside_a_holder("held").await;
+    let fields = "POST /held HTTP/1.1\r\nhost: a\r\n";
+    let chunked = format!("{fields}transfer-encoding: chunked\r\n\r\n4\r\nabcd\r\n3;x=y\r\nefg\r\n0\r\n\r\n");
+    let sized = format!("{fields}content-length: 9\r\n\r\n012345678");
+    let long = format!("{fields}content-length: 400000\r\n\r\n{}", "x".repeat(300_000));
+    let mut broken: Vec<Vec<u8>> = Vec::new();
+    for whole in [&chunked, &sized] {
+        let head = whole.find("\r\n\r\n").unwrap() + 4;
+        for at in head..whole.len() {
+            broken.push(whole.as_bytes()[..at].to_vec());
+            let mut damaged = whole.clone().into_bytes();
+            damaged[at] = b'Z';
+            broken.push(damaged);
+        }
+    }
+    broken.push(format!("{fields}transfer-encoding: chunked\r\n\r\nZZ\r\n").into_bytes());
+    broken.push(long.into_bytes());
+    let all = futures::future::join_all(broken.iter().map(|bytes| async {
+        let mut stream = TcpStream::connect(front.address).await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+        // No more is coming: what is missing will never be there.
+        stream.shutdown().await.unwrap();
+        let mut answer = Vec::new();
+        // Whatever is answered, if anything is: it ends.
+        let _ = stream.read_to_end(&mut answer).await;
+    }));
+    tokio::time::timeout(PATIENCE, all).await.expect("each request ends");
+    let answered = front.get("/-/healthz").await;
+    assert_eq!(answered.status(), StatusCode::OK);
+    assert_eq!(front.get("/held").await.status(), StatusCode::OK);
+    let located = front.node.client().locate(&Key::new("held").unwrap());
+    assert!(
+        located.holders.iter().all(|holding| holding.state == crate::HoldingState::Ready),
+        "a client's trouble is not the holder's: {located:?}"
+    );
+    front.stop().await;
+    holder.shutdown().await;
+}
+
+/// A body too long to be kept, at a node whose only holder dies: the request ends, and is at no second node.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_request_at_a_holder_that_dies_ends_and_hurts_no_other() {
+    let (front, holder) = front_beside_a_holder("held").await;
+    let head = "POST /held HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 600000\r\n\r\n";
+    let requests = (0..8).map(|_| async {
+        let mut stream = TcpStream::connect(front.address).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&vec![b'x'; 300_000]).await.unwrap();
+        stream
+    });
+    let mut streams = futures::future::join_all(requests).await;
+    drop(holder);
+    let ends = futures::future::join_all(streams.iter_mut().map(|stream| async {
+        let _ = stream.write_all(&vec![b'x'; 300_000]).await;
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        String::from_utf8_lossy(&answer).chars().take(12).collect::<String>()
+    }));
+    let answers = tokio::time::timeout(PATIENCE, ends).await.expect("each request ends");
+    assert!(answers.iter().all(|answer| answer.is_empty() || answer.starts_with("HTTP/1.1 ")), "{answers:?}");
+    assert_eq!(front.get("/-/healthz").await.status(), StatusCode::OK);
+    front.stop().await;
+}
+
 fn text(response: &Response<Bytes>) -> &str {
     std::str::from_utf8(response.body()).unwrap()
 }

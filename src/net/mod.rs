@@ -61,9 +61,15 @@ const OPENING_TIMEOUT: Duration = Duration::from_secs(5);
 const GOSSIP_TIMEOUT: Duration = Duration::from_secs(1);
 /// No shorter time without a turn counts as a pause of this process, whatever the profile: it may just be busy.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
-/// First and longest pause after a failed dial of one address.
+/// A peer that is dialled and says nothing at all is dialled again after so many assumed round trips, but not before this
+/// time. QUIC repeats its first packet after 3, 9, 21 and 45 of them: past the third, waiting longer finds a link that has
+/// come back later than a new dial does. A peer that has answered gets [`DIAL_TIMEOUT`], for it may just be busy.
+const SILENT_ROUND_TRIPS: u32 = 22;
+const SILENT_MIN: Duration = Duration::from_millis(1_100);
+/// First and longest pause after a failed dial of one address. Together with the above, a link that is back is found within
+/// a second.
 const REDIAL_MIN: Duration = Duration::from_millis(100);
-const REDIAL_MAX: Duration = Duration::from_secs(2);
+const REDIAL_MAX: Duration = Duration::from_millis(400);
 /// Gossip messages under way at once; more are dropped, as a datagram would be.
 const GOSSIP_IN_FLIGHT_MAX: usize = 512;
 /// Addresses that are remembered; gossip about more than this many members would be needed to fill it.
@@ -185,6 +191,8 @@ pub(crate) struct Net {
     gossip_bytes: AtomicU64,
     handshakes: Arc<tokio::sync::Semaphore>,
     refused: watch::Sender<Option<HelloRefusal>>,
+    /// How long a peer that is dialled may say nothing at all.
+    silence_max: Duration,
     /// After a pause longer than this, peers may have given up their connections with us.
     pause_max: Duration,
     /// Changes after a long pause of this process.
@@ -229,6 +237,7 @@ impl Net {
             gossip_bytes: AtomicU64::new(0),
             handshakes: Arc::new(tokio::sync::Semaphore::new(HANDSHAKES_MAX)),
             refused: watch::Sender::new(None),
+            silence_max: (profile.initial_rtt * SILENT_ROUND_TRIPS).clamp(SILENT_MIN, DIAL_TIMEOUT),
             pause_max: profile.idle_timeout.saturating_sub(profile.keep_alive).max(PAUSE_MIN),
             paused: watch::Sender::new(()),
         }))
@@ -259,6 +268,12 @@ impl Net {
     pub(crate) fn connections(&self) -> usize {
         let slots = self.slots.lock().expect("no panic under this lock");
         slots.values().filter(|slot| matches!(slot, Slot::Up(peer) if peer.is_open())).count()
+    }
+
+    /// Whether there is an open connection with the node at `address`.
+    pub(crate) fn is_connected(&self, address: SocketAddr) -> bool {
+        let slots = self.slots.lock().expect("no panic under this lock");
+        matches!(slots.get(&address), Some(Slot::Up(peer)) if peer.is_open())
     }
 
     /// Takes on a new incarnation. Peers have to hear of it, so all connections are closed.
@@ -383,7 +398,10 @@ impl Net {
     async fn handshake(&self, address: SocketAddr) -> Result<Arc<Peer>, DialError> {
         let unreachable = |reason: String| DialError::Unreachable { address, reason };
         // The name in the TLS hello is not what is verified: see identity.rs.
-        let connecting = self.endpoint.connect(address, "datad").map_err(|error| unreachable(error.to_string()))?;
+        let mut connecting = self.endpoint.connect(address, "datad").map_err(|error| unreachable(error.to_string()))?;
+        if tokio::time::timeout(self.silence_max, connecting.handshake_data()).await.is_err() {
+            return Err(unreachable(format!("nothing was heard from it within {:?}", self.silence_max)));
+        }
         let connection = connecting.await.map_err(|error| unreachable(error.to_string()))?;
         let hello = self.hello();
         let greeting = async {

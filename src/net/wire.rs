@@ -27,7 +27,7 @@ pub(crate) use crate::registry::{Delta, Position};
 pub(crate) const ALPN: &[u8] = b"datad/1";
 
 /// The revision of the messages below that this build speaks.
-pub(crate) const REVISION: u16 = 4;
+pub(crate) const REVISION: u16 = 5;
 
 /// The first revision that knows [`HelloRefusal::Outdated`].
 pub(crate) const REVISION_OUTDATED: u16 = 3;
@@ -35,6 +35,8 @@ pub(crate) const REVISION_OUTDATED: u16 = 3;
 /// The first revision that knows [`Refusal::Elsewhere`], [`Call::Explain`] and [`Reply::Superseded`].
 pub(crate) const REVISION_ELSEWHERE: u16 = 4;
 
+/// The first revision that knows [`Purpose::Relay`] and [`Refusal::Unreachable`].
+pub(crate) const REVISION_RELAY: u16 = 5;
 /// Largest gossip message, in bytes, before and after decompression is chitchat's own limit of a UDP datagram.
 pub(crate) const GOSSIP_BYTES_MAX: usize = 65_507;
 
@@ -163,15 +165,20 @@ pub(crate) enum Refusal {
     /// It neither has the key nor, by the ring it knows, owns it; the caller's ring may be another.
     #[error("it neither has nor owns the key, by its ring {ring:016x}")]
     Elsewhere { ring: u64 },
+    /// It was to pass a request on, and cannot reach the node.
+    #[error("it cannot reach the node either: {0}")]
+    Unreachable(String),
 }
 
 /// What for a request is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Purpose {
     /// A client's: goes to the provider's `serve`.
     Serve,
     /// Another node's, copying the key: goes to the provider's `export`.
     Export,
+    /// A client's, to be passed on to this node, which the sender cannot reach. Once only.
+    Relay { to: NodeName },
 }
 
 /// The head of an HTTP request.
@@ -265,6 +272,8 @@ mod tests {
         };
         pinned(&Reply::Explained(Box::new(insight)), "07026e3101010101017601030001fb2c010101017707");
         pinned(&Reply::Refused(Refusal::Elsewhere { ring: 7 }), "030507");
+        pinned(&Reply::Refused(Refusal::Unreachable("m".into())), "0306016d");
+        pinned(&Purpose::Relay { to: name.clone() }, "02026e31");
         pinned(&Reply::Superseded(stamp.time), "08fb2c0102");
         pinned(&Reply::Intended, "04");
         let page = Page { floor: stamp.time, records, next: Some(key.clone()) };

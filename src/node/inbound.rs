@@ -1,5 +1,6 @@
 //! What this node answers to its peers. Every request is answered from this machine alone and never passed on, except
-//! that a call to ensure a key may take a bounded number of hops to the node that leads.
+//! that a call to ensure a key may take a bounded number of hops to the node that leads, and that a peer may have a request
+//! passed on, once, to a node that it cannot reach.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -18,13 +19,13 @@ use crate::{
     net::{
         Inbound, Peer,
         wire::{
-            Call, Delta, Ensured, Hello, HelloRefusal, Position, REVISION_ELSEWHERE, REVISION_OUTDATED, Record,
+            Call, Delta, Ensured, Hello, HelloRefusal, Position, Purpose, REVISION_ELSEWHERE, REVISION_OUTDATED, Record,
             Refusal, Reply, RequestHead,
         },
     },
     provider::{self, Body},
     registry::{HolderState, actor as registry},
-    router::{Guarded, ensure::ensure, report_trouble, serve_local},
+    router::{Guarded, ensure::ensure, pass_on, report_trouble, serve_local},
     updater::actor as updater,
 };
 
@@ -109,13 +110,24 @@ impl Inbound for Answers {
         request: Request<Body>,
     ) -> Result<Response<Body>, Refusal> {
         let Ok(permit) = self.0.peer_requests.clone().try_acquire_owned() else { return Err(Refusal::Overloaded) };
+        let answer = match &head.purpose {
+            Purpose::Relay { to } if *to != self.0.name => pass_on(&self.0, to, &head.key, request).await,
+            purpose => self.serve(&head.key, purpose, request).await,
+        };
+        Ok(answer?.map(|body| provider::body(Guarded::new(body, permit))))
+    }
+}
+
+impl Answers {
+    /// The local provider's answer. Corrects this node's own claim if there is none.
+    async fn serve(&self, key: &Key, purpose: &Purpose, request: Request<Body>) -> Result<Response<Body>, Refusal> {
         let patience = self.0.config.request_patience;
-        let answer = tokio::time::timeout(patience, serve_local(&self.0, &head.key, head.purpose, request)).await;
+        let answer = tokio::time::timeout(patience, serve_local(&self.0, key, purpose, request)).await;
         let answer = answer.unwrap_or_else(|_| Err(Refusal::Failed(format!("no answer within {patience:?}"))));
         if let Err(refusal) = &answer {
-            report_trouble(&self.0, &head.key, refusal).await;
+            report_trouble(&self.0, key, refusal).await;
         }
-        Ok(answer?.map(|body| provider::body(Guarded::new(body, permit))))
+        answer
     }
 }
 

@@ -49,20 +49,10 @@ impl Replay {
         if !keep || body.size_hint().lower() > REPLAY_BYTES_MAX as u64 {
             return Ok(Self::Once(Some(body)));
         }
-        let mut start = VecDeque::new();
-        let mut length = 0;
-        while length <= REPLAY_BYTES_MAX {
-            match body.frame().await {
-                Some(frame) => {
-                    if let Ok(data) = frame?.into_data() {
-                        length += data.len();
-                        set_aside(&mut start, data);
-                    }
-                }
-                None => return Ok(Self::Kept(start.into_iter().flatten().collect())),
-            }
-        }
-        Ok(Self::Once(Some(provider::body(Prefixed { start, rest: Some(body) }))))
+        Ok(match start_of(&mut body, REPLAY_BYTES_MAX).await? {
+            Start::Whole(parts) => Self::Kept(parts.into_iter().flatten().collect()),
+            Start::Part(start) => Self::Once(Some(provider::body(Prefixed { start, rest: Some(body) }))),
+        })
     }
 
     /// The body for one more attempt, if there can be one.
@@ -74,9 +64,57 @@ impl Replay {
         }
     }
 
+    /// Whether [`Replay::take`] has a body to give.
+    pub(super) fn is_there(&self) -> bool {
+        matches!(self, Self::Kept(_) | Self::Once(Some(_)))
+    }
+
+    /// Takes a body back that was not sent.
+    pub(super) fn put_back(&mut self, body: Body) {
+        if let Self::Once(gone @ None) = self {
+            *gone = Some(body);
+        }
+    }
+
     pub(super) fn can_repeat(&self) -> bool {
         matches!(self, Self::Kept(_))
     }
+}
+
+/// The beginning of a body.
+enum Start {
+    /// It has ended.
+    Whole(VecDeque<Bytes>),
+    /// It goes on.
+    Part(VecDeque<Bytes>),
+}
+
+/// Reads `body` until it ends or has more than `limit` bytes.
+async fn start_of(body: &mut Body, limit: usize) -> Result<Start, BodyError> {
+    let (mut start, mut length) = (VecDeque::new(), 0);
+    while length <= limit {
+        match body.frame().await {
+            Some(frame) => {
+                if let Ok(data) = frame?.into_data() {
+                    length += data.len();
+                    set_aside(&mut start, data);
+                }
+            }
+            None => return Ok(Start::Whole(start)),
+        }
+    }
+    Ok(Start::Part(start))
+}
+
+/// The same body, of which a beginning of about `limit` bytes is there already when this returns.
+///
+/// # Errors
+/// The body broke off within that.
+pub(crate) async fn read_ahead(mut body: Body, limit: usize) -> Result<Body, BodyError> {
+    Ok(match start_of(&mut body, limit).await? {
+        Start::Whole(start) => whole(start),
+        Start::Part(start) => provider::body(Prefixed { start, rest: Some(body) }),
+    })
 }
 
 /// Only what has a length counts towards a limit, so nothing else is kept.

@@ -52,6 +52,13 @@ impl RetryBudget {
         }
         allowed
     }
+
+    /// A second attempt that was paid for, or the first one, never left this node. What was not paid cannot overfill the
+    /// bucket.
+    pub(crate) fn give_back(&self) {
+        let mut bucket = self.0.lock().expect("no panic under this lock");
+        bucket.level = bucket.level.saturating_add(COIN).min(BUCKET_MAX);
+    }
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tracing::debug;
 
+use super::relay::connected;
 use crate::{
     key::{Key, NodeName},
     net::{
@@ -83,7 +84,7 @@ pub(crate) async fn ensure(
                     }
                     Err(error) => {
                         debug!(%key, %name, %error, "cannot ask it to see to the key");
-                        None
+                        ask_through_another(shared, key, &name, &error, deadline, hops - 1).await
                     }
                 }
             }
@@ -156,6 +157,25 @@ async fn ensure_here(shared: &Arc<Shared>, key: &Key, deadline: Instant) -> Ensu
         Ok(Ok(ensured)) => ensured,
         Ok(Err(gone)) => Ensured::Failed { node: shared.name.clone(), reason: gone.to_string(), retry_after_ms: 1_000 },
         Err(_) => Ensured::Pending,
+    }
+}
+
+/// Has a member that this node is connected to ask `leader`, which this node cannot reach because of `error`.
+async fn ask_through_another(
+    shared: &Arc<Shared>,
+    key: &Key,
+    leader: &NodeName,
+    error: &CallError,
+    deadline: Instant,
+    hops: u8,
+) -> Option<Ensured> {
+    if hops == 0 || !matches!(error, CallError::Dial(_)) {
+        return None;
+    }
+    let other = connected(shared, leader).into_iter().next()?;
+    match ask(shared, key, &other, deadline, hops).await {
+        Ok(Reply::Ensured(ensured)) => Some(ensured),
+        _ => None,
     }
 }
 

@@ -12,21 +12,24 @@
 //! actor only keeps the health of peers in step with membership.
 
 pub(crate) mod actor;
+mod attempts;
 mod body;
 mod budget;
 mod choose;
 pub(crate) mod ensure;
 mod health;
 mod pace;
+mod relay;
 mod send;
 mod serve;
 mod transport;
 
 pub(crate) use self::{
-    body::Guarded,
+    body::{Guarded, read_ahead},
     budget::RetryBudget,
     health::Routes,
     pace::Pace,
+    relay::pass_on,
     send::{AnsweredBy, PeerClient, route},
     serve::{report_trouble, serve_local},
 };

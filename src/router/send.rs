@@ -1,9 +1,10 @@
 //! One request, from the first attempt to an answer.
 //!
 //! Local holder first; then the better of two; where a request may be sent twice, a second holder joins in when the
-//! first takes unusually long (Dean and Barroso, "The tail at scale", 2013) or fails. If nobody holds the key, somebody
-//! is made to. What must hold: no node is tried twice for one request, except to resume a broken response; no request
-//! outlives its deadline; whatever a provider published as an answer is passed on as it is, whatever its status.
+//! first takes unusually long (Dean and Barroso, "The tail at scale", 2013) or fails. If no node holds the key, one is made
+//! to. If none can be reached, the request waits and tries them again (`attempts.rs` decides), also through members that
+//! reach them (`relay.rs`). What must hold: a request is at no node twice at once; no request outlives its deadline, whatever
+//! its body does; what a provider published as an answer is passed on as it is, whatever its status.
 
 use std::{
     sync::{Arc, Mutex},
@@ -17,9 +18,11 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use super::{
+    attempts::{Attempts, Step},
     body::{Refetch, Replay, Resumable, hold_back},
     ensure::{HOPS, RETRY, ensure},
     pace::Paced,
+    relay::relay,
     serve::{report_trouble, serve_local},
 };
 use crate::{
@@ -33,8 +36,8 @@ use crate::{
     registry::HolderState,
 };
 
-/// How often one request may make the cluster look for a holder: once for a cold key, once more if that one failed.
-const ENSURES_MAX: u8 = 2;
+/// How long an attempt waits for the retry budget before it asks again.
+const COIN_PAUSE: Duration = Duration::from_millis(50);
 
 /// What one node answered.
 #[derive(Debug, Clone)]
@@ -59,6 +62,9 @@ pub enum AttemptError {
     /// It said that it cannot.
     #[error("{0}")]
     Refused(String),
+    /// It has more to do than it can.
+    #[error("it is overloaded")]
+    Overloaded,
     /// It did not answer by the deadline.
     #[error("no answer in time")]
     Timeout,
@@ -112,6 +118,9 @@ impl From<Refusal> for AttemptError {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::NotHeld => Self::NotHeld,
+            Refusal::Overloaded => Self::Overloaded,
+            // It is back in a moment, or no holder any more.
+            Refusal::Stopping | Refusal::Unreachable(_) => Self::Unreachable(refusal.to_string()),
             other => Self::Refused(other.to_string()),
         }
     }
@@ -164,20 +173,9 @@ fn send(
             Err(_) => return Err(RouteError::Request(format!("it did not end within {:?}", started.elapsed()))),
         };
         shared.retry_budget.deposit();
-        let course = Course {
-            shared,
-            key,
-            parts,
-            body,
-            repeatable,
-            started,
-            deadline,
-            is_rest: broke_off.is_some(),
-            tried: broke_off.into_iter().collect(),
-            failed: Vec::new(),
-            ensures: 0,
-        };
-        course.run().await
+        let is_rest = broke_off.is_some();
+        let attempts = Attempts::new(shared.config.attempts, broke_off);
+        Course { shared, key, parts, body, repeatable, started, deadline, is_rest, attempts }.run().await
     }
     .boxed()
 }
@@ -193,181 +191,207 @@ struct Course {
     is_rest: bool,
     started: Instant,
     deadline: Instant,
-    tried: Vec<NodeName>,
-    failed: Vec<Attempt>,
-    ensures: u8,
+    attempts: Attempts,
 }
 
-type Outcome = (NodeName, Result<Response<Body>, AttemptError>);
+/// Why one attempt has no response.
+pub(super) enum Failure {
+    /// The request never left this node; here is its body again.
+    NotSent(Body, String),
+    /// The node gave no response.
+    Node(AttemptError),
+    /// The request's own body broke off, so no node can answer it.
+    Request(String),
+}
+
+type Outcome = Result<Response<Body>, Failure>;
+
+/// An attempt that has ended.
+struct Ended {
+    node: NodeName,
+    outcome: Outcome,
+    /// Whether the retry budget paid for it.
+    paid: bool,
+}
+
+/// What came of an attempt to start an attempt.
+#[derive(PartialEq, Eq)]
+enum Start {
+    Done,
+    /// The retry budget is spent; a coin comes in a moment.
+    NoCoin,
+}
 
 impl Course {
+    /// Each turn of this loop asks a node, makes one fetch, lets time pass, or ends the request.
     async fn run(mut self) -> Result<Response<Body>, RouteError> {
         loop {
-            let candidates = self.candidates();
-            let candidates = if candidates.is_empty() { self.find_holders().await? } else { candidates };
-            if candidates.is_empty() {
-                return Err(self.exhausted());
-            }
-            if let Some((node, response)) = self.attempt(candidates).await? {
-                return Ok(self.conclude(node, response));
-            }
-        }
-    }
-
-    /// Holders that were not tried yet, in the order in which to try them: this node first.
-    fn candidates(&self) -> Vec<NodeName> {
-        if self.spent() >= self.shared.config.attempts {
-            return Vec::new();
-        }
-        let has_it = |state: &HolderState| matches!(state, HolderState::Ready | HolderState::Presumed);
-        let holders = self.shared.live_holders(&self.key).into_iter();
-        let mut names: Vec<NodeName> =
-            holders.filter(|(name, state)| has_it(state) && !self.tried.contains(name)).map(|(name, _)| name).collect();
-        if names.contains(&self.shared.name) {
-            names.retain(|name| *name != self.shared.name);
-            let mut order = vec![self.shared.name.clone()];
-            order.extend(self.rank(names));
-            return order;
-        }
-        self.rank(names)
-    }
-
-    /// Attempts that count. A holder that has let the key go has said so at once, and more than one may have: a key that
-    /// is forgotten while somebody asks for it is fetched anew.
-    fn spent(&self) -> usize {
-        self.failed.iter().filter(|attempt| !matches!(attempt.error, AttemptError::NotHeld)).count()
-    }
-
-    fn rank(&self, names: Vec<NodeName>) -> Vec<NodeName> {
-        self.shared.routes.load().ranked(names, self.shared.uptime())
-    }
-
-    /// Nobody (else) has it: make somebody have it.
-    async fn find_holders(&mut self) -> Result<Vec<NodeName>, RouteError> {
-        let no_more = self.ensures >= ENSURES_MAX || self.spent() >= self.shared.config.attempts;
-        if no_more || (!self.body.can_repeat() && !self.tried.is_empty()) {
-            return Ok(Vec::new());
-        }
-        self.ensures += 1;
-        let key = self.key.clone();
-        loop {
-            match ensure(&self.shared, &key, self.deadline, HOPS, &self.tried).await {
-                Ok(Ensured::Ready(nodes)) => {
-                    let silent = self.unreachable();
-                    let usable: Vec<NodeName> = nodes.into_iter().filter(|node| !silent.contains(node)).collect();
-                    if !usable.is_empty() {
-                        // They have just said that they have it, whatever they said before.
-                        self.tried.retain(|node| !usable.contains(node));
-                        return Ok(usable);
+            let holders = self.holders();
+            match self.attempts.next(holders, self.body.is_there()) {
+                Step::Try(candidates) => {
+                    let ranked = self.rank(candidates);
+                    if let Some((node, response)) = self.ask_each(ranked).await? {
+                        return Ok(self.conclude(node, response));
                     }
                 }
+                Step::Ensure => {
+                    let found = self.find_holders().await?;
+                    if !found.is_empty()
+                        && let Some((node, response)) = self.ask_each(found).await?
+                    {
+                        return Ok(self.conclude(node, response));
+                    }
+                }
+                Step::Wait(pause) => self.pause(pause).await?,
+                Step::End => return Err(self.ended(false)),
+            }
+        }
+    }
+
+    /// Lets `pause` pass, unless the deadline comes first.
+    async fn pause(&mut self, pause: Duration) -> Result<(), RouteError> {
+        tokio::time::sleep_until(self.deadline.min(Instant::now() + pause)).await;
+        if Instant::now() >= self.deadline { Err(self.ended(true)) } else { Ok(()) }
+    }
+
+    /// Live nodes that have the key, or are presumed to.
+    fn holders(&self) -> Vec<NodeName> {
+        let has_it = |state: &HolderState| matches!(state, HolderState::Ready | HolderState::Presumed);
+        let holders = self.shared.live_holders(&self.key).into_iter();
+        holders.filter(|(_, state)| has_it(state)).map(|(name, _)| name).collect()
+    }
+
+    /// In the order in which to ask them: this node first.
+    fn rank(&self, mut names: Vec<NodeName>) -> Vec<NodeName> {
+        let here = names.iter().position(|name| *name == self.shared.name).map(|at| names.remove(at));
+        let others = self.shared.routes.load().ranked(names, self.shared.uptime());
+        here.into_iter().chain(others).collect()
+    }
+
+    /// No node (other than those that were asked) has the key: makes one have it. Empty if that one cannot be reached
+    /// for now.
+    async fn find_holders(&mut self) -> Result<Vec<NodeName>, RouteError> {
+        let key = self.key.clone();
+        loop {
+            match ensure(&self.shared, &key, self.deadline, HOPS, self.attempts.tried()).await {
+                Ok(Ensured::Ready(nodes)) => return Ok(self.attempts.ensured(nodes)),
                 Ok(Ensured::NotFound) => return Err(RouteError::NotFound { key }),
                 Ok(Ensured::Forbidden(reason)) => return Err(RouteError::Forbidden { key, reason }),
                 Ok(Ensured::Failed { node, reason, retry_after_ms }) => {
-                    self.failed.push(Attempt { node, error: AttemptError::FetchFailed(reason) });
-                    let attempts = std::mem::take(&mut self.failed);
+                    self.attempts.failed(node, AttemptError::FetchFailed(reason));
                     let retry_after = Duration::from_millis(retry_after_ms.into());
-                    return Err(RouteError::Failed { key, attempts, retry_after });
+                    return Err(RouteError::Failed { key, attempts: self.failures(false), retry_after });
                 }
                 Ok(Ensured::Pending) => return Err(RouteError::Pending { key, waited: self.started.elapsed() }),
-                Err(_) => {}
+                // Nodes disagree about who leads; in a moment they agree.
+                Err(_) => self.pause(RETRY).await?,
             }
-            // The only holders are dead, but not everybody knows it yet: in a moment somebody else will lead.
-            if Instant::now() + RETRY >= self.deadline {
-                return Ok(Vec::new());
-            }
-            tokio::time::sleep(RETRY).await;
         }
     }
 
-    /// The nodes that did not answer this request at all.
-    fn unreachable(&self) -> Vec<NodeName> {
-        let silent = |attempt: &&Attempt| matches!(attempt.error, AttemptError::Unreachable(_));
-        self.failed.iter().filter(silent).map(|attempt| attempt.node.clone()).collect()
+    fn failures(&mut self, timed_out: bool) -> Vec<Attempt> {
+        std::mem::replace(&mut self.attempts, Attempts::new(0, None)).into_failures(timed_out)
     }
 
-    fn exhausted(self) -> RouteError {
-        RouteError::Failed { key: self.key, attempts: self.failed, retry_after: Duration::from_secs(1) }
+    /// The request has no response. `timed_out`: its deadline has come.
+    fn ended(&mut self, timed_out: bool) -> RouteError {
+        let attempts = self.failures(timed_out);
+        RouteError::Failed { key: self.key.clone(), attempts, retry_after: Duration::from_secs(1) }
     }
 
-    /// Tries `candidates` until one gives a response. `None` if all failed and others may be looked for.
-    async fn attempt(&mut self, candidates: Vec<NodeName>) -> Result<Option<(NodeName, Response<Body>)>, RouteError> {
+    /// Asks `candidates`, the next one when one fails or is slow, until one gives a response. `None` if none did.
+    async fn ask_each(&mut self, candidates: Vec<NodeName>) -> Result<Option<(NodeName, Response<Body>)>, RouteError> {
         let mut waiting = candidates.into_iter();
         let mut running = FuturesUnordered::new();
         let hedge_after = self.shared.config.profile.hedge_after;
         let deadline = self.deadline;
-        self.start_next(&mut waiting, &running);
-        loop {
+        let mut start = self.start_next(&mut waiting, &running);
+        while !running.is_empty() || start == Start::NoCoin {
             let may_hedge = self.body.can_repeat() && self.repeatable && !waiting.as_slice().is_empty();
             tokio::select! {
-                ended = running.next() => {
-                    let Some((node, outcome)) = ended else { return Ok(None) };
-                    match outcome {
-                        // A remote response is held back at first, so that a holder that dies now costs an attempt,
-                        // not the request.
-                        Ok(response) if node == self.shared.name || !self.repeatable => {
-                            return Ok(Some((node, response)));
-                        }
-                        Ok(response) => match hold_back(response).await {
-                            Ok(response) => return Ok(Some((node, response))),
-                            Err(error) => self.note_failure(node, AttemptError::Unreachable(error.to_string())),
-                        },
-                        Err(error) => self.note_failure(node, error),
+                Some(ended) = running.next() => {
+                    let node = ended.node.clone();
+                    if let Some(response) = self.take_in(ended).await? {
+                        return Ok(Some((node, response)));
                     }
-                    self.start_next(&mut waiting, &running);
+                    start = self.start_next(&mut waiting, &running);
                 }
-                () = tokio::time::sleep(hedge_after), if may_hedge => {
+                () = tokio::time::sleep(hedge_after), if may_hedge && !running.is_empty() => {
                     debug!(key = %self.key, "no answer yet; asking another holder as well");
-                    self.start_next(&mut waiting, &running);
+                    start = self.start_next(&mut waiting, &running);
                 }
-                () = tokio::time::sleep_until(deadline) => return Err(self.timed_out()),
+                () = tokio::time::sleep(COIN_PAUSE), if running.is_empty() => {
+                    start = self.start_next(&mut waiting, &running);
+                }
+                () = tokio::time::sleep_until(deadline) => return Err(self.ended(true)),
             }
         }
+        Ok(None)
     }
 
-    fn timed_out(&mut self) -> RouteError {
-        let told: Vec<&NodeName> = self.failed.iter().map(|attempt| &attempt.node).collect();
-        let silent = self.tried.iter().filter(|node| !told.contains(node)).cloned();
-        let silent: Vec<Attempt> = silent.map(|node| Attempt { node, error: AttemptError::Timeout }).collect();
-        self.failed.extend(silent);
-        let attempts = std::mem::take(&mut self.failed);
-        RouteError::Failed { key: self.key.clone(), attempts, retry_after: Duration::from_secs(1) }
+    /// The response of an attempt, if it has one.
+    async fn take_in(&mut self, ended: Ended) -> Result<Option<Response<Body>>, RouteError> {
+        let Ended { node, outcome, paid } = ended;
+        let failed = match outcome {
+            Ok(response) if node == self.shared.name || !self.repeatable => return Ok(Some(response)),
+            // A remote response is held back at first, so that a holder that dies now costs an attempt, not the request.
+            Ok(response) => match hold_back(response).await {
+                Ok(response) => return Ok(Some(response)),
+                Err(error) => AttemptError::Unreachable(error.to_string()),
+            },
+            Err(Failure::Node(error)) => error,
+            Err(Failure::Request(reason)) => return Err(RouteError::Request(reason)),
+            Err(Failure::NotSent(body, reason)) => {
+                debug!(key = %self.key, %node, %reason, "not reached");
+                if paid {
+                    self.shared.retry_budget.give_back();
+                }
+                self.body.put_back(body);
+                self.attempts.not_sent(node, reason);
+                return Ok(None);
+            }
+        };
+        debug!(key = %self.key, %node, error = %failed, "attempt failed");
+        if !self.repeatable && !matches!(failed, AttemptError::Refused(_) | AttemptError::NotHeld | AttemptError::Overloaded) {
+            // The node may have acted on it: no other may get it.
+            self.body = Replay::Once(None);
+        }
+        self.attempts.failed(node, failed);
+        Ok(None)
     }
 
     fn start_next(
         &mut self,
         waiting: &mut std::vec::IntoIter<NodeName>,
-        running: &FuturesUnordered<BoxFuture<'static, Outcome>>,
-    ) {
-        let spent = self.spent() + running.len() >= self.shared.config.attempts;
+        running: &FuturesUnordered<BoxFuture<'static, Ended>>,
+    ) -> Start {
         // A request that must not be sent twice goes on only if the first attempt never got it.
         let may = self.repeatable || running.is_empty();
-        if spent || !may || waiting.as_slice().is_empty() {
-            return;
+        if !may || !self.attempts.may_start(running.len()) || waiting.as_slice().is_empty() || !self.body.is_there() {
+            return Start::Done;
         }
-        if !self.tried.is_empty() && !self.shared.retry_budget.withdraw(self.shared.uptime()) {
-            debug!(key = %self.key, "no second attempt: too many of them already");
-            return;
+        let paid = self.attempts.is_second(running.len());
+        if paid && !self.shared.retry_budget.withdraw(self.shared.uptime()) {
+            debug!(key = %self.key, "no second attempt yet: too many of them already");
+            return Start::NoCoin;
         }
-        let Some(body) = self.body.take() else { return };
-        let Some(node) = waiting.next() else { return };
-        self.tried.push(node.clone());
-        let request = Request::from_parts(self.parts.clone(), body);
-        running.push(attempt_at(self.shared.clone(), node, self.key.clone(), request).boxed());
-    }
-
-    fn note_failure(&mut self, node: NodeName, error: AttemptError) {
-        debug!(key = %self.key, %node, %error, "attempt failed");
-        if !self.repeatable && !matches!(error, AttemptError::Refused(_) | AttemptError::NotHeld) {
-            // It may have been acted upon: nobody else may get it.
-            self.body = Replay::Once(None);
+        if let (Some(body), Some(node)) = (self.body.take(), waiting.next()) {
+            self.attempts.started(node.clone());
+            let request = Request::from_parts(self.parts.clone(), body);
+            let may_relay = self.repeatable && self.body.can_repeat();
+            let (shared, key) = (self.shared.clone(), self.key.clone());
+            let attempt = async move {
+                let outcome = attempt_at(&shared, &node, &key, request, may_relay).await;
+                Ended { node, outcome, paid }
+            };
+            running.push(attempt.boxed());
         }
-        self.failed.push(Attempt { node, error });
+        Start::Done
     }
 
     fn conclude(self, node: NodeName, response: Response<Body>) -> Response<Body> {
-        let answered = AnsweredBy { node: node.clone(), fetched: self.ensures > 0 };
-        // Whoever asks for a rest takes it up again if need be; if the rest did so too, there would be no end to it.
+        let answered = AnsweredBy { node: node.clone(), fetched: self.attempts.has_ensured() };
+        // A caller that asks for a rest takes it up again if need be; if the rest did so too, there would be no end to it.
         let mut response = if self.is_rest {
             response
         } else {
@@ -395,36 +419,57 @@ fn refetch(shared: Arc<Shared>, key: Key, node: NodeName) -> Refetch {
     })
 }
 
-/// One attempt at one node.
-async fn attempt_at(shared: Arc<Shared>, node: NodeName, key: Key, request: Request<Body>) -> Outcome {
-    if node == shared.name {
-        let outcome = serve_local(&shared, &key, Purpose::Serve, request).await;
+/// One attempt at one node. `may_relay`: another member may be asked to pass the request on, if this node cannot reach it.
+async fn attempt_at(
+    shared: &Arc<Shared>,
+    node: &NodeName,
+    key: &Key,
+    request: Request<Body>,
+    may_relay: bool,
+) -> Outcome {
+    if *node == shared.name {
+        let outcome = serve_local(shared, key, &Purpose::Serve, request).await;
         if let Err(refusal) = &outcome {
-            report_trouble(&shared, &key, refusal).await;
+            report_trouble(shared, key, refusal).await;
         }
-        return (node, outcome.map_err(AttemptError::from));
+        return outcome.map_err(Failure::from);
     }
-    let health = shared.routes.load().health(&node).cloned().unwrap_or_default();
+    let health = shared.routes.load().health(node).cloned().unwrap_or_default();
     let started = Instant::now();
-    let mut guard = Unanswered { shared: &shared, health: &health, started, answered: false };
+    let mut guard = Unanswered { shared, health: &health, started, answered: false };
     let in_flight = health.begin();
-    let outcome = async {
-        let peer = shared.peer(&node).await.map_err(|error| AttemptError::Unreachable(error.to_string()))?;
-        peer.exchange(&key, Purpose::Serve, request).await.map_err(|error| match error {
-            ExchangeError::Refused(refusal) => refusal.into(),
-            ExchangeError::Request(_) => AttemptError::Refused(error.to_string()),
-            other => AttemptError::Unreachable(other.to_string()),
-        })
-    }
-    .await;
+    let outcome = match shared.peer(node).await {
+        Ok(peer) => peer.exchange(key, Purpose::Serve, request).await.map_err(Failure::from),
+        Err(error) if may_relay => relay(shared, node, key, request, &error).await,
+        Err(error) => Err(Failure::NotSent(request.into_body(), error.to_string())),
+    };
     guard.answered = true;
     drop(in_flight);
     match &outcome {
         Ok(_) => health.succeeded(started.elapsed()),
-        Err(AttemptError::Unreachable(_)) => health.failed(shared.uptime()),
+        Err(Failure::Node(AttemptError::Unreachable(_)) | Failure::NotSent(..)) => health.failed(shared.uptime()),
         Err(_) => {}
     }
-    (node, outcome)
+    outcome
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Malformed(reason) => Self::Request(reason),
+            other => Self::Node(other.into()),
+        }
+    }
+}
+
+impl From<ExchangeError> for Failure {
+    fn from(error: ExchangeError) -> Self {
+        match error {
+            ExchangeError::Refused(refusal) => refusal.into(),
+            ExchangeError::Request(reason) => Self::Request(reason),
+            other => Self::Node(AttemptError::Unreachable(other.to_string())),
+        }
+    }
 }
 
 /// An attempt that is dropped, because another holder was quicker or the client went away, counts against a slow holder.

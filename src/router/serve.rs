@@ -1,18 +1,26 @@
 //! Answering from the local provider, with its errors and panics contained, and correcting this node's own claims when
 //! the provider turns out not to have what the ledger says.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::FutureExt;
 use http::{Request, Response};
-use tracing::{error, warn};
+use http_body_util::BodyExt;
+use tracing::{debug, error, warn};
 
 use crate::{
     balancer::actor as balancer,
     key::Key,
     net::wire::{Purpose, Refusal},
     node::Shared,
-    provider::{Body, ServeError},
+    provider::{self, Body, ServeError},
     registry::{ClaimState, HolderState, actor as registry},
 };
 
@@ -23,7 +31,7 @@ const TROUBLE_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) async fn serve_local(
     shared: &Arc<Shared>,
     key: &Key,
-    purpose: Purpose,
+    purpose: &Purpose,
     request: Request<Body>,
 ) -> Result<Response<Body>, Refusal> {
     let Some(provider) = &shared.provider else { return Err(Refusal::NotHeld) };
@@ -32,23 +40,52 @@ pub(crate) async fn serve_local(
     if matches!(purpose, Purpose::Export) && shared.intents.standing(key).pending {
         return Err(Refusal::NotHeld);
     }
-    if matches!(purpose, Purpose::Serve) {
+    if !matches!(purpose, Purpose::Export) {
         shared.note_use(key);
     }
+    let (request, reading) = watched(request);
     let answer = async {
         match purpose {
-            Purpose::Serve => provider.serve(key, request).await,
+            Purpose::Serve | Purpose::Relay { .. } => provider.serve(key, request).await,
             Purpose::Export => provider.export(key, request).await,
         }
     };
     match AssertUnwindSafe(answer).catch_unwind().await {
         Ok(Ok(response)) => Ok(response),
         Ok(Err(ServeError::NotHeld)) => Err(Refusal::NotHeld),
+        Ok(Err(ServeError::Overloaded { reason, .. })) => {
+            debug!(%key, %reason, "turned away");
+            Err(Refusal::Overloaded)
+        }
+        // Nothing can be answered to half a request, whatever the provider makes of it.
+        Ok(Err(failed)) if reading.has_broken() => Err(Refusal::Malformed(failed.to_string())),
         Ok(Err(failed)) => Err(Refusal::Failed(failed.to_string())),
         Err(_) => {
             error!(%key, "the provider panicked while answering");
             Err(Refusal::Failed("the provider panicked".into()))
         }
+    }
+}
+
+/// The request with a body that is watched, so that trouble of its sender is not taken for the provider's.
+fn watched(request: Request<Body>) -> (Request<Body>, Reading) {
+    let reading = Reading(Arc::new(AtomicBool::new(false)));
+    let noted = reading.0.clone();
+    let watched = request.map(|body| {
+        provider::body(body.map_err(move |error| {
+            noted.store(true, Ordering::Release);
+            error
+        }))
+    });
+    (watched, reading)
+}
+
+/// How the reading of a request's body goes.
+struct Reading(Arc<AtomicBool>);
+
+impl Reading {
+    fn has_broken(&self) -> bool {
+        self.0.load(Ordering::Acquire)
     }
 }
 

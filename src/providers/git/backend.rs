@@ -8,7 +8,7 @@
 //! lives exactly as long as the response body: a client that goes away takes it along. There are at most so many at a
 //! time; further requests wait for their turn.
 
-use std::{io, path::Path, process::Stdio, sync::Arc};
+use std::{io, path::Path, process::Stdio, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, stream};
@@ -26,8 +26,17 @@ use super::{
     cgi::{HEAD_BYTES_MAX, parse_head},
     process::{Group, Program, tail},
 };
-use crate::provider::{Body, BoxError, ServeError, body, empty};
+use crate::{
+    provider::{Body, BoxError, ServeError, body, empty},
+    router::read_ahead,
+};
 
+/// How long a request waits for its turn before it is told to come back: shorter than callers wait for a holder, so that
+/// they can ask another one.
+const TURN_PATIENCE: Duration = Duration::from_secs(10);
+/// A request's body is read up to this length before it gets its turn, so that a client that sends slowly holds no turn.
+/// What git clients say while they negotiate is shorter.
+const AHEAD_BYTES_MAX: usize = 256 << 10;
 /// Size of the pieces that the response is read in.
 const CHUNK_BYTES: usize = 64 << 10;
 /// Longest header value that is handed to git.
@@ -56,8 +65,9 @@ impl Backend {
         service: &str,
         request: Request<Body>,
     ) -> Result<Response<Body>, ServeError> {
-        let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|error| ServeError::Failed(error.into()))?;
         let (head, request_body) = request.into_parts();
+        let request_body = read_ahead(request_body, AHEAD_BYTES_MAX).await.map_err(|error| ServeError::Failed(error.0))?;
+        let turn = self.turn().await?;
         let mut group = Group::spawn(&mut self.command(slot, service, &head))?;
         let stdin = group.child.stdin.take().expect("piped by `command`");
         let stdout = group.child.stdout.take().expect("piped by `command`");
@@ -77,6 +87,16 @@ impl Backend {
         }
         let reply = if head.method == Method::HEAD { empty() } else { body(StreamBody::new(reply.frames())) };
         Ok(Response::from_parts(parts, reply))
+    }
+
+    /// Waits for a turn, but not for ever.
+    async fn turn(&self) -> Result<OwnedSemaphorePermit, ServeError> {
+        let overloaded = |_| {
+            let reason = format!("no turn for git within {TURN_PATIENCE:?}");
+            ServeError::Overloaded { reason, retry_after: TURN_PATIENCE }
+        };
+        let turn = tokio::time::timeout(TURN_PATIENCE, Arc::clone(&self.turns).acquire_owned()).await;
+        turn.map_err(overloaded)?.map_err(|error| ServeError::Failed(error.into()))
     }
 
     fn command(&self, slot: &Path, service: &str, head: &request::Parts) -> Command {

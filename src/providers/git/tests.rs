@@ -146,6 +146,7 @@ async fn answer(provider: Arc<Git>, request: Request<Body>) -> Result<Response<B
     Ok(provider.serve(&key, request).await.unwrap_or_else(|error| match error {
         ServeError::NotHeld => text(404, String::new()),
         ServeError::Failed(reason) => text(500, reason.to_string()),
+        ServeError::Overloaded { reason, .. } => text(503, reason),
     }))
 }
 
