@@ -8,7 +8,7 @@
 //! | `dev`, `child`, `hints` | a local cluster, one process per node |
 //! | `query`, `api`, `table` | asking a running node, and showing what it said |
 //! | `migrate` | from etcd to gossip |
-//! | `log`, `signals`, `output` | the process's surroundings |
+//! | `log`, `signals`, `output`, `watchdog` | the process's surroundings |
 
 mod api;
 mod child;
@@ -27,11 +27,14 @@ mod serve;
 mod settings;
 mod signals;
 mod table;
+mod watchdog;
 
 use std::{process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 use datad_gossip::ClusterKey;
+
+use self::watchdog::Watchdog;
 
 /// How long work that nobody waits for may hold up the end of the process.
 const LAST_WORK: Duration = Duration::from_secs(1);
@@ -132,10 +135,17 @@ fn run(log: log::LogOptions, command: Command) -> Result<(), Failure> {
         return Ok(output::line(&ClusterKey::generate().to_text())?);
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(anyhow::Error::from)?;
+    let watchdog = match &command {
+        Command::Serve(_) => {
+            let limits = watchdog::Limits::default();
+            Some(Watchdog::start(runtime.handle(), limits, || std::process::abort()).map_err(anyhow::Error::from)?)
+        }
+        _ => None,
+    };
     let done = runtime.block_on(async {
         match command {
             Command::Dev(options) => dev::run(*options, &log).await,
-            Command::Serve(options) => serve::run(*options).await,
+            Command::Serve(options) => serve::run(*options, watchdog.as_ref()).await,
             Command::Keygen => Ok(()),
             Command::Status(ask) => query::status(&ask).await,
             Command::Members(ask) => query::members(&ask).await,

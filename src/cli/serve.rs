@@ -25,6 +25,7 @@ use super::{
     provider::{self, Origin},
     settings::{Settings, read_secret},
     signals::{Signals, stdin_ended},
+    watchdog::Watchdog,
 };
 
 /// Both protocols' port, if none is chosen.
@@ -112,7 +113,7 @@ impl ServeOptions {
 }
 
 /// Runs the node until it is told to stop.
-pub(crate) async fn run(options: ServeOptions) -> Result<(), Failure> {
+pub(crate) async fn run(options: ServeOptions, watchdog: Option<&Watchdog>) -> Result<(), Failure> {
     let plan = options.plan()?;
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let _lock = lock(&plan.data)?;
@@ -122,7 +123,7 @@ pub(crate) async fn run(options: ServeOptions) -> Result<(), Failure> {
         launched = launch(&plan, http) => launched?,
         () = signals.next() => return Ok(()),
     };
-    let (stop, gateway) = (CancellationToken::new(), gateway(&plan, &node));
+    let (stop, gateway) = (CancellationToken::new(), gateway(&plan, &node, watchdog));
     let mut serving = tokio::spawn(gateway.serve(listener, stop.clone().cancelled_owned()));
     let ended = tokio::select! {
         ended = until_told(&plan, &node, http, &mut signals) => ended,
@@ -203,8 +204,11 @@ fn url_of(plan: &Plan, bound: SocketAddr) -> String {
     }
 }
 
-fn gateway(plan: &Plan, node: &Node) -> Gateway {
+fn gateway(plan: &Plan, node: &Node, watchdog: Option<&Watchdog>) -> Gateway {
     let mut gateway = Gateway::builder(node.client());
+    if let Some(watchdog) = watchdog {
+        gateway = gateway.stuck_threads(watchdog.stuck());
+    }
     if let Some(token) = &plan.admin_token {
         gateway = gateway.admin_token(token);
     }

@@ -2,7 +2,10 @@
 //!
 //! Requests are counted as they pass; what describes the node is asked of it when somebody reads.
 
-use std::sync::atomic::Ordering;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use axum::body::Body;
 use http::Response;
@@ -79,10 +82,13 @@ pub(super) struct Metrics {
     disk_used: Gauge,
     disk_total: Gauge,
     members: Family<InState, Gauge>,
+    stuck_threads: Gauge,
+    /// Where a watchdog counts them, if there is one.
+    watched: Option<Arc<AtomicU64>>,
 }
 
 impl Metrics {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(watched: Option<Arc<AtomicU64>>) -> Self {
         let mut registry = Registry::with_prefix("datad");
         let seconds: Family<OfKind, Histogram> = Family::new_with_constructor(latencies);
         let metrics = Self {
@@ -103,6 +109,8 @@ impl Metrics {
             disk_used: Gauge::default(),
             disk_total: Gauge::default(),
             members: Family::default(),
+            stuck_threads: Gauge::default(),
+            watched,
             seconds: seconds.clone(),
             registry: Registry::default(),
         };
@@ -135,6 +143,8 @@ impl Metrics {
         registry.register_with_unit("disk_used", help, Unit::Bytes, metrics.disk_used.clone());
         let help = "Room on the disk, taken or not";
         registry.register_with_unit("disk_total", help, Unit::Bytes, metrics.disk_total.clone());
+        let help = "Runtime threads that do not yield; the process ends when one goes on";
+        registry.register("stuck_threads", help, metrics.stuck_threads.clone());
         Self { registry, ..metrics }
     }
 
@@ -147,6 +157,9 @@ impl Metrics {
 
     /// The text, with what `client`'s node says of itself now.
     pub(super) async fn render(&self, client: &Client) -> String {
+        if let Some(watched) = &self.watched {
+            self.stuck_threads.set(watched.load(Ordering::Relaxed) as i64);
+        }
         self.describe(&client.status().await, &client.members());
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("writing to a string does not fail");

@@ -25,7 +25,12 @@ mod problem;
 #[cfg(test)]
 mod tests;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
 
 use axum::body::Body;
 use http::{Request, Response};
@@ -49,6 +54,7 @@ pub struct GatewayBuilder {
     client: Client,
     admin_token: Option<AdminToken>,
     limits: Limits,
+    stuck_threads: Option<Arc<AtomicU64>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -83,7 +89,7 @@ impl Gateway {
     #[must_use]
     pub fn builder(client: Client) -> GatewayBuilder {
         let limits = Limits { requests_max: 4096, connections_max: 16_384, drain: Duration::from_secs(10) };
-        GatewayBuilder { client, admin_token: None, limits }
+        GatewayBuilder { client, admin_token: None, limits, stuck_threads: None }
     }
 
     /// Serves HTTP/1.1 and HTTP/2 (with prior knowledge) on `listener` until `shutdown`; then takes no more connections,
@@ -144,6 +150,13 @@ impl GatewayBuilder {
         self
     }
 
+    /// A count of runtime threads that do not yield, kept by a watchdog of the program; shown among the metrics.
+    #[must_use]
+    pub fn stuck_threads(mut self, count: Arc<AtomicU64>) -> Self {
+        self.stuck_threads = Some(count);
+        self
+    }
+
     /// The gateway.
     #[must_use]
     pub fn build(self) -> Gateway {
@@ -153,7 +166,7 @@ impl GatewayBuilder {
             admin_token: self.admin_token,
             requests: Arc::new(Semaphore::new(self.limits.requests_max)),
             background: Background::new(BACKGROUND_CHANGES_MAX),
-            metrics: Metrics::new(),
+            metrics: Metrics::new(self.stuck_threads),
             joined: std::sync::atomic::AtomicBool::new(false),
         });
         Gateway { operations: operations::routes(state.clone()), state, limits: self.limits }
