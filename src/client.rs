@@ -112,6 +112,10 @@ pub struct Status {
     pub gossip_messages: u64,
     /// Bytes of these.
     pub gossip_bytes: u64,
+    /// Bytes of the largest of these; the limit is 65,507.
+    pub gossip_largest: u64,
+    /// Starts of nodes that gossip tells of: the live members, and those that ended within the last half minute.
+    pub gossip_identities: usize,
     /// Whether this node takes no new keys, because its disk is full.
     pub full: bool,
     /// Room on its disk, as last seen, if its data source tells.
@@ -271,7 +275,7 @@ impl Client {
         let summary = self.shared.registry.ask(registry::Message::Summarize).await.unwrap_or_default();
         let balance = self.shared.balancer.ask(balancer::Message::Summarize).await.unwrap_or_default();
         let scanned = self.shared.scanned.load(std::sync::atomic::Ordering::Acquire);
-        let (gossip_messages, gossip_bytes) = self.shared.net.gossip_sent();
+        let (gossip_messages, gossip_bytes, gossip_largest) = self.shared.net.gossip_sent();
         let trouble = self.shared.trouble();
         let known = summary.caught_up && summary.published && trouble.is_none();
         Status {
@@ -289,6 +293,8 @@ impl Client {
             connections: self.shared.net.connections(),
             gossip_messages,
             gossip_bytes,
+            gossip_largest,
+            gossip_identities: self.shared.gossip_identities.load(std::sync::atomic::Ordering::Relaxed),
             full: self.shared.provider.is_some() && !self.shared.accepts(),
             disk: self.shared.room().capacity(),
             trouble,
@@ -582,6 +588,7 @@ async fn refresh_at(
         | Reply::Catalog(_)
         | Reply::Drained { .. }
         | Reply::Explained(_)
-        | Reply::Superseded(_) => failed("unexpected answer".into()),
+        | Reply::Superseded(_)
+        | Reply::Gone(_) => failed("unexpected answer".into()),
     }
 }

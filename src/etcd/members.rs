@@ -154,7 +154,7 @@ impl Actor for Membership {
         message: Message,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        use membership::Message::{Announce, Leave, LoadChanged, Panic, SeedsResolved, Tick};
+        use membership::Message::{Announce, GoneHeard, Leave, LoadChanged, Panic, SeedsResolved, Tick};
         match message {
             Message::Membership(Tick) => {
                 state.shared.check_incarnation(state.incarnation)?;
@@ -166,7 +166,7 @@ impl Actor for Membership {
             Message::Membership(Announce(announced)) => state.announce(announced),
             Message::Membership(Leave(reply)) => state.leave(reply),
             Message::Membership(LoadChanged) => state.note_load(),
-            Message::Membership(SeedsResolved(_)) => {}
+            Message::Membership(SeedsResolved(_) | GoneHeard(_)) => {}
             Message::Membership(Panic) => panic!("membership was told to fail"),
             Message::Seen { entries, listing, taken } => state.seen(&entries, listing, taken, &myself),
             Message::Greeted { name, incarnation, answered } => state.was_greeted((name, incarnation), answered),

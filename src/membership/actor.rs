@@ -6,7 +6,7 @@
 //! it is (members are trusted), what it says of this node is never taken from others.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{Arc, Mutex, atomic::Ordering},
     time::Duration,
@@ -14,19 +14,22 @@ use std::{
 
 use chitchat::{ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, NodeState, spawn_chitchat};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use rand::{rngs::StdRng, seq::IndexedRandom};
+use rand::{RngExt, rngs::StdRng, seq::IndexedRandom};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 use super::{
-    Announced, Facts, Gossip, LedgerMark, MemberState, View,
+    Announced, Facts, Gossip, LedgerMark, MemberState, Role, View,
     gossip::QuicTransport,
-    roster::{GONE_GRACE, Observation, Roster},
+    identities::Identities,
+    roster::{GONE_GRACE, GONE_MAX, Observation, Roster},
 };
 use crate::{
     balancer::actor as balancer,
     catalog::actor as catalog,
+    config::Profile,
     key::{Key, NodeName},
+    net::wire::{Call, GoneMember, REVISION_RELAY, Reply},
     node::Shared,
     registry::actor as registry,
 };
@@ -35,6 +38,9 @@ use crate::{
 const SEED_INTERVAL: Duration = Duration::from_secs(5);
 /// How often a lonely node contacts its seeds, in gossip intervals.
 const LONELY_SEED_TICKS: u32 = 2;
+/// Between two looks at whether a member remembers other dead ones than this node does, in gossip intervals.
+const GONE_TICKS: u32 = 5;
+const GONE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Rounds of gossip that a goodbye is given to spread.
 const GOODBYE_ROUNDS: u32 = 2;
 
@@ -47,6 +53,8 @@ pub(crate) enum Message {
     LoadChanged,
     /// Seed names were resolved.
     SeedsResolved(Vec<SocketAddr>),
+    /// What a member remembers of those that are gone; `None` if it did not answer.
+    GoneHeard(Option<Vec<GoneMember>>),
     /// Announce the end and reply when others had a chance to hear it.
     Leave(oneshot::Sender<()>),
     /// Fail, for tests of the supervisor.
@@ -90,6 +98,8 @@ pub(crate) struct State {
     /// Whether the seeds are being resolved.
     resolving: bool,
     usurper_reported: bool,
+    /// Whether a member is being asked which ones are gone.
+    asking_of_gone: bool,
 }
 
 impl Actor for Membership {
@@ -99,7 +109,8 @@ impl Actor for Membership {
 
     async fn pre_start(&self, myself: ActorRef<Message>, args: Arguments) -> Result<State, ActorProcessingErr> {
         let Arguments { shared, incarnation, facts, inbox, mark } = args;
-        let transport = QuicTransport::new(shared.net.clone(), inbox);
+        let identities = Identities::new(own_identity(&shared, incarnation), gossip_memory(&shared.config.profile));
+        let transport = QuicTransport::new(shared.net.clone(), inbox, identities);
         let pairs = facts.to_pairs().into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         let chitchat = spawn_chitchat(chitchat_config(&shared, incarnation), pairs, &transport).await?;
         let interval = shared.config.profile.gossip_interval;
@@ -117,6 +128,7 @@ impl Actor for Membership {
             ticks: 0,
             resolving: false,
             usurper_reported: false,
+            asking_of_gone: false,
         };
         state.look().await;
         Ok(state)
@@ -139,6 +151,7 @@ impl Actor for Membership {
                 state.resolving = false;
                 state.contact(&addresses);
             }
+            Message::GoneHeard(gone) => state.hear_of_gone(gone.unwrap_or_default()),
             Message::Leave(reply) => state.leave(reply).await,
             Message::Panic => panic!("membership was told to fail"),
         }
@@ -158,15 +171,21 @@ impl Drop for State {
     }
 }
 
+/// How long chitchat remembers an identity that is dead; it tells of it for half of that. Its messages grow with what it
+/// tells of, so this is short. More than a member needs to be found dead, and a restart to be over.
+fn gossip_memory(profile: &Profile) -> Duration {
+    Duration::from_secs(20) + profile.gossip_interval * 60
+}
+
+fn own_identity(shared: &Shared, incarnation: u64) -> ChitchatId {
+    ChitchatId::new(shared.name.as_str(), incarnation, shared.net.advertise())
+}
+
 fn chitchat_config(shared: &Shared, incarnation: u64) -> ChitchatConfig {
     let profile = &shared.config.profile;
     let address = shared.net.advertise();
     ChitchatConfig {
-        chitchat_id: ChitchatId {
-            node_id: shared.name.as_str().into(),
-            generation_id: incarnation,
-            gossip_advertise_addr: address,
-        },
+        chitchat_id: own_identity(shared, incarnation),
         cluster_id: "datad".into(),
         gossip_interval: profile.gossip_interval,
         listen_addr: address,
@@ -178,7 +197,7 @@ fn chitchat_config(shared: &Shared, incarnation: u64) -> ChitchatConfig {
             // A longer silence, after a pause of either side, says nothing about the usual interval.
             max_interval: profile.gossip_interval * 10,
             initial_interval: profile.first_interval,
-            dead_node_grace_period: GONE_GRACE,
+            dead_node_grace_period: gossip_memory(profile),
         },
         marked_for_deletion_grace_period: GONE_GRACE,
         catchup_callback: None,
@@ -191,6 +210,52 @@ impl State {
         self.ticks = self.ticks.wrapping_add(1);
         self.refresh().await;
         self.seek_seeds(myself);
+        self.seek_gone();
+        self.ask_of_gone(myself);
+    }
+
+    /// Gossips to a member that is gone, at times: after a partition, that is how the parts find each other again. The
+    /// more there are, the more often, as chitchat does for those that it still remembers.
+    fn seek_gone(&mut self) {
+        let view = self.shared.view.load();
+        let gone: Vec<SocketAddr> = view
+            .members()
+            .filter(|member| member.state == MemberState::Dead && !member.observer)
+            .map(|member| member.address)
+            .collect();
+        let alive = view.alive().count();
+        if !gone.is_empty()
+            && self.rng.random_range(0..=alive) < gone.len()
+            && let Some(address) = gone.choose(&mut self.rng)
+        {
+            let _ = self.chitchat.gossip(*address);
+        }
+    }
+
+    /// Asks a member that remembers other dead ones than this node does, one at a time, every few rounds.
+    fn ask_of_gone(&mut self, myself: &ActorRef<Message>) {
+        if self.asking_of_gone || !self.ticks.is_multiple_of(GONE_TICKS) {
+            return;
+        }
+        let Some(name) = self.roster.remembering_others().choose(&mut self.rng).cloned() else { return };
+        self.asking_of_gone = true;
+        let (myself, shared) = (myself.clone(), self.shared.clone());
+        self.shared.spawn(async move {
+            let asked = async {
+                let peer = shared.peer(&name).await.ok().filter(|peer| peer.revision >= REVISION_RELAY)?;
+                match peer.call(Call::PullGone, GONE_TIMEOUT).await {
+                    Ok(Reply::Gone(gone)) => Some(gone),
+                    _ => None,
+                }
+            };
+            let _ = myself.send_message(Message::GoneHeard(asked.await));
+        });
+    }
+
+    fn hear_of_gone(&mut self, gone: Vec<GoneMember>) {
+        self.asking_of_gone = false;
+        let observed = gone.into_iter().take(GONE_MAX).map(|gone| gone.into_observation()).collect();
+        self.roster.hear_of_gone(self.shared.uptime(), observed);
     }
 
     /// Says what has become different of this node, and looks at the others.
@@ -202,6 +267,7 @@ impl State {
             catalog,
             accepting: self.shared.accepts(),
             hot: self.shared.extras(),
+            gone: Some(self.roster.gone_digest()),
             ..self.facts.clone()
         };
         if fresh != self.facts {
@@ -272,6 +338,9 @@ impl State {
     async fn observations(&self) -> Vec<Observation> {
         self.chitchat
             .with_chitchat(|chitchat| {
+                let silent = chitchat.scheduled_for_deletion_nodes().count();
+                let told = chitchat.node_states().len().saturating_sub(silent);
+                self.shared.gossip_identities.store(told, Ordering::Relaxed);
                 let live: BTreeSet<ChitchatId> = chitchat.live_nodes().cloned().collect();
                 let states = chitchat.node_states().iter();
                 states.filter_map(|(id, state)| observation(id, state, live.contains(id))).collect()
@@ -328,6 +397,37 @@ impl State {
         for address in chosen {
             let _ = self.chitchat.gossip(address);
         }
+    }
+}
+
+/// The members that are gone, as far as this node remembers; not observers, which had nothing.
+pub(crate) fn gone_members(view: &View) -> Vec<GoneMember> {
+    let gone = view.members().filter(|member| !member.state.is_alive() && !member.observer);
+    gone.map(|member| GoneMember {
+        name: member.name.clone(),
+        incarnation: member.incarnation,
+        address: member.address,
+        weight: member.weight,
+        left: member.state == MemberState::Left,
+    })
+    .take(GONE_MAX)
+    .collect()
+}
+
+impl GoneMember {
+    fn into_observation(self) -> Observation {
+        let facts = Facts {
+            state: if self.left { Announced::Left } else { Announced::Serving },
+            role: Role::Holder,
+            weight: self.weight,
+            accepting: false,
+            http: None,
+            ledger: LedgerMark::default(),
+            catalog: None,
+            hot: BTreeMap::new(),
+            gone: None,
+        };
+        Observation { name: self.name, incarnation: self.incarnation, address: self.address, alive: false, facts }
     }
 }
 

@@ -12,13 +12,14 @@
 pub(crate) mod actor;
 mod brake;
 mod gossip;
+mod identities;
 mod roster;
 mod view;
 
 pub use self::view::{Member, MemberState, View};
 #[cfg(feature = "etcd")]
 pub(crate) use self::{
-    actor::publish,
+    actor::{gone_members, publish},
     roster::{Observation, Roster},
 };
 pub(crate) use self::{

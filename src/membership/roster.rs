@@ -12,7 +12,9 @@
 //!    been heard of yet. It has no place on the ring, but what it had is worth knowing.
 //! 6. A member that takes no new keys stays on the ring: it keeps what it has, and the view passes it over for the rest.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, hash::Hasher, net::SocketAddr, sync::Arc, time::Duration};
+
+use siphasher::sip::SipHasher13;
 
 use super::{
     brake::{Brake, BrakePolicy},
@@ -25,10 +27,12 @@ use crate::{
 };
 
 /// Members that are remembered after they died or left; beyond, those gone longest are forgotten first.
-const GONE_MAX: usize = 1024;
-/// How long gossip remembers the gone, so that a late relative does not bring them back; also, how long those are that said
-/// goodbye. Who died may still have what others do not, or what was forgotten since.
+pub(super) const GONE_MAX: usize = 1024;
+/// How long those are remembered that said goodbye. A member that died may still have what others do not, or what was
+/// forgotten since, so it is remembered for longer.
 pub(super) const GONE_GRACE: Duration = Duration::from_secs(24 * 3600);
+/// How long observers are remembered that are gone: for people who look at the list of members. They had nothing.
+const OBSERVER_GRACE: Duration = Duration::from_secs(60);
 
 /// What a member says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +47,8 @@ pub(crate) struct Facts {
     pub(crate) catalog: Option<u64>,
     /// How many replicas more than usual which keys should have, for they are asked for very often there.
     pub(crate) hot: BTreeMap<Key, u8>,
+    /// Digest of the dead that it remembers; `None` of a version that does not tell.
+    pub(crate) gone: Option<u64>,
 }
 
 /// The states that a member can announce, in their order; death it cannot.
@@ -82,6 +88,7 @@ impl Facts {
             Role::Observer => "observer",
         };
         let catalog = self.catalog.map(|digest| ("catalog", format!("{digest:016x}")));
+        let gone = self.gone.map(|digest| ("gone", format!("{digest:016x}")));
         let pairs = vec![
             ("state", state.into()),
             ("role", role.into()),
@@ -91,7 +98,7 @@ impl Facts {
             ("ledger", format!("{}:{:016x}", self.ledger.version, self.ledger.digest)),
         ];
         let hot: Vec<String> = self.hot.iter().map(|(key, extra)| format!("{extra} {key}")).collect();
-        pairs.into_iter().chain(catalog).chain([("hot", hot.join("\n"))]).collect()
+        pairs.into_iter().chain(catalog).chain(gone).chain([("hot", hot.join("\n"))]).collect()
     }
 
     /// Reads them back. `None` while some have not arrived yet, or if they make no sense.
@@ -111,6 +118,7 @@ impl Facts {
             http: read("http").filter(|http| !http.is_empty()).map(str::to_owned),
             ledger: LedgerMark { version: version.parse().ok()?, digest: u64::from_str_radix(digest, 16).ok()? },
             catalog: read("catalog").and_then(|digest| u64::from_str_radix(digest, 16).ok()),
+            gone: read("gone").and_then(|digest| u64::from_str_radix(digest, 16).ok()),
             hot: read("hot").unwrap_or_default().lines().filter_map(hot_key).collect(),
         })
     }
@@ -143,6 +151,7 @@ struct Entry {
     ledger: LedgerMark,
     catalog: Option<u64>,
     hot: BTreeMap<Key, u8>,
+    gone: Option<u64>,
     /// Whether it has a place on the ring, if it may stand there at all.
     settled: bool,
     /// When it was found to be gone.
@@ -158,8 +167,8 @@ pub(crate) struct Roster {
     brake: Option<Brake>,
     braked_at: Option<Duration>,
     entries: BTreeMap<NodeName, Entry>,
-    /// Names that were heard of, but never from, and since when.
-    rumours: BTreeMap<NodeName, Duration>,
+    /// Members that others remember and that were never heard from here, and since when.
+    rumours: BTreeMap<NodeName, (Duration, Observation)>,
     ring: Arc<Ring>,
     on_ring: Vec<(NodeName, u32)>,
     /// Those on the ring that take no new keys.
@@ -211,12 +220,13 @@ impl Roster {
             }
             entry.bury(now, MemberState::Dead);
             let is_missed = entry.member.state == MemberState::Dead && !entry.member.observer;
-            is_missed || entry.gone_at.is_none_or(|gone| now < gone + GONE_GRACE)
+            let grace = if entry.member.observer { OBSERVER_GRACE } else { GONE_GRACE };
+            is_missed || entry.gone_at.is_none_or(|gone| now < gone + grace)
         });
-        self.rumours.retain(|name, _| best.contains_key(name) && !self.entries.contains_key(name));
         for seen in best.into_values() {
             self.take_in(now, seen);
         }
+        self.believe_rumours(now);
         self.forget_oldest();
         let brake = self.brake;
         self.brake = self.judge_losses(now);
@@ -237,6 +247,77 @@ impl Roster {
             || self.brake != brake
             || !self.entries.values().map(|entry| &entry.member).eq(before.iter());
         changed.then(|| self.view())
+    }
+
+    /// Takes in at `now` what another member remembers of those that are gone.
+    pub(crate) fn hear_of_gone(&mut self, now: Duration, gone: Vec<Observation>) {
+        for seen in gone {
+            if seen.name == self.me {
+                continue;
+            }
+            let left = seen.facts.state == Announced::Left;
+            match self.entries.get_mut(&seen.name) {
+                // It said goodbye, which was not heard here.
+                Some(entry) if left && entry.member.incarnation == seen.incarnation && entry.gone_at.is_some() => {
+                    entry.member.state = MemberState::Left;
+                    entry.settled = false;
+                }
+                Some(entry) if entry.gone_at.is_some() && entry.member.incarnation < seen.incarnation => {
+                    self.take_in(now, seen);
+                }
+                Some(_) => {}
+                // A goodbye of a stranger means nothing here.
+                None if left || self.rumours.len() >= GONE_MAX => {}
+                None => {
+                    let heard = self.rumours.get(&seen.name).map(|(heard, known)| (*heard, known.incarnation));
+                    if heard.is_none_or(|(_, incarnation)| incarnation < seen.incarnation) {
+                        let since = heard.map_or(now, |(since, _)| since);
+                        self.rumours.insert(seen.name.clone(), (since, seen));
+                    }
+                }
+            }
+        }
+    }
+
+    /// A member that others remember as dead is one here as well, if it has not been heard from for `repair_delay`.
+    fn believe_rumours(&mut self, now: Duration) {
+        let delay = self.repair_delay;
+        self.rumours.retain(|name, _| !self.entries.contains_key(name));
+        let due = |(heard, _): &(Duration, Observation)| now >= *heard + delay;
+        let believed: Vec<NodeName> =
+            self.rumours.iter().filter(|(_, rumour)| due(rumour)).map(|(name, _)| name.clone()).collect();
+        for name in believed {
+            if let Some((_, seen)) = self.rumours.remove(&name)
+                && self.gone_count() < GONE_MAX
+            {
+                self.insert(now, seen, MemberState::Dead, false);
+            }
+        }
+    }
+
+    fn gone_count(&self) -> usize {
+        self.entries.values().filter(|entry| entry.gone_at.is_some()).count()
+    }
+
+    /// Digest of the dead that are remembered here, rumours included: names with incarnations.
+    pub(crate) fn gone_digest(&self) -> u64 {
+        let dead = self.entries.values().filter(|entry| entry.member.state == MemberState::Dead && !entry.member.observer);
+        let dead = dead.map(|entry| (&entry.member.name, entry.member.incarnation));
+        let rumours = self.rumours.values().map(|(_, seen)| (&seen.name, seen.incarnation));
+        let each = dead.chain(rumours).map(|(name, incarnation)| {
+            let mut hash = SipHasher13::new_with_keys(0x676f_6e65, incarnation);
+            hash.write(name.as_str().as_bytes());
+            hash.finish()
+        });
+        each.fold(0, |digest, hash| digest ^ hash)
+    }
+
+    /// Live members that remember other dead ones than this node does.
+    pub(crate) fn remembering_others(&self) -> Vec<NodeName> {
+        let own = self.gone_digest();
+        let others = self.entries.values().filter(|entry| entry.member.name != self.me && !entry.member.observer);
+        let live = others.filter(|entry| entry.member.state.is_alive());
+        live.filter(|entry| entry.gone.is_some_and(|gone| gone != own)).map(|entry| entry.member.name.clone()).collect()
     }
 
     /// The ledger marks of the other live members, as gossiped. Observers keep no keys, so nobody follows theirs.
@@ -271,14 +352,11 @@ impl Roster {
         };
         let known = self.entries.get(&seen.name);
         if known.is_none() && !state.is_alive() {
-            if seen.facts.role == Role::Observer {
-                return;
+            // It may just not have been heard from yet.
+            if seen.facts.role != Role::Observer && state == MemberState::Dead && self.rumours.len() < GONE_MAX {
+                self.rumours.entry(seen.name.clone()).or_insert((now, seen));
             }
-            let heard_of = *self.rumours.entry(seen.name.clone()).or_insert(now);
-            let gone = || self.entries.values().filter(|entry| entry.gone_at.is_some()).count();
-            if now < heard_of + self.repair_delay || gone() >= GONE_MAX {
-                return;
-            }
+            return;
         }
         if known.is_some_and(|known| known.member.incarnation > seen.incarnation) {
             return;
@@ -288,6 +366,11 @@ impl Roster {
             MemberState::Draining | MemberState::Left => false,
             MemberState::Joining | MemberState::Dead => known.is_some_and(|known| known.settled),
         };
+        self.insert(now, seen, state, settled);
+    }
+
+    fn insert(&mut self, now: Duration, seen: Observation, state: MemberState, settled: bool) {
+        let known = self.entries.get(&seen.name);
         let member = Member {
             name: seen.name.clone(),
             incarnation: seen.incarnation,
@@ -306,6 +389,7 @@ impl Roster {
                 ledger: seen.facts.ledger,
                 catalog: seen.facts.catalog,
                 hot: seen.facts.hot,
+                gone: seen.facts.gone,
                 settled,
                 gone_at,
             },
@@ -415,6 +499,7 @@ mod tests {
             ledger,
             catalog: Some(7),
             hot: [(Key::new("a key").unwrap(), 1), (Key::new("b").unwrap(), 2)].into(),
+            gone: Some(3),
         }
     }
 
@@ -443,10 +528,10 @@ mod tests {
         let read = |key: &str| pairs.iter().find(|(name, _)| *name == key).map(|(_, value)| value.as_str());
         assert_eq!(Facts::parse(read), Some(facts.clone()));
         assert_eq!(Facts::parse(|key| read(key).filter(|_| key != "weight")), None);
-        let older = Facts::parse(|key| read(key).filter(|_| !matches!(key, "catalog" | "hot")));
+        let older = Facts::parse(|key| read(key).filter(|_| !matches!(key, "catalog" | "hot" | "gone")));
         assert_eq!(
             older,
-            Some(Facts { catalog: None, hot: BTreeMap::new(), ..facts }),
+            Some(Facts { catalog: None, hot: BTreeMap::new(), gone: None, ..facts }),
             "a version without catalogs is a member all the same"
         );
     }
@@ -500,6 +585,63 @@ mod tests {
         assert!(ring_of(&view).is_empty());
         assert_eq!(view.brake(), None, "it was not lost now");
         assert!(roster.observe(at(61), b(false)).is_none(), "nothing changed");
+    }
+
+    fn remembered(who: &str, incarnation: u64, left: bool) -> Observation {
+        seen(who, incarnation, false, if left { Announced::Left } else { Announced::Serving })
+    }
+
+    #[test]
+    fn a_member_that_others_remember_as_dead_is_a_dead_member_here_after_the_repair_delay() {
+        let mut roster = Roster::new(name("a"), DELAY, BRAKE);
+        let a = || vec![seen("a", 1, true, Announced::Serving)];
+        roster.observe(at(0), a());
+        let nothing = roster.gone_digest();
+        roster.hear_of_gone(at(1), vec![remembered("b", 4, false), remembered("c", 1, true), remembered("a", 9, false)]);
+        let heard = roster.gone_digest();
+        assert_ne!(heard, nothing, "it counts as remembered, so that nobody is asked again");
+        assert!(roster.observe(at(60), a()).is_none());
+        let view = roster.observe(at(61), a()).unwrap();
+        assert_eq!(view.member(&name("b")).map(|member| member.state), Some(MemberState::Dead));
+        assert!(view.member(&name("c")).is_none(), "a goodbye of a stranger means nothing");
+        assert_eq!((view.brake(), roster.gone_digest()), (None, heard));
+        // One that turns up meanwhile is alive.
+        roster.hear_of_gone(at(62), vec![remembered("d", 1, false)]);
+        let d = [a(), vec![seen("d", 1, true, Announced::Serving)]].concat();
+        roster.observe(at(63), d.clone());
+        assert!(roster.observe(at(200), d).is_none(), "nothing changed");
+        assert!(roster.view().is_alive(&name("d")));
+    }
+
+    #[test]
+    fn members_that_remember_the_same_dead_have_nothing_to_ask_each_other() {
+        let mut here = Roster::new(name("a"), DELAY, BRAKE);
+        let mut there = Roster::new(name("b"), DELAY, BRAKE);
+        let pair = |digest| {
+            let mut other = seen("b", 1, true, Announced::Serving);
+            other.facts.gone = Some(digest);
+            vec![seen("a", 1, true, Announced::Serving), other]
+        };
+        there.observe(at(0), vec![seen("c", 1, true, Announced::Serving)]);
+        there.observe(at(1), vec![seen("c", 1, false, Announced::Serving)]);
+        here.observe(at(1), pair(there.gone_digest()));
+        assert_eq!(here.remembering_others(), [name("b")]);
+        here.hear_of_gone(at(2), vec![remembered("c", 1, false)]);
+        assert!(here.remembering_others().is_empty());
+        // What one has heard as a goodbye, the other corrects.
+        there.hear_of_gone(at(3), vec![remembered("c", 1, true)]);
+        assert_eq!(there.view().member(&name("c")).unwrap().state, MemberState::Left);
+    }
+
+    #[test]
+    fn observers_that_are_gone_are_forgotten_after_a_minute() {
+        let mut roster = Roster::new(name("a"), DELAY, BRAKE);
+        let mut observer = seen("o", 1, true, Announced::Serving);
+        observer.facts.role = Role::Observer;
+        let a = || vec![seen("a", 1, true, Announced::Serving)];
+        roster.observe(at(0), [a(), vec![observer]].concat());
+        assert!(roster.observe(at(1), a()).unwrap().member(&name("o")).is_some());
+        assert!(roster.observe(at(1 + OBSERVER_GRACE.as_secs()), a()).unwrap().member(&name("o")).is_none());
     }
 
     #[test]

@@ -189,6 +189,7 @@ pub(crate) struct Net {
     gossip_in_flight: Arc<tokio::sync::Semaphore>,
     gossip_messages: AtomicU64,
     gossip_bytes: AtomicU64,
+    gossip_largest: AtomicU64,
     handshakes: Arc<tokio::sync::Semaphore>,
     refused: watch::Sender<Option<HelloRefusal>>,
     /// How long a peer that is dialled may say nothing at all.
@@ -235,6 +236,7 @@ impl Net {
             gossip_in_flight: Arc::new(tokio::sync::Semaphore::new(GOSSIP_IN_FLIGHT_MAX)),
             gossip_messages: AtomicU64::new(0),
             gossip_bytes: AtomicU64::new(0),
+            gossip_largest: AtomicU64::new(0),
             handshakes: Arc::new(tokio::sync::Semaphore::new(HANDSHAKES_MAX)),
             refused: watch::Sender::new(None),
             silence_max: (profile.initial_rtt * SILENT_ROUND_TRIPS).clamp(SILENT_MIN, DIAL_TIMEOUT),
@@ -259,9 +261,10 @@ impl Net {
         self.refused.send_replace(Some(refusal));
     }
 
-    /// Gossip messages that were sent, and their bytes.
-    pub(crate) fn gossip_sent(&self) -> (u64, u64) {
-        (self.gossip_messages.load(Ordering::Relaxed), self.gossip_bytes.load(Ordering::Relaxed))
+    /// Gossip messages that were sent, their bytes, and the bytes of the largest.
+    pub(crate) fn gossip_sent(&self) -> (u64, u64, u64) {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        (read(&self.gossip_messages), read(&self.gossip_bytes), read(&self.gossip_largest))
     }
 
     /// Connections that are up.
@@ -476,6 +479,7 @@ impl Net {
         };
         self.gossip_messages.fetch_add(1, Ordering::Relaxed);
         self.gossip_bytes.fetch_add(message.len() as u64, Ordering::Relaxed);
+        self.gossip_largest.fetch_max(message.len() as u64, Ordering::Relaxed);
         let net = self.clone();
         self.tasks.spawn(async move {
             let _permit = permit;

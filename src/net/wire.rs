@@ -35,7 +35,7 @@ pub(crate) const REVISION_OUTDATED: u16 = 3;
 /// The first revision that knows [`Refusal::Elsewhere`], [`Call::Explain`] and [`Reply::Superseded`].
 pub(crate) const REVISION_ELSEWHERE: u16 = 4;
 
-/// The first revision that knows [`Purpose::Relay`] and [`Refusal::Unreachable`].
+/// The first revision that knows [`Purpose::Relay`], [`Refusal::Unreachable`] and [`Call::PullGone`].
 pub(crate) const REVISION_RELAY: u16 = 5;
 /// Largest gossip message, in bytes, before and after decompression is chitchat's own limit of a UDP datagram.
 pub(crate) const GOSSIP_BYTES_MAX: usize = 65_507;
@@ -112,6 +112,8 @@ pub(crate) enum Call {
     Drain { force: bool, patience_ms: u32 },
     /// What have you of the key, and what are you about to do with it?
     Explain { key: Key },
+    /// Which members do you remember that are gone?
+    PullGone,
 }
 
 /// The answer to a [`Call`].
@@ -132,6 +134,19 @@ pub(crate) enum Reply {
     Explained(Box<Insight>),
     /// Written down, but something later is known of the same key: of this time.
     Superseded(Time),
+    /// Members that are gone.
+    Gone(Vec<GoneMember>),
+}
+
+/// What a node remembers of a member that is gone. Gossip tells only of the living and of those that died a moment ago.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct GoneMember {
+    pub(crate) name: NodeName,
+    pub(crate) incarnation: u64,
+    pub(crate) address: SocketAddr,
+    pub(crate) weight: u32,
+    /// Whether it said goodbye; else it died.
+    pub(crate) left: bool,
 }
 
 /// How an [`Call::Ensure`] or [`Call::Refresh`] ended.
@@ -273,6 +288,9 @@ mod tests {
         pinned(&Reply::Explained(Box::new(insight)), "07026e3101010101017601030001fb2c010101017707");
         pinned(&Reply::Refused(Refusal::Elsewhere { ring: 7 }), "030507");
         pinned(&Reply::Refused(Refusal::Unreachable("m".into())), "0306016d");
+        pinned(&call(Call::PullGone), "0108");
+        let gone = GoneMember { name: name.clone(), incarnation: 5, address: advertise, weight: 100, left: true };
+        pinned(&Reply::Gone(vec![gone]), "0901026e3105007f000001076401");
         pinned(&Purpose::Relay { to: name.clone() }, "02026e31");
         pinned(&Reply::Superseded(stamp.time), "08fb2c0102");
         pinned(&Reply::Intended, "04");

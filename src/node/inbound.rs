@@ -16,6 +16,7 @@ use crate::{
     catalog::actor as catalog,
     explain::insight,
     key::{Key, NodeName},
+    membership::gone_members,
     net::{
         Inbound, Peer,
         wire::{
@@ -87,6 +88,7 @@ impl Inbound for Answers {
                     drain(shared, force, Duration::from_millis(patience_ms.into())).await;
                 Reply::Drained { left, remaining, keys }
             }
+            Call::PullGone => Reply::Gone(gone_members(&shared.view.load())),
             Call::Vouch { keys, .. } => {
                 tracing::debug!(from = %from.name, keys = keys.len(), "asked to vouch");
                 let asked = keys.clone();

@@ -55,6 +55,8 @@ pub(crate) struct Shared {
     pub(crate) view: Published<View>,
     pub(crate) index: Index,
     pub(crate) intents: Intents,
+    /// Starts of nodes that gossip tells of.
+    pub(crate) gossip_identities: AtomicUsize,
     /// Digest of the own catalog, for gossip.
     pub(crate) catalog_digest: AtomicU64,
     pub(crate) routes: Published<Routes>,
@@ -111,6 +113,7 @@ impl Shared {
         Arc::new(Self {
             index: IndexWriter::new(KeyHasher::seeded(world.seed())).index(),
             intents: Intents::new(&config, KeyHasher::seeded(world.seed())),
+            gossip_identities: AtomicUsize::new(0),
             catalog_digest: AtomicU64::new(0),
             view: Published::new(view),
             routes: Published::new(Routes::default()),

@@ -252,6 +252,7 @@ impl State {
             ledger: LedgerMark::default(),
             catalog: Some(self.shared.catalog_digest.load(Ordering::Acquire)),
             hot: self.shared.extras(),
+            gone: None,
         }
     }
 }

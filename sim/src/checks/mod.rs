@@ -18,6 +18,7 @@ pub mod s08_nothing_lost;
 pub mod s09_answers;
 pub mod s10_no_strangers;
 pub mod s11_bounds;
+pub mod s17_gossip;
 
 use std::{fmt, time::Duration};
 
@@ -26,7 +27,7 @@ use std::{fmt, time::Duration};
 pub const CALM: Duration = Duration::from_secs(12);
 
 /// The properties with what they say.
-pub const ALL: [(u8, &str); 15] = [
+pub const ALL: [(u8, &str); 16] = [
     (1, "a view of a node's ledger contains only what that node wrote, and never goes back"),
     (2, "a key is claimed as ready only while it is durably there"),
     (3, "nodes with the same members compute the same owners, distinct, as many as there should be"),
@@ -42,6 +43,7 @@ pub const ALL: [(u8, &str); 15] = [
     (13, "every key is on its owners again, and nowhere else, unless their disks have no room"),
     (14, "a new request for any key succeeds at any node"),
     (15, "backlogs drain, and traffic and tasks return to their idle level"),
+    (17, "gossip tells of the live members, and of those that ended a moment ago; no message exceeds its limit"),
 ];
 
 /// What kind of property was violated.

@@ -183,6 +183,8 @@ pub struct Cluster {
     pub trace: Trace,
     /// The time of the run.
     pub clock: Clock,
+    /// When a process began, or was made to begin anew under another incarnation.
+    begun: Vec<Duration>,
     secret: ClusterKey,
     rng: StdRng,
 }
@@ -226,7 +228,7 @@ impl Cluster {
             started_unix: None,
         };
         let machines = script.machines().into_iter().zip(disks).enumerate().map(machine).collect();
-        Self { fabric, data, oracle, machines, config: script.node.clone(), trace, clock, secret, rng }
+        Self { fabric, data, oracle, machines, config: script.node.clone(), trace, clock, begun: Vec::new(), secret, rng }
     }
 
     /// The number of the machine of that name.
@@ -320,8 +322,16 @@ impl Cluster {
         self.trace.tell(What::Node { machine, now: "leaves" });
     }
 
+    /// How many times a process began since then. One that is made to fail may begin twice, for others may know it to be
+    /// old.
+    #[must_use]
+    pub fn begun_since(&self, since: Duration) -> usize {
+        2 * self.begun.iter().rev().take_while(|began| **began >= since).count()
+    }
+
     /// Makes an actor of a node panic.
     pub fn panic(&mut self, number: usize, actor: Actor) {
+        self.begun.push(self.clock.now());
         let kind = match actor {
             Actor::Membership => ActorKind::Membership,
             Actor::Registry => ActorKind::Registry,
@@ -384,6 +394,7 @@ impl Cluster {
             served: false,
             held_at_start,
         });
+        self.begun.push(now);
         self.trace.tell(What::Node { machine: machine.name.to_string(), now: "starts" });
     }
 

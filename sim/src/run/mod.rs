@@ -41,7 +41,7 @@ use crate::{
     checks::{
         CALM, Violation, l12_agreement, l12_intents, l13_replicas, l14_new_requests, l15_idle,
         s01_no_going_back::NoGoingBack, s02_ready_is_there::Claims, s03_same_owners::SameOwners, s04_few_move::FewMove,
-        s10_no_strangers, s11_bounds,
+        s10_no_strangers, s11_bounds, s17_gossip,
     },
     data::{Data, own::Own, stock::Stock, upstream::Upstream, watch},
     machine::{clock::Clock, disk::SimDisk, entropy, fabric},
@@ -363,7 +363,8 @@ impl Run {
         self.checks.same_owners.check(&self.cluster, &self.keys)?;
         self.checks.few_move.check(&self.cluster, &self.keys)?;
         s10_no_strangers::check(&self.cluster)?;
-        s11_bounds::check(&self.cluster, self.requests.under_way())
+        s11_bounds::check(&self.cluster, self.requests.under_way())?;
+        s17_gossip::check(&self.cluster)
     }
 
     /// The keys to compare this time: all of them, or the next ones where that would take too long.
