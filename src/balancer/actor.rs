@@ -389,7 +389,7 @@ impl State {
 
     /// On its way out, a node drops nothing: it may come back with what it has.
     fn may_drop(&self) -> bool {
-        !self.shared.draining.load(Ordering::Acquire)
+        !self.shared.is_on_its_way_out()
     }
 
     fn update_finished(&mut self, key: Key) {
@@ -545,16 +545,18 @@ impl State {
     /// Whether this node is a ready owner of each key by its own view; if so, it will keep it for a while.
     fn vouch(&mut self, keys: Vec<Key>) -> Vec<bool> {
         let view = self.shared.view.snapshot();
+        let stays = !self.shared.is_on_its_way_out();
         let until = self.shared.uptime() + VOUCH_HOLD;
         keys.into_iter()
             .take(VOUCH_KEYS_MAX)
             .map(|key| {
                 let owner = self.shared.owners(&view, &key).contains(&self.shared.name);
                 let ready = self.shared.own_claim(&key) == Some(HolderState::Ready);
-                if owner && ready {
+                let vouched = owner && ready && stays;
+                if vouched {
                     self.vouched_until.set(&key, until);
                 }
-                owner && ready
+                vouched
             })
             .collect()
     }

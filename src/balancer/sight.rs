@@ -27,7 +27,7 @@ impl Sight {
         let live: Vec<_> = claims.iter().filter(|(name, _)| view.is_alive(name)).cloned().collect();
         let mut live_owners = shared.owners(&view, key);
         let owners_wanted = live_owners.len();
-        live_owners.retain(|name| view.is_alive(name));
+        live_owners.retain(|name| view.is_staying(name));
         // Failures of others do not make a key exist. Nor does what the dead had of a key that was forgotten.
         let standing = shared.intents.standing(key);
         let counted = if standing.forgotten { &live } else { &claims };

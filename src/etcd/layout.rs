@@ -198,6 +198,8 @@ impl MemberRecord {
         let state = match facts.state {
             Announced::Joining => "joining",
             Announced::Serving => "serving",
+            Announced::Leaving => "leaving",
+            Announced::Away => "away",
             Announced::Draining => "draining",
             Announced::Left => "left",
         };
@@ -221,6 +223,8 @@ impl MemberRecord {
         let state = match raw.state.as_str() {
             "joining" => Announced::Joining,
             "serving" => Announced::Serving,
+            "leaving" => Announced::Leaving,
+            "away" => Announced::Away,
             "draining" => Announced::Draining,
             "left" => Announced::Left,
             _ => return None,

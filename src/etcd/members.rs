@@ -164,7 +164,7 @@ impl Actor for Membership {
                 state.look();
             }
             Message::Membership(Announce(announced)) => state.announce(announced),
-            Message::Membership(Leave(reply)) => state.leave(reply),
+            Message::Membership(Leave { goodbye, reply }) => state.leave(goodbye, reply),
             Message::Membership(LoadChanged) => state.note_load(),
             Message::Membership(SeedsResolved(_) | GoneHeard(_)) => {}
             Message::Membership(Panic) => panic!("membership was told to fail"),
@@ -201,9 +201,9 @@ impl State {
         });
     }
 
-    fn leave(&mut self, reply: oneshot::Sender<()>) {
+    fn leave(&mut self, goodbye: Announced, reply: oneshot::Sender<()>) {
         self.leaving = Some(reply);
-        self.announce(Announced::Left);
+        self.announce(goodbye);
     }
 
     fn recorded(&mut self, facts: Facts) {
@@ -437,7 +437,7 @@ impl Session {
         let record =
             MemberRecord { incarnation: self.incarnation, address: self.shared.net.advertise(), facts: facts.clone() };
         connection.put_leased(&self.layout.member(&self.shared.name), record.to_json(), lease).await?;
-        let left = facts.state == Announced::Left;
+        let left = matches!(facts.state, Announced::Left | Announced::Away);
         let _ = self.membership.send_message(Message::Recorded(facts));
         if left {
             connection.revoke_lease(lease).await?;

@@ -55,7 +55,7 @@ async fn joined(state: &State) -> Result<(), Problem> {
         return Ok(());
     }
     let has_joined = state.client.view_when(|view| {
-        view.member(view.me()).is_some_and(|me| matches!(me.state, MemberState::Serving | MemberState::Draining))
+        view.member(view.me()).is_some_and(|me| me.state.is_alive() && me.state != MemberState::Joining)
     });
     match tokio::time::timeout(JOIN_PATIENCE, has_joined).await {
         Ok(_) => state.joined.store(true, Ordering::Relaxed),

@@ -237,6 +237,7 @@ fn state_name(state: MemberState) -> &'static str {
     match state {
         MemberState::Joining => "joining",
         MemberState::Serving => "serving",
+        MemberState::Leaving | MemberState::Away => "leaving",
         MemberState::Draining => "draining",
         MemberState::Left => "left",
         MemberState::Dead => "dead",

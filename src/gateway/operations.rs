@@ -259,6 +259,7 @@ async fn readyz(Shared(state): Shared<Arc<State>>) -> Result<&'static str, Probl
     let view = state.client.view();
     match view.member(view.me()).map(|me| me.state) {
         Some(MemberState::Serving) => {}
+        Some(MemberState::Leaving | MemberState::Away) => return Err(Problem::not_ready("the node is about to stop")),
         Some(MemberState::Draining) => return Err(Problem::not_ready("the node is draining")),
         Some(MemberState::Left) => return Err(Problem::not_ready("the node has left the cluster")),
         _ => return Err(Problem::not_ready("the node is joining the cluster")),

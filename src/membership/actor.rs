@@ -55,8 +55,8 @@ pub(crate) enum Message {
     SeedsResolved(Vec<SocketAddr>),
     /// What a member remembers of those that are gone; `None` if it did not answer.
     GoneHeard(Option<Vec<GoneMember>>),
-    /// Announce the end and reply when others had a chance to hear it.
-    Leave(oneshot::Sender<()>),
+    /// Announce the end, for good or until soon, and reply when others had a chance to hear it.
+    Leave { goodbye: Announced, reply: oneshot::Sender<()> },
     /// Fail, for tests of the supervisor.
     Panic,
 }
@@ -152,7 +152,7 @@ impl Actor for Membership {
                 state.contact(&addresses);
             }
             Message::GoneHeard(gone) => state.hear_of_gone(gone.unwrap_or_default()),
-            Message::Leave(reply) => state.leave(reply).await,
+            Message::Leave { goodbye, reply } => state.leave(goodbye, reply).await,
             Message::Panic => panic!("membership was told to fail"),
         }
         Ok(())
@@ -220,7 +220,7 @@ impl State {
         let view = self.shared.view.load();
         let gone: Vec<SocketAddr> = view
             .members()
-            .filter(|member| member.state == MemberState::Dead && !member.observer)
+            .filter(|member| matches!(member.state, MemberState::Dead | MemberState::Away) && !member.observer)
             .map(|member| member.address)
             .collect();
         let alive = view.alive().count();
@@ -287,8 +287,8 @@ impl State {
         }
     }
 
-    async fn leave(&mut self, reply: oneshot::Sender<()>) {
-        self.announce(Announced::Left).await;
+    async fn leave(&mut self, goodbye: Announced, reply: oneshot::Sender<()>) {
+        self.announce(goodbye).await;
         let view = self.shared.view.snapshot();
         let me = &self.shared.name;
         for member in view.alive().filter(|member| member.name != *me) {

@@ -56,7 +56,12 @@ pub(crate) struct Facts {
 pub(crate) enum Announced {
     Joining,
     Serving,
+    /// About to stop, to be back soon.
+    Leaving,
+    /// Goodbye, until soon.
+    Away,
     Draining,
+    /// Goodbye for good.
     Left,
 }
 
@@ -80,6 +85,8 @@ impl Facts {
         let state = match self.state {
             Announced::Joining => "joining",
             Announced::Serving => "serving",
+            Announced::Leaving => "leaving",
+            Announced::Away => "away",
             Announced::Draining => "draining",
             Announced::Left => "left",
         };
@@ -108,6 +115,8 @@ impl Facts {
             state: match read("state")? {
                 "joining" => Announced::Joining,
                 "serving" => Announced::Serving,
+                "leaving" => Announced::Leaving,
+                "away" => Announced::Away,
                 "draining" => Announced::Draining,
                 "left" => Announced::Left,
                 _ => return None,
@@ -219,7 +228,10 @@ impl Roster {
                 return true;
             }
             entry.bury(now, MemberState::Dead);
-            let is_missed = entry.member.state == MemberState::Dead && !entry.member.observer;
+            if entry.member.state == MemberState::Away && entry.gone_at.is_some_and(|gone| now >= gone + self.repair_delay) {
+                entry.member.state = MemberState::Dead;
+            }
+            let is_missed = entry.is_missed() && !entry.member.observer;
             let grace = if entry.member.observer { OBSERVER_GRACE } else { GONE_GRACE };
             is_missed || entry.gone_at.is_none_or(|gone| now < gone + grace)
         });
@@ -301,7 +313,7 @@ impl Roster {
 
     /// Digest of the dead that are remembered here, rumours included: names with incarnations.
     pub(crate) fn gone_digest(&self) -> u64 {
-        let dead = self.entries.values().filter(|entry| entry.member.state == MemberState::Dead && !entry.member.observer);
+        let dead = self.entries.values().filter(|entry| entry.is_missed() && !entry.member.observer);
         let dead = dead.map(|entry| (&entry.member.name, entry.member.incarnation));
         let rumours = self.rumours.values().map(|(_, seen)| (&seen.name, seen.incarnation));
         let each = dead.chain(rumours).map(|(name, incarnation)| {
@@ -345,7 +357,9 @@ impl Roster {
     fn take_in(&mut self, now: Duration, seen: Observation) {
         let state = match (seen.facts.state, seen.alive) {
             (Announced::Left, _) => MemberState::Left,
+            (Announced::Away, _) => self.away_or_dead(now, &seen.name),
             (_, false) => MemberState::Dead,
+            (Announced::Leaving, true) => MemberState::Leaving,
             (Announced::Joining, true) => MemberState::Joining,
             (Announced::Serving, true) => MemberState::Serving,
             (Announced::Draining, true) => MemberState::Draining,
@@ -364,9 +378,15 @@ impl Roster {
         let settled = match state {
             MemberState::Serving => true,
             MemberState::Draining | MemberState::Left => false,
-            MemberState::Joining | MemberState::Dead => known.is_some_and(|known| known.settled),
+            MemberState::Joining | MemberState::Leaving | MemberState::Away | MemberState::Dead => known.is_some_and(|known| known.settled),
         };
         self.insert(now, seen, state, settled);
+    }
+
+    /// A member that said that it will be back is away until it ought to be.
+    fn away_or_dead(&self, now: Duration, name: &NodeName) -> MemberState {
+        let gone_at = self.entries.get(name).and_then(|known| known.gone_at).unwrap_or(now);
+        if now < gone_at + self.repair_delay { MemberState::Away } else { MemberState::Dead }
     }
 
     fn insert(&mut self, now: Duration, seen: Observation, state: MemberState, settled: bool) {
@@ -412,7 +432,7 @@ impl Roster {
     fn judge_losses(&self, now: Duration) -> Option<Brake> {
         let keepers = || self.entries.values().filter(|entry| entry.settled && entry.member.is_eligible());
         let alive = keepers().filter(|entry| entry.member.state.is_alive()).count();
-        let dead = keepers().filter(|entry| entry.member.state == MemberState::Dead);
+        let dead = keepers().filter(|entry| entry.is_missed());
         self.brake_policy.judge(now, alive, dead.filter_map(|entry| entry.gone_at))
     }
 
@@ -421,7 +441,7 @@ impl Roster {
         let braked = self.braked_at.is_some_and(|braked| now < braked + self.repair_delay);
         let keeps_place =
             |gone: Duration| now < gone + self.repair_delay || braked && self.brake_policy.is_news(now, gone);
-        for entry in self.entries.values_mut().filter(|entry| entry.member.state == MemberState::Dead) {
+        for entry in self.entries.values_mut().filter(|entry| entry.is_missed()) {
             entry.settled &= entry.gone_at.is_some_and(keeps_place);
         }
         let on_ring: Vec<(NodeName, u32)> = self
@@ -471,8 +491,14 @@ impl Entry {
         }
     }
 
+    /// Whether it is not there, and has not said that it goes for good.
+    fn is_missed(&self) -> bool {
+        matches!(self.member.state, MemberState::Dead | MemberState::Away)
+    }
+
     fn is_on_ring(&self) -> bool {
-        let present = matches!(self.member.state, MemberState::Serving | MemberState::Joining | MemberState::Dead);
+        use MemberState::{Joining, Leaving, Serving};
+        let present = matches!(self.member.state, Serving | Joining | Leaving) || self.is_missed();
         self.settled && present && self.member.is_eligible()
     }
 }

@@ -48,9 +48,14 @@ pub enum MemberState {
     Joining,
     /// Alive and answering requests.
     Serving,
+    /// Alive and answering, but about to restart: it keeps its place and its keys, and takes no new ones.
+    Leaving,
+    /// Said that it will be back soon, and is not there now: it keeps its place for a while.
+    #[serde(rename = "leaving")]
+    Away,
     /// Alive and answering, but giving its keys away.
     Draining,
-    /// Said goodbye.
+    /// Said goodbye for good.
     Left,
     /// Not heard of for too long.
     Dead,
@@ -60,7 +65,7 @@ impl MemberState {
     /// Whether it can be talked to.
     #[must_use]
     pub fn is_alive(self) -> bool {
-        matches!(self, Self::Joining | Self::Serving | Self::Draining)
+        matches!(self, Self::Joining | Self::Serving | Self::Leaving | Self::Draining)
     }
 }
 
@@ -146,8 +151,14 @@ impl View {
         self.member(name).is_some_and(|member| member.state.is_alive())
     }
 
-    /// The ring: members that keep keys, including those that are full, and those that died less than the repair delay ago
-    /// or with too many others.
+    /// Whether that node is alive and not on its way out.
+    pub(crate) fn is_staying(&self, name: &NodeName) -> bool {
+        let stays = |state| matches!(state, MemberState::Joining | MemberState::Serving);
+        self.member(name).is_some_and(|member| stays(member.state))
+    }
+
+    /// The ring: members that keep keys, including those that are full, and those that are about to restart, or died less
+    /// than the repair delay ago or with too many others.
     #[must_use]
     pub fn ring(&self) -> &Arc<Ring> {
         &self.ring
@@ -172,14 +183,14 @@ impl View {
         joining.any(|member| member.is_eligible() && !on_ring(&member.name))
     }
 
-    /// As [`View::owners`], of the members that are alive.
+    /// As [`View::owners`], of the members that are alive and not on their way out.
     pub(crate) fn live_owners<'a>(
         &'a self,
         key: &Key,
         replicas: usize,
         has: impl Fn(&NodeName) -> bool + 'a,
     ) -> impl Iterator<Item = &'a NodeName> + 'a {
-        self.eligible(key, has).filter(|name| self.is_alive(name)).take(replicas)
+        self.eligible(key, has).filter(|name| self.is_staying(name)).take(replicas)
     }
 
     /// Whether this member takes no new keys.
@@ -189,7 +200,7 @@ impl View {
 
     /// Live members on the ring that take new keys.
     pub(crate) fn accepting(&self) -> impl Iterator<Item = &NodeName> {
-        self.ring.nodes().iter().filter(|name| self.is_alive(name) && !self.is_full(name))
+        self.ring.nodes().iter().filter(|name| self.is_staying(name) && !self.is_full(name))
     }
 
     fn eligible<'a>(

@@ -35,7 +35,7 @@ pub(crate) const REVISION_OUTDATED: u16 = 3;
 /// The first revision that knows [`Refusal::Elsewhere`], [`Call::Explain`] and [`Reply::Superseded`].
 pub(crate) const REVISION_ELSEWHERE: u16 = 4;
 
-/// The first revision that knows [`Purpose::Relay`], [`Refusal::Unreachable`] and [`Call::PullGone`].
+/// The first revision that knows [`Purpose::Relay`], [`Refusal::Unreachable`], [`Call::PullGone`] and [`Call::Copy`].
 pub(crate) const REVISION_RELAY: u16 = 5;
 /// Largest gossip message, in bytes, before and after decompression is chitchat's own limit of a UDP datagram.
 pub(crate) const GOSSIP_BYTES_MAX: usize = 65_507;
@@ -114,6 +114,8 @@ pub(crate) enum Call {
     Explain { key: Key },
     /// Which members do you remember that are gone?
     PullGone,
+    /// Keep a copy of the key, which only the caller has, while the caller is away; answered with `Ensured`.
+    Copy { key: Key },
 }
 
 /// The answer to a [`Call`].
@@ -289,6 +291,7 @@ mod tests {
         pinned(&Reply::Refused(Refusal::Elsewhere { ring: 7 }), "030507");
         pinned(&Reply::Refused(Refusal::Unreachable("m".into())), "0306016d");
         pinned(&call(Call::PullGone), "0108");
+        pinned(&call(Call::Copy { key: key.clone() }), "010903612f62");
         let gone = GoneMember { name: name.clone(), incarnation: 5, address: advertise, weight: 100, left: true };
         pinned(&Reply::Gone(vec![gone]), "0901026e3105007f000001076401");
         pinned(&Purpose::Relay { to: name.clone() }, "02026e31");

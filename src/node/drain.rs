@@ -1,4 +1,6 @@
-//! Taking a node out of service so that nobody notices: it says that it drains, which takes it off the ring; those who own
+//! Taking a node out of service so that no client notices.
+//!
+//! **For good** (`drain`): it says that it drains, which takes it off the ring; those who own
 //! its keys now copy them from it; and when nothing is on it alone, it leaves.
 //!
 //! ```text
@@ -6,6 +8,9 @@
 //!                                            ^            | something
 //!                                            +-- a moment-+--> out of time, or nobody to take it: refuse, or leave if forced
 //! ```
+//!
+//! **Until soon** (`retire`, when it is told to stop): it says so and keeps its place on the ring for `repair_delay`, so
+//! nothing is copied on account of it, except what no other live node has.
 //!
 //! Invariants: a draining node takes no new keys and drops none; it does not leave as the last live holder of a key unless
 //! it is forced to; other draining nodes do not count as holders, so two that drain at once do not rely on each other. A
@@ -16,6 +21,7 @@ use std::{
     time::Duration,
 };
 
+use futures::StreamExt;
 use serde::Serialize;
 use tokio::time::Instant;
 use tracing::{info, warn};
@@ -24,6 +30,7 @@ use super::Shared;
 use crate::{
     key::{Key, NodeName},
     membership::{Announced, MemberState, actor as membership},
+    net::wire::{Call, Ensured, REVISION_RELAY, Reply},
     registry::{HolderState, actor as registry},
 };
 
@@ -33,6 +40,8 @@ const PAGE_KEYS: usize = 1_024;
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// Keys that are named when a drain does not come to its end.
 const NAMED_MAX: usize = 100;
+/// Keys that are handed over at once by a node that is about to be away.
+const HAND_OVERS_MAX: usize = 16;
 /// How long others are given to hear that this node left.
 const GOODBYE: Duration = Duration::from_secs(2);
 
@@ -81,10 +90,60 @@ pub(crate) async fn drain(shared: &Arc<Shared>, force: bool, patience: Duration)
     Drained { node: shared.name.clone(), left, remaining, keys: sole }
 }
 
-/// Says goodbye, and returns when others had a chance to hear it.
-pub(super) async fn leave(shared: &Arc<Shared>) {
-    let goodbye = shared.membership.ask(membership::Message::Leave);
-    let _ = tokio::time::timeout(GOODBYE, goodbye).await;
+/// Says goodbye for good, and returns when others had a chance to hear it.
+async fn leave(shared: &Arc<Shared>) {
+    say(shared, Announced::Left).await;
+}
+
+/// Says goodbye until soon, unless the node has drained; an observer, which has nothing to come back to, for good. Returns
+/// when others had a chance to hear it.
+pub(super) async fn say_goodbye(shared: &Arc<Shared>) {
+    let for_good = shared.provider.is_none() || shared.draining.load(Ordering::Acquire);
+    say(shared, if for_good { Announced::Left } else { Announced::Away }).await;
+}
+
+async fn say(shared: &Arc<Shared>, goodbye: Announced) {
+    let said = shared.membership.ask(|reply| membership::Message::Leave { goodbye, reply });
+    let _ = tokio::time::timeout(GOODBYE, said).await;
+}
+
+/// Announces that this node is about to be away for a while, and has others copy what only it has, for at most `patience`.
+/// It keeps its place on the ring, so that nothing else is copied on account of it.
+pub(super) async fn retire(shared: &Arc<Shared>, patience: Duration) {
+    let deadline = Instant::now() + patience;
+    if shared.provider.is_none() || shared.draining.load(Ordering::Acquire) {
+        return;
+    }
+    shared.leaving.store(true, Ordering::Release);
+    let _ = shared.membership.send(membership::Message::Announce(Announced::Leaving));
+    if patience.is_zero() {
+        return;
+    }
+    let sole = keys_only_here(shared).await;
+    let ready = sole.into_iter().filter(|key| shared.own_claim(key) == Some(HolderState::Ready));
+    let handed = futures::stream::iter(ready).for_each_concurrent(HAND_OVERS_MAX, |key| hand_over(shared, key, deadline));
+    if tokio::time::timeout_at(deadline, handed).await.is_err() {
+        warn!(node = %shared.name, "not all that only this node has was handed over in time");
+    }
+}
+
+/// Has the next node on the key's walk around the ring copy it.
+async fn hand_over(shared: &Arc<Shared>, key: Key, deadline: Instant) {
+    let view = shared.view.snapshot();
+    let takes = |name: &&NodeName| **name != shared.name && view.is_staying(name) && !view.is_full(name);
+    let Some(name) = view.ring().walk(&key).find(takes).cloned() else { return };
+    let copied = async {
+        let peer = shared.peer(&name).await.ok().filter(|peer| peer.revision >= REVISION_RELAY)?;
+        let patience = deadline.saturating_duration_since(Instant::now());
+        match peer.call(Call::Copy { key: key.clone() }, patience).await {
+            Ok(Reply::Ensured(Ensured::Ready(_))) => Some(()),
+            _ => None,
+        }
+    };
+    match copied.await {
+        Some(()) => info!(%key, to = %name, "handed over"),
+        None => warn!(%key, to = %name, "could not be handed over"),
+    }
 }
 
 /// Waits until this node is seen to drain and the members have settled: by then it knows of others who drain as well.

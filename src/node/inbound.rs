@@ -24,7 +24,7 @@ use crate::{
             Refusal, Reply, RequestHead,
         },
     },
-    provider::{self, Body},
+    provider::{self, Body, UpdateReason},
     registry::{HolderState, actor as registry},
     router::{Guarded, ensure::ensure, pass_on, report_trouble, serve_local},
     updater::actor as updater,
@@ -88,6 +88,7 @@ impl Inbound for Answers {
                     drain(shared, force, Duration::from_millis(patience_ms.into())).await;
                 Reply::Drained { left, remaining, keys }
             }
+            Call::Copy { key } => copy(shared, key).await,
             Call::PullGone => Reply::Gone(gone_members(&shared.view.load())),
             Call::Vouch { keys, .. } => {
                 tracing::debug!(from = %from.name, keys = keys.len(), "asked to vouch");
@@ -142,6 +143,16 @@ fn in_words_of(peer: &Peer, key: &Key, ring: u64, refusal: Refusal) -> Refusal {
         }
         other => other,
     }
+}
+
+/// Copies a key from its only holder, which is about to be away. It is surplus when that one is back.
+async fn copy(shared: &Arc<Shared>, key: Key) -> Reply {
+    if shared.is_on_its_way_out() || !shared.accepts() {
+        return Reply::Refused(Refusal::Overloaded);
+    }
+    let reason = UpdateReason::Repair;
+    let ask = |reply| updater::Message::Ensure { key, origin: false, reason, reply: Some(reply) };
+    shared.updater.ask(ask).await.map_or(Reply::Refused(Refusal::Stopping), Reply::Ensured)
 }
 
 /// Writes intents of a peer down.

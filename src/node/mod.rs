@@ -86,20 +86,20 @@ impl Node {
         }
     }
 
-    /// Hands over what only this node holds, for at most `patience`, and leaves the cluster, whether or not all of it was
-    /// handed over. The node goes on answering until [`Node::shutdown`]. No patience: nothing is done.
+    /// Announces that this node is about to stop and will be back soon, and has others copy what only it holds, for at most
+    /// `patience` (none: nothing is copied). It keeps its place on the ring for `repair_delay`, so that its return costs
+    /// nothing, and goes on answering until [`Node::shutdown`]. To take a node away for good, drain it
+    /// ([`Client::drain`]).
     ///
-    /// Cancelling leaves the node draining.
+    /// Cancelling leaves the node announced as leaving.
     pub async fn retire(&self, patience: Duration) {
-        if !patience.is_zero() {
-            drain(&self.shared, true, patience).await;
-        }
+        drain::retire(&self.shared, patience).await;
     }
 
-    /// Says goodbye, finishes what is being answered within limits, and stops. The local data stays where it is.
+    /// Says goodbye until soon (for good, if it was drained), finishes what is being answered within limits, and stops. The local data stays where it is.
     pub async fn shutdown(mut self) {
         info!(node = %self.shared.name, "stopping");
-        drain::leave(&self.shared).await;
+        drain::say_goodbye(&self.shared).await;
         self.finish_requests().await;
         self.shared.stop.cancel();
         self.supervisor.stop(None);

@@ -82,8 +82,10 @@ pub(crate) struct Shared {
     pub(crate) scanned: AtomicBool,
     /// Keys that the scan of the local data has found so far.
     pub(crate) scan_found: AtomicUsize,
-    /// Whether this node is on its way out: it takes no keys and drops none.
+    /// Whether this node is on its way out for good: it takes no keys and drops none.
     pub(crate) draining: AtomicBool,
+    /// Whether it is about to stop, to be back soon: likewise.
+    pub(crate) leaving: AtomicBool,
     /// An incarnation of this node that others know, if its own is older.
     pub(crate) known_incarnation: AtomicU64,
     /// Incarnation and version of the own ledger, for the feeds.
@@ -139,6 +141,7 @@ impl Shared {
             scanned: AtomicBool::new(false),
             scan_found: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             known_incarnation: AtomicU64::new(0),
             ledger_version: registry::version_channel(),
             troubles: Mutex::default(),
@@ -193,6 +196,11 @@ impl Shared {
         };
         self.known_incarnation.fetch_max(known, Ordering::AcqRel);
         Err(format!("others know incarnation {known} of this node, which has {own}"))
+    }
+
+    /// Whether this node takes no keys and drops none, because it will not be there in a moment.
+    pub(crate) fn is_on_its_way_out(&self) -> bool {
+        self.draining.load(Ordering::Acquire) || self.leaving.load(Ordering::Acquire)
     }
 
     /// When the view will have been the same for long enough to act on it; in the past if it has.

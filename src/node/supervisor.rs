@@ -242,9 +242,14 @@ impl State {
     }
 
     fn facts(&self) -> Facts {
-        let draining = self.shared.draining.load(Ordering::Acquire);
+        let read = |flag: &std::sync::atomic::AtomicBool| flag.load(Ordering::Acquire);
+        let (draining, leaving) = (read(&self.shared.draining), read(&self.shared.leaving));
         Facts {
-            state: if draining { Announced::Draining } else { Announced::Joining },
+            state: match (draining, leaving) {
+                (true, _) => Announced::Draining,
+                (false, true) => Announced::Leaving,
+                (false, false) => Announced::Joining,
+            },
             role: if self.shared.provider.is_some() { Role::Holder } else { Role::Observer },
             weight: if self.shared.provider.is_some() { self.shared.config.weight } else { 0 },
             accepting: self.shared.accepts(),

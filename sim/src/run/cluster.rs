@@ -298,7 +298,8 @@ impl Cluster {
         }
     }
 
-    /// Makes a node say goodbye and stop, after it has handed over what only it holds if `drains`.
+    /// Makes a node say goodbye and stop: for good after a drain if `drains`, else as one that is told to stop and will be
+    /// back. Either way it first hands over what only it holds.
     pub fn leave(&mut self, number: usize, drains: bool) {
         let now = self.clock.now();
         let machine = &mut self.machines[number];
@@ -312,7 +313,9 @@ impl Cluster {
         running.leaving = Some((now, done.clone()));
         let (client, name, drained) = (node.client(), machine.name.clone(), running.drained.clone());
         running.process.spawn(async move {
-            if drains && let Ok(outcome) = client.drain(&name, false, Some(HANDOFF)).await {
+            if !drains {
+                node.retire(HANDOFF).await;
+            } else if let Ok(outcome) = client.drain(&name, false, Some(HANDOFF)).await {
                 *drained.lock().expect("nothing panics while it holds this lock") = Some(outcome);
             }
             node.shutdown().await;

@@ -162,7 +162,7 @@ impl Roll {
         match &mut self.current {
             None => {
                 let Some(next) = self.waiting.pop() else { return false };
-                cluster.leave(next, true);
+                cluster.leave(next, false);
                 self.current = Some((next, false));
             }
             Some((number, back)) if !*back => {

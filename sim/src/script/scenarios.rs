@@ -11,8 +11,9 @@ macro_rules! scenarios {
 }
 
 /// Name and text of each.
-pub const ALL: [(&str, &str); 12] = scenarios![
+pub const ALL: [(&str, &str); 13] = scenarios![
     "cascading-full-disks",
+    "cut-of-ten-seconds",
     "fifty-join",
     "flapping-link",
     "hot-keys",
