@@ -44,7 +44,10 @@ pub(crate) struct Watchdog {
 
 impl Watchdog {
     /// Watches the runtime of `handle`. `end` is called when a worker has not yielded for too long.
-    #[expect(clippy::disallowed_methods, reason = "a thread of its own, on the real clock: it must not depend on the runtime")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a thread of its own, on the real clock: it must not depend on the runtime"
+    )]
     pub(crate) fn start(handle: &Handle, limits: Limits, end: impl Fn() + Send + 'static) -> std::io::Result<Self> {
         let (stuck, running) = (Arc::new(AtomicU64::new(0)), Arc::new(()));
         let (metrics, noted, watching) = (handle.metrics(), stuck.clone(), Arc::downgrade(&running));

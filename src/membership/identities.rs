@@ -202,7 +202,12 @@ mod tests {
     }
 
     /// The names and incarnations that are left of such a message.
-    fn left(identities: &mut Identities, seconds: u64, from: &str, entries: &[(ChitchatId, u64)]) -> Vec<(String, u64)> {
+    fn left(
+        identities: &mut Identities,
+        seconds: u64,
+        from: &str,
+        entries: &[(ChitchatId, u64)],
+    ) -> Vec<(String, u64)> {
         let sifted = identities.sift(at(seconds), address(from), &syn(entries)).unwrap();
         ChitchatMessage::deserialize(&mut sifted.as_slice()).expect("chitchat can read what is left");
         let mut rest = &sifted[HEAD_BYTES..];

@@ -17,14 +17,14 @@ mod roster;
 mod view;
 
 pub use self::view::{Member, MemberState, View};
-#[cfg(feature = "etcd")]
-pub(crate) use self::{
-    actor::publish,
-    roster::{Observation, Roster},
-};
 pub(crate) use self::{
     actor::gone_members,
     brake::Brake,
     gossip::{Gossip, gossip_channel},
     roster::{Announced, Facts, LedgerMark, Role},
+};
+#[cfg(feature = "etcd")]
+pub(crate) use self::{
+    actor::publish,
+    roster::{Observation, Roster},
 };

@@ -228,7 +228,9 @@ impl Roster {
                 return true;
             }
             entry.bury(now, MemberState::Dead);
-            if entry.member.state == MemberState::Away && entry.gone_at.is_some_and(|gone| now >= gone + self.repair_delay) {
+            if entry.member.state == MemberState::Away
+                && entry.gone_at.is_some_and(|gone| now >= gone + self.repair_delay)
+            {
                 entry.member.state = MemberState::Dead;
             }
             let is_missed = entry.is_missed() && !entry.member.observer;
@@ -378,7 +380,9 @@ impl Roster {
         let settled = match state {
             MemberState::Serving => true,
             MemberState::Draining | MemberState::Left => false,
-            MemberState::Joining | MemberState::Leaving | MemberState::Away | MemberState::Dead => known.is_some_and(|known| known.settled),
+            MemberState::Joining | MemberState::Leaving | MemberState::Away | MemberState::Dead => {
+                known.is_some_and(|known| known.settled)
+            }
         };
         self.insert(now, seen, state, settled);
     }
@@ -623,7 +627,8 @@ mod tests {
         let a = || vec![seen("a", 1, true, Announced::Serving)];
         roster.observe(at(0), a());
         let nothing = roster.gone_digest();
-        roster.hear_of_gone(at(1), vec![remembered("b", 4, false), remembered("c", 1, true), remembered("a", 9, false)]);
+        roster
+            .hear_of_gone(at(1), vec![remembered("b", 4, false), remembered("c", 1, true), remembered("a", 9, false)]);
         let heard = roster.gone_digest();
         assert_ne!(heard, nothing, "it counts as remembered, so that nobody is asked again");
         assert!(roster.observe(at(60), a()).is_none());

@@ -121,7 +121,8 @@ pub(super) async fn retire(shared: &Arc<Shared>, patience: Duration) {
     }
     let sole = keys_only_here(shared).await;
     let ready = sole.into_iter().filter(|key| shared.own_claim(key) == Some(HolderState::Ready));
-    let handed = futures::stream::iter(ready).for_each_concurrent(HAND_OVERS_MAX, |key| hand_over(shared, key, deadline));
+    let handed =
+        futures::stream::iter(ready).for_each_concurrent(HAND_OVERS_MAX, |key| hand_over(shared, key, deadline));
     if tokio::time::timeout_at(deadline, handed).await.is_err() {
         warn!(node = %shared.name, "not all that only this node has was handed over in time");
     }

@@ -20,8 +20,8 @@ use crate::{
     net::{
         Inbound, Peer,
         wire::{
-            Call, Delta, Ensured, Hello, HelloRefusal, Position, Purpose, REVISION_ELSEWHERE, REVISION_OUTDATED, Record,
-            Refusal, Reply, RequestHead,
+            Call, Delta, Ensured, Hello, HelloRefusal, Position, Purpose, REVISION_ELSEWHERE, REVISION_OUTDATED,
+            Record, Refusal, Reply, RequestHead,
         },
     },
     provider::{self, Body, UpdateReason},

@@ -78,7 +78,7 @@ impl Attempts {
             return Step::End;
         }
         if self.spent < self.limit {
-            let candidates: Vec<NodeName> = holders.into_iter().filter(|name| !self.tried.contains(name)).collect();
+            let candidates = self.untried(holders);
             if !candidates.is_empty() {
                 return Step::Try(candidates);
             }
@@ -89,6 +89,11 @@ impl Attempts {
             }
         }
         self.next_round()
+    }
+
+    /// Those of `nodes` that were not asked in this round and have not refused.
+    pub(super) fn untried(&self, nodes: Vec<NodeName>) -> Vec<NodeName> {
+        nodes.into_iter().filter(|name| !self.tried.contains(name)).collect()
     }
 
     /// Takes up again the nodes that did not answer. Those that refused stay refused.
@@ -112,7 +117,8 @@ impl Attempts {
 
     /// Whether asking one more node is a second attempt, which the retry budget has to pay for.
     pub(super) fn is_second(&self, running: usize) -> bool {
-        running > 0 || self.failed.iter().any(|attempt| !matches!(attempt.error, AttemptError::Unreachable(_)))
+        running > 0
+            || self.failed.iter().any(|attempt| !matches!(attempt.error, AttemptError::Unreachable(_)))
             || self.broken > 0
     }
 

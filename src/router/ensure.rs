@@ -61,14 +61,21 @@ pub(crate) async fn ensure(
         let answer = match whom_to_ask(shared, key) {
             None if nobody_has_room(shared) && started.elapsed() >= ROOM_PATIENCE => return Ok(no_room(shared)),
             None => None,
-            Some(name) if name == shared.name => match ensure_here(shared, key, deadline).await {
-                // It had no room for it. In a moment everybody knows that it is full, and somebody else leads.
-                Ensured::Failed { reason, .. } if !shared.accepts() => {
-                    debug!(%key, %reason, "no room for it here");
-                    None
+            Some(name) if name == shared.name => {
+                let ensured = tokio::select! {
+                    ensured = ensure_here(shared, key, deadline) => ensured,
+                    // Another node was quicker, or had it when this one began to copy it.
+                    () = until_ready(shared, key, apart_from) => continue,
+                };
+                match ensured {
+                    // It had no room for it. In a moment all know that it is full, and another node leads.
+                    Ensured::Failed { reason, .. } if !shared.accepts() => {
+                        debug!(%key, %reason, "no room for it here");
+                        None
+                    }
+                    ensured => return Ok(ensured),
                 }
-                ensured => return Ok(ensured),
-            },
+            }
             Some(_) if hops == 0 => return Err(elsewhere(shared)),
             Some(name) => {
                 let asked = tokio::select! {

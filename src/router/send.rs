@@ -7,6 +7,7 @@
 //! its body does; what a provider published as an answer is passed on as it is, whatever its status.
 
 use std::{
+    collections::VecDeque,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -301,13 +302,13 @@ impl Course {
 
     /// Asks `candidates`, the next one when one fails or is slow, until one gives a response. `None` if none did.
     async fn ask_each(&mut self, candidates: Vec<NodeName>) -> Result<Option<(NodeName, Response<Body>)>, RouteError> {
-        let mut waiting = candidates.into_iter();
+        let mut waiting = VecDeque::from(candidates);
         let mut running = FuturesUnordered::new();
         let hedge_after = self.shared.config.profile.hedge_after;
         let deadline = self.deadline;
         let mut start = self.start_next(&mut waiting, &running);
         while !running.is_empty() || start == Start::NoCoin {
-            let may_hedge = self.body.can_repeat() && self.repeatable && !waiting.as_slice().is_empty();
+            let may_hedge = self.body.can_repeat() && self.repeatable;
             tokio::select! {
                 Some(ended) = running.next() => {
                     let node = ended.node.clone();
@@ -317,7 +318,10 @@ impl Course {
                     start = self.start_next(&mut waiting, &running);
                 }
                 () = tokio::time::sleep(hedge_after), if may_hedge && !running.is_empty() => {
-                    debug!(key = %self.key, "no answer yet; asking another holder as well");
+                    if waiting.is_empty() {
+                        // Another node may have got it meanwhile.
+                        waiting.extend(self.rank(self.attempts.untried(self.holders())));
+                    }
                     start = self.start_next(&mut waiting, &running);
                 }
                 () = tokio::time::sleep(COIN_PAUSE), if running.is_empty() => {
@@ -352,7 +356,9 @@ impl Course {
             }
         };
         debug!(key = %self.key, %node, error = %failed, "attempt failed");
-        if !self.repeatable && !matches!(failed, AttemptError::Refused(_) | AttemptError::NotHeld | AttemptError::Overloaded) {
+        if !self.repeatable
+            && !matches!(failed, AttemptError::Refused(_) | AttemptError::NotHeld | AttemptError::Overloaded)
+        {
             // The node may have acted on it: no other may get it.
             self.body = Replay::Once(None);
         }
@@ -362,12 +368,12 @@ impl Course {
 
     fn start_next(
         &mut self,
-        waiting: &mut std::vec::IntoIter<NodeName>,
+        waiting: &mut VecDeque<NodeName>,
         running: &FuturesUnordered<BoxFuture<'static, Ended>>,
     ) -> Start {
         // A request that must not be sent twice goes on only if the first attempt never got it.
         let may = self.repeatable || running.is_empty();
-        if !may || !self.attempts.may_start(running.len()) || waiting.as_slice().is_empty() || !self.body.is_there() {
+        if !may || !self.attempts.may_start(running.len()) || waiting.is_empty() || !self.body.is_there() {
             return Start::Done;
         }
         let paid = self.attempts.is_second(running.len());
@@ -375,13 +381,13 @@ impl Course {
             debug!(key = %self.key, "no second attempt yet: too many of them already");
             return Start::NoCoin;
         }
-        if let (Some(body), Some(node)) = (self.body.take(), waiting.next()) {
+        if let (Some(body), Some(node)) = (self.body.take(), waiting.pop_front()) {
             self.attempts.started(node.clone());
             let request = Request::from_parts(self.parts.clone(), body);
-            let may_relay = self.repeatable && self.body.can_repeat();
+            let may_repeat = self.repeatable && self.body.can_repeat();
             let (shared, key) = (self.shared.clone(), self.key.clone());
             let attempt = async move {
-                let outcome = attempt_at(&shared, &node, &key, request, may_relay).await;
+                let outcome = attempt_at(&shared, &node, &key, request, may_repeat).await;
                 Ended { node, outcome, paid }
             };
             running.push(attempt.boxed());
@@ -419,13 +425,14 @@ fn refetch(shared: Arc<Shared>, key: Key, node: NodeName) -> Refetch {
     })
 }
 
-/// One attempt at one node. `may_relay`: another member may be asked to pass the request on, if this node cannot reach it.
+/// One attempt at one node. `may_repeat`: the request may be sent again, so it may go through another member, and is given up
+/// as soon as the node is known to be dead.
 async fn attempt_at(
     shared: &Arc<Shared>,
     node: &NodeName,
     key: &Key,
     request: Request<Body>,
-    may_relay: bool,
+    may_repeat: bool,
 ) -> Outcome {
     if *node == shared.name {
         let outcome = serve_local(shared, key, &Purpose::Serve, request).await;
@@ -438,10 +445,19 @@ async fn attempt_at(
     let started = Instant::now();
     let mut guard = Unanswered { shared, health: &health, started, answered: false };
     let in_flight = health.begin();
-    let outcome = match shared.peer(node).await {
-        Ok(peer) => peer.exchange(key, Purpose::Serve, request).await.map_err(Failure::from),
-        Err(error) if may_relay => relay(shared, node, key, request, &error).await,
-        Err(error) => Err(Failure::NotSent(request.into_body(), error.to_string())),
+    let asked = async {
+        match shared.peer(node).await {
+            Ok(peer) => peer.exchange(key, Purpose::Serve, request).await.map_err(Failure::from),
+            Err(error) if may_repeat => relay(shared, node, key, request, &error).await,
+            Err(error) => Err(Failure::NotSent(request.into_body(), error.to_string())),
+        }
+    };
+    let outcome = tokio::select! {
+        outcome = asked => outcome,
+        // The connection would break some time later.
+        _ = shared.view.wait_for(|view| !view.is_alive(node)), if may_repeat => {
+            Err(Failure::Node(AttemptError::Unreachable("it died".into())))
+        }
     };
     guard.answered = true;
     drop(in_flight);

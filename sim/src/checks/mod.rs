@@ -19,6 +19,7 @@ pub mod s09_answers;
 pub mod s10_no_strangers;
 pub mod s11_bounds;
 pub mod s17_gossip;
+pub mod s21_answered_soon;
 
 use std::{fmt, time::Duration};
 
@@ -27,7 +28,7 @@ use std::{fmt, time::Duration};
 pub const CALM: Duration = Duration::from_secs(12);
 
 /// The properties with what they say.
-pub const ALL: [(u8, &str); 16] = [
+pub const ALL: [(u8, &str); 17] = [
     (1, "a view of a node's ledger contains only what that node wrote, and never goes back"),
     (2, "a key is claimed as ready only while it is durably there"),
     (3, "nodes with the same members compute the same owners, distinct, as many as there should be"),
@@ -44,6 +45,7 @@ pub const ALL: [(u8, &str); 16] = [
     (14, "a new request for any key succeeds at any node"),
     (15, "backlogs drain, and traffic and tasks return to their idle level"),
     (17, "gossip tells of the live members, and of those that ended a moment ago; no message exceeds its limit"),
+    (21, "a request that a reachable holder can answer is answered within a second of that becoming true"),
 ];
 
 /// What kind of property was violated.

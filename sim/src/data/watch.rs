@@ -320,6 +320,13 @@ impl Truth {
         (self.held.contains(&place) && !self.appeared.contains(&place)) || self.vanished.contains(&place)
     }
 
+    /// Whether the key is on the disk of this machine, and its node can know it.
+    #[must_use]
+    pub fn can_serve(&self, machine: usize, key: &Key) -> bool {
+        let place = (machine, key.clone());
+        self.held.contains(&place) && !self.appeared.contains(&place) && !self.vanished.contains(&place)
+    }
+
     /// The node of this machine has found out that the key is gone.
     pub fn loss_noticed(&mut self, machine: usize, key: &Key) {
         self.vanished.remove(&(machine, key.clone()));

@@ -54,6 +54,8 @@ pub struct Machine {
     pub was_skewed: bool,
     /// When it was last stopped, slow, or without power.
     pub unwell: Duration,
+    /// When its process last began, or an actor of it last failed.
+    pub begun: Duration,
     /// Whether it is there at all: some come later.
     joined: bool,
     /// How many faults keep it without power.
@@ -179,6 +181,8 @@ pub struct Cluster {
     pub machines: Vec<Machine>,
     /// Settings of all nodes.
     pub config: NodeConfig,
+    /// Bytes of the largest value.
+    pub value_bytes_max: u64,
     /// The record of the run.
     pub trace: Trace,
     /// The time of the run.
@@ -219,6 +223,7 @@ impl Cluster {
             skew: Skew::default(),
             was_skewed: false,
             unwell: Duration::ZERO,
+            begun: Duration::ZERO,
             joined: false,
             offs: 0,
             stops: 0,
@@ -228,7 +233,19 @@ impl Cluster {
             started_unix: None,
         };
         let machines = script.machines().into_iter().zip(disks).enumerate().map(machine).collect();
-        Self { fabric, data, oracle, machines, config: script.node.clone(), trace, clock, begun: Vec::new(), secret, rng }
+        Self {
+            fabric,
+            data,
+            oracle,
+            machines,
+            config: script.node.clone(),
+            value_bytes_max: script.data.value_bytes_max as u64,
+            trace,
+            clock,
+            begun: Vec::new(),
+            secret,
+            rng,
+        }
     }
 
     /// The number of the machine of that name.
@@ -334,6 +351,7 @@ impl Cluster {
 
     /// Makes an actor of a node panic.
     pub fn panic(&mut self, number: usize, actor: Actor) {
+        self.machines[number].begun = self.clock.now();
         self.begun.push(self.clock.now());
         let kind = match actor {
             Actor::Membership => ActorKind::Membership,
@@ -397,8 +415,10 @@ impl Cluster {
             served: false,
             held_at_start,
         });
+        machine.begun = now;
+        let machine = machine.name.to_string();
         self.begun.push(now);
-        self.trace.tell(What::Node { machine: machine.name.to_string(), now: "starts" });
+        self.trace.tell(What::Node { machine, now: "starts" });
     }
 
     /// Asks every node how it is; the answers come as soon as they can.

@@ -49,6 +49,17 @@ impl Faults {
         self.active.is_empty() && self.rolls.is_empty()
     }
 
+    /// Whether links are either as good as usual or cut, disks work, and processes run as they should or not at all.
+    #[must_use]
+    pub(super) fn is_smooth(&self) -> bool {
+        let is_smooth = |trouble: &Trouble| {
+            use Trouble::{DiskFails, DiskFull, DiskSlow, Flap, Slow, Vanish, Weather};
+            let worse = matches!(trouble, Flap { .. } | Slow { .. } | Weather { .. });
+            !worse && !matches!(trouble, DiskFails { .. } | DiskFull { .. } | DiskSlow { .. } | Vanish { .. })
+        };
+        self.active.values().all(|active| is_smooth(&active.fault.trouble))
+    }
+
     /// How many nodes are still to be restarted in turn.
     pub(super) fn to_restart(&self) -> usize {
         self.rolls.iter().map(|roll| roll.waiting.len() + usize::from(roll.current.is_some())).sum()

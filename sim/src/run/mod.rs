@@ -354,6 +354,7 @@ impl Run {
 
     fn safety(&mut self) -> Result<(), Violation> {
         self.requests.judge(&self.cluster)?;
+        self.requests.judge_waiting(&self.cluster, self.faults.is_smooth())?;
         if let Some(violation) = self.cluster.oracle.violation() {
             return Err(violation);
         }

@@ -17,9 +17,9 @@ use http_body_util::BodyExt;
 use tokio::time::Instant;
 use tower::ServiceExt;
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, Machine};
 use crate::{
-    checks::{CALM, Violation, s09_answers},
+    checks::{CALM, Violation, s09_answers, s21_answered_soon},
     data::Data,
     script::Wish,
     trace::What,
@@ -28,6 +28,8 @@ use crate::{
 /// A request may end this much after its deadline: the answer has to be read, perhaps through a narrow link that many
 /// share.
 const DEADLINE_SLACK: Duration = Duration::from_secs(60);
+/// A process that began, went on or failed a moment ago may not have its connections yet.
+const RECONNECT: Duration = Duration::from_secs(3);
 /// Requests under way; further ones are left out.
 const UNDER_WAY_MAX: usize = 1_024;
 
@@ -89,6 +91,8 @@ pub struct Asked {
     cut_off: bool,
     /// Whether a holder that the asked node would have gone to cannot answer.
     holder_gone: bool,
+    /// A machine that could answer, and since when it could.
+    answerable: Option<(usize, Duration)>,
 }
 
 /// An intent that somebody uttered.
@@ -158,6 +162,7 @@ impl Requests {
             started: target.started().unwrap_or_default(),
             cut_off: others().any(|other| !cluster.fabric.is_linked(target.address.ip(), other.address.ip())),
             holder_gone: !holders.contains(&target.name) && holders.iter().any(|name| gone(name.as_str())),
+            answerable: None,
         };
         let (id, key, ended, clock) = (self.next, key.clone(), self.ended.clone(), cluster.clock.clone());
         let patience = patience(cluster, wish);
@@ -191,6 +196,27 @@ impl Requests {
                 intended.ended = Some((at, confirmed));
             }
             self.judge_one(cluster, &asked, at, &answer)?;
+        }
+        Ok(())
+    }
+
+    /// Judges what is under way: a request that a machine could answer for a while should have ended. `smooth`: links are
+    /// either as good as usual or cut, and disks work.
+    ///
+    /// # Errors
+    /// One has not.
+    pub fn judge_waiting(&mut self, cluster: &Cluster, smooth: bool) -> Result<(), Violation> {
+        let now = cluster.clock.now();
+        let bytes = self.under_way.len() as u64 * cluster.value_bytes_max;
+        for asked in self.under_way.values_mut().filter(|asked| asked.wish == Wish::Get) {
+            let could = |number: &usize| smooth && could_answer(cluster, asked.machine, *number, &asked.key);
+            let still = asked.answerable.filter(|(number, _)| could(number));
+            let first = || (0..cluster.machines.len()).find(could).map(|number| (number, now));
+            asked.answerable = still.or_else(first);
+            if let Some((number, since)) = asked.answerable {
+                let (asker, holder) = (&cluster.machines[asked.machine].name, &cluster.machines[number].name);
+                s21_answered_soon::check(now, asker, &asked.key, holder, since, bytes)?;
+            }
         }
         Ok(())
     }
@@ -269,6 +295,21 @@ impl Requests {
             }
         }
     }
+}
+
+/// Whether the node of machine `holder` has `key`, and that of `asked` knows it and reaches it.
+fn could_answer(cluster: &Cluster, asked: usize, holder: usize, key: &Key) -> bool {
+    let (asker, other) = (&cluster.machines[asked], &cluster.machines[holder]);
+    let settled = |machine: &Machine| {
+        let quiet_since = machine.unwell.max(machine.begun);
+        machine.is_well() && machine.is_serving() && quiet_since + RECONNECT <= cluster.clock.now()
+    };
+    let knows = || asker.client().is_some_and(|client| client.nodes_for_key(key).contains(&other.name));
+    settled(asker)
+        && settled(other)
+        && (asked == holder || cluster.fabric.is_linked(asker.address.ip(), other.address.ip()))
+        && cluster.oracle.truth().can_serve(holder, key)
+        && knows()
 }
 
 /// How long any request may take.

@@ -66,7 +66,8 @@ impl Backend {
         request: Request<Body>,
     ) -> Result<Response<Body>, ServeError> {
         let (head, request_body) = request.into_parts();
-        let request_body = read_ahead(request_body, AHEAD_BYTES_MAX).await.map_err(|error| ServeError::Failed(error.0))?;
+        let request_body =
+            read_ahead(request_body, AHEAD_BYTES_MAX).await.map_err(|error| ServeError::Failed(error.0))?;
         let turn = self.turn().await?;
         let mut group = Group::spawn(&mut self.command(slot, service, &head))?;
         let stdin = group.child.stdin.take().expect("piped by `command`");
