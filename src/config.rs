@@ -101,7 +101,7 @@ pub struct NodeConfig {
     /// goes at a time. Default 60 s.
     #[serde(with = "humantime_serde")]
     pub hot_hold: Duration,
-    /// Attempts of one request at different holders: 1 to 8, default 3.
+    /// Attempts of one request that may fail, at different holders, before it does: 1 to 8, default 3.
     pub attempts: usize,
     /// Pace of gossip and failure detection.
     pub profile: Profile,

@@ -373,7 +373,7 @@ impl Course {
     ) -> Start {
         // A request that must not be sent twice goes on only if the first attempt never got it.
         let may = self.repeatable || running.is_empty();
-        if !may || !self.attempts.may_start(running.len()) || waiting.is_empty() || !self.body.is_there() {
+        if !may || !self.attempts.may_start() || waiting.is_empty() || !self.body.is_there() {
             return Start::Done;
         }
         let paid = self.attempts.is_second(running.len());

@@ -51,6 +51,8 @@ use crate::{
 
 /// How long the core has to be healthy again after the last fault.
 const HEALING: Duration = Duration::from_secs(90);
+/// How long slow writes go on, and connections remember what links were like, after these are as usual again.
+const AFTERMATH: Duration = Duration::from_secs(5);
 /// Between two looks at everything.
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// Between two looks at whether everything is well again.
@@ -220,6 +222,8 @@ struct Run {
     reporter: Option<Reporter>,
     rng: StdRng,
     leak: bool,
+    /// When links, disks or processes were last worse than usual without being gone.
+    rough_until: Duration,
     next_check: Duration,
     next_status: Duration,
     next_key: usize,
@@ -263,6 +267,7 @@ impl Run {
             cluster,
             rng: rng(options.seed, 4),
             leak: options.leak,
+            rough_until: Duration::ZERO,
             next_check: Duration::ZERO,
             next_status: Duration::ZERO,
             next_key: 0,
@@ -354,7 +359,9 @@ impl Run {
 
     fn safety(&mut self) -> Result<(), Violation> {
         self.requests.judge(&self.cluster)?;
-        self.requests.judge_waiting(&self.cluster, self.faults.is_smooth())?;
+        let now = self.cluster.clock.now();
+        self.rough_until = if self.faults.is_smooth() { self.rough_until } else { now };
+        self.requests.judge_waiting(&self.cluster, now >= self.rough_until + AFTERMATH)?;
         if let Some(violation) = self.cluster.oracle.violation() {
             return Err(violation);
         }

@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -93,6 +96,8 @@ pub struct Asked {
     holder_gone: bool,
     /// A machine that could answer, and since when it could.
     answerable: Option<(usize, Duration)>,
+    /// Whether the answer has begun: the head is there.
+    answer_begun: Arc<AtomicBool>,
 }
 
 /// An intent that somebody uttered.
@@ -163,7 +168,9 @@ impl Requests {
             cut_off: others().any(|other| !cluster.fabric.is_linked(target.address.ip(), other.address.ip())),
             holder_gone: !holders.contains(&target.name) && holders.iter().any(|name| gone(name.as_str())),
             answerable: None,
+            answer_begun: Arc::default(),
         };
+        let begun = asked.answer_begun.clone();
         let (id, key, ended, clock) = (self.next, key.clone(), self.ended.clone(), cluster.clock.clone());
         let patience = patience(cluster, wish);
         self.next += 1;
@@ -178,7 +185,8 @@ impl Requests {
         let Some(process) = cluster.machines[machine].process() else { return };
         process.spawn(async move {
             let deadline = Instant::now() + patience;
-            let answer = tokio::time::timeout_at(deadline, answer(client, key, wish)).await.unwrap_or(Answer::Hangs);
+            let answer =
+                tokio::time::timeout_at(deadline, answer(client, key, wish, &begun)).await.unwrap_or(Answer::Hangs);
             ended.lock().expect("nothing panics while it holds this lock").push((id, clock.now(), answer));
         });
     }
@@ -208,7 +216,8 @@ impl Requests {
     pub fn judge_waiting(&mut self, cluster: &Cluster, smooth: bool) -> Result<(), Violation> {
         let now = cluster.clock.now();
         let bytes = self.under_way.len() as u64 * cluster.value_bytes_max;
-        for asked in self.under_way.values_mut().filter(|asked| asked.wish == Wish::Get) {
+        let waits = |asked: &&mut Asked| asked.wish == Wish::Get && !asked.answer_begun.load(Ordering::Relaxed);
+        for asked in self.under_way.values_mut().filter(waits) {
             let could = |number: &usize| smooth && could_answer(cluster, asked.machine, *number, &asked.key);
             let still = asked.answerable.filter(|(number, _)| could(number));
             let first = || (0..cluster.machines.len()).find(could).map(|number| (number, now));
@@ -329,9 +338,9 @@ fn not_found_memory(cluster: &Cluster) -> Duration {
     cluster.config.not_found_ttl + patience(cluster, Wish::Update)
 }
 
-async fn answer(client: Client, key: Key, wish: Wish) -> Answer {
+async fn answer(client: Client, key: Key, wish: Wish, begun: &AtomicBool) -> Answer {
     match wish {
-        Wish::Get => get(client, key).await,
+        Wish::Get => get(client, key, begun).await,
         Wish::Update => match client.update(&key).await {
             Ok(replicas) => {
                 let bad = replicas.iter().filter(|replica| replica.error.is_some()).count();
@@ -352,11 +361,12 @@ fn recorded(answer: Result<Recorded, IntentError>) -> Answer {
     }
 }
 
-async fn get(client: Client, key: Key) -> Answer {
+async fn get(client: Client, key: Key, begun: &AtomicBool) -> Answer {
     let request = Request::get(format!("/{key}")).body(empty()).expect("a valid request");
     match client.transport_for_key(key).oneshot(request).await {
         Err(error) => Answer::Error(error),
         Ok(response) => {
+            begun.store(true, Ordering::Relaxed);
             let status = response.status();
             match response.into_body().collect().await {
                 Ok(body) => Answer::Body(status, body.to_bytes()),
