@@ -3,6 +3,7 @@ mod balancer;
 mod catalog;
 mod client;
 pub mod config;
+mod durable;
 #[cfg(feature = "etcd")]
 pub mod etcd;
 mod explain;

@@ -5,10 +5,10 @@
 //! which a paused runtime already controls.
 
 use std::{
-    fmt, io,
+    fmt, fs, io,
     net::{SocketAddr, UdpSocket},
-    path::PathBuf,
-    sync::Arc,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -16,7 +16,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use quinn::{AsyncUdpSocket, Runtime, TokioRuntime};
 use rand::{SeedableRng, rngs::StdRng};
-use tokio::io::AsyncWriteExt;
+
+use crate::durable::{Durable, blocking};
 
 /// Socket buffers asked of the kernel, in bytes. Large enough for a burst of a full send window; the kernel may grant
 /// less (`net.core.rmem_max`).
@@ -64,7 +65,8 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     async fn replace(&self, name: &str, bytes: Bytes) -> io::Result<()>;
 
     /// Adds to the end of the record, which begins empty. After a crash or an error any part of `bytes` may be there,
-    /// and all that was there before is: the caller has to recognise a torn end.
+    /// and all that was there before is: the caller has to recognise a torn end, and to [replace](Disk::replace) the record
+    /// before it adds more.
     ///
     /// # Errors
     /// See above.
@@ -74,14 +76,14 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
 /// The real machine.
 #[derive(Debug, Default)]
 pub struct Machine {
-    folder: Option<PathBuf>,
+    folder: Option<Folder>,
 }
 
 impl Machine {
     /// A machine whose node keeps its records in `folder`, which is created when first needed.
     #[must_use]
     pub fn with_folder(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: Some(folder.into()) }
+        Self { folder: Some(Folder::new(folder.into(), Durable::default())) }
     }
 }
 
@@ -98,8 +100,7 @@ impl World for Machine {
     }
 
     fn disk(&self) -> Option<Arc<dyn Disk>> {
-        let folder = self.folder.clone()?;
-        Some(Arc::new(Folder(folder)))
+        Some(Arc::new(self.folder.clone()?))
     }
 
     fn unix_ms(&self) -> u64 {
@@ -112,41 +113,54 @@ impl World for Machine {
     }
 }
 
-/// Records as files: written aside, synced, renamed, and the folder synced.
-#[derive(Debug)]
-struct Folder(PathBuf);
+/// Records as files of one folder. A handle; clones are the same folder.
+#[derive(Debug, Clone)]
+pub(crate) struct Folder {
+    path: PathBuf,
+    durable: Durable,
+    /// Held during each operation: one that was begun goes on when its caller is gone.
+    busy: Arc<Mutex<()>>,
+}
+
+impl Folder {
+    pub(crate) fn new(path: PathBuf, durable: Durable) -> Self {
+        Self { path, durable, busy: Arc::default() }
+    }
+
+    /// Runs `work` on the file of a record, on the blocking pool, after what was begun before.
+    async fn on<T: Send + 'static>(
+        &self,
+        name: &str,
+        work: impl FnOnce(&Durable, &Path) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        let (folder, file) = (self.clone(), self.path.join(name));
+        blocking(move || {
+            // An operation that panicked left what a crash would have left.
+            let _one_at_a_time = folder.busy.lock().unwrap_or_else(PoisonError::into_inner);
+            fs::create_dir_all(&folder.path)?;
+            work(&folder.durable, &file)
+        })
+        .await
+    }
+}
 
 #[async_trait]
 impl Disk for Folder {
     async fn read(&self, name: &str) -> io::Result<Option<Bytes>> {
-        match tokio::fs::read(self.0.join(name)).await {
+        let read = self.on(name, |_, file| match fs::read(file) {
             Ok(bytes) => Ok(Some(bytes.into())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
-        }
+        });
+        read.await
     }
 
     async fn replace(&self, name: &str, bytes: Bytes) -> io::Result<()> {
-        tokio::fs::create_dir_all(&self.0).await?;
-        let aside = self.0.join(format!("{name}.new"));
-        let mut file = tokio::fs::File::create(&aside).await?;
-        file.write_all(&bytes).await?;
-        file.sync_all().await?;
-        tokio::fs::rename(&aside, self.0.join(name)).await?;
-        tokio::fs::File::open(&self.0).await?.sync_all().await
+        self.on(name, move |durable, file| durable.replace(file, &bytes)).await
     }
 
     async fn append(&self, name: &str, bytes: Bytes) -> io::Result<()> {
-        tokio::fs::create_dir_all(&self.0).await?;
-        let path = self.0.join(name);
-        let is_new = !tokio::fs::try_exists(&path).await?;
-        let mut file = tokio::fs::OpenOptions::new().append(true).create(true).open(&path).await?;
-        file.write_all(&bytes).await?;
-        file.sync_all().await?;
-        if is_new {
-            tokio::fs::File::open(&self.0).await?.sync_all().await?;
-        }
-        Ok(())
+        self.on(name, move |durable, file| durable.append(file, &bytes)).await
     }
 }
 

@@ -37,7 +37,7 @@ use crate::{
         CallError,
         wire::{Call, Reply},
     },
-    node::Shared,
+    node::{ActorKind, Shared},
     updater::actor as updater,
 };
 
@@ -54,6 +54,8 @@ const ROUNDS_BEFORE_PULL: u32 = 3;
 const PULL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often forgets that are not carried out yet are taken up again, and how many at a time.
 const TICK: Duration = Duration::from_secs(1);
+/// How often a log that could not be written is tried again while no intent comes that would do it.
+const MEND_INTERVAL: Duration = Duration::from_secs(5);
 const EXECUTE_MAX: usize = 64;
 
 pub(crate) enum Message {
@@ -93,6 +95,7 @@ pub(crate) struct State {
     differing: BTreeMap<NodeName, u32>,
     pulling: bool,
     next_collect: Duration,
+    next_mend: Duration,
     rng: StdRng,
 }
 
@@ -103,6 +106,7 @@ impl Actor for CatalogKeeper {
 
     async fn pre_start(&self, myself: ActorRef<Message>, shared: Arc<Shared>) -> Result<State, ActorProcessingErr> {
         let (journal, catalog) = Journal::open(shared.world.disk()).await?;
+        shared.set_trouble(ActorKind::Catalog, None);
         if catalog.len() > 0 {
             info!(intents = catalog.len(), pending = catalog.pending().count(), "the catalog is read");
         }
@@ -118,6 +122,7 @@ impl Actor for CatalogKeeper {
             differing: BTreeMap::new(),
             pulling: false,
             next_collect,
+            next_mend: Duration::ZERO,
             rng,
         };
         state.follow_all();
@@ -148,7 +153,10 @@ impl Actor for CatalogKeeper {
             }
             Message::ForgetOf { key, reply } => drop(reply.send(state.catalog.forget_of(&key))),
             Message::Pins(reply) => drop(reply.send(state.pins())),
-            Message::Tick => state.execute_pending(),
+            Message::Tick => {
+                state.execute_pending();
+                state.mend().await;
+            }
             Message::Panic => panic!("the catalog was told to fail"),
         }
         Ok(())
@@ -215,10 +223,34 @@ impl State {
 
     async fn append(&mut self, entries: &[Entry]) -> Result<(), String> {
         let written = self.journal.append(entries, &self.catalog).await;
-        written.map_err(|error| {
-            error!(%error, "the catalog cannot be written to disk");
-            error.to_string()
-        })
+        self.note(written)
+    }
+
+    async fn rewrite(&mut self) -> Result<(), String> {
+        let written = self.journal.rewrite(&self.catalog).await;
+        self.note(written)
+    }
+
+    /// Makes the status say while the log is not written, and why.
+    fn note(&mut self, written: std::io::Result<()>) -> Result<(), String> {
+        if self.journal.is_broken() {
+            self.next_mend = self.shared.uptime() + MEND_INTERVAL;
+        }
+        let trouble = written.as_ref().err().map(|error| format!("the catalog cannot be written to disk: {error}"));
+        if self.shared.set_trouble(ActorKind::Catalog, trouble) {
+            match &written {
+                Err(error) => error!(%error, "the catalog cannot be written to disk"),
+                Ok(()) => info!("the catalog is on disk again"),
+            }
+        }
+        written.map_err(|error| error.to_string())
+    }
+
+    /// Writes down what could not be written before: peers may have pulled it from here, and take it for kept.
+    async fn mend(&mut self) {
+        if self.journal.is_broken() && self.shared.uptime() >= self.next_mend {
+            let _ = self.rewrite().await;
+        }
     }
 
     /// Tells readers, and those who have to act.
@@ -274,7 +306,7 @@ impl State {
         let mut persisted = self.persist(&merged.news).await;
         if raised || !merged.dropped.is_empty() {
             info!(dropped = merged.dropped.len(), "what others have long dropped from their catalogs is dropped here");
-            persisted = self.journal.rewrite(&self.catalog).await.map_err(|error| error.to_string());
+            persisted = self.rewrite().await;
             self.shared.intents.show(&self.catalog, &merged.dropped);
         }
         if let Err(error) = persisted {

@@ -46,8 +46,10 @@ pub(super) enum Entry {
 pub(super) struct Journal {
     disk: Option<Arc<dyn Disk>>,
     entries: usize,
-    /// Whether there may be debris at its end.
+    /// Whether there may be debris at its end, or something is missing: the next step writes it anew.
     broken: bool,
+    /// From how many entries on it is to be written anew because most of them are history.
+    rewrite_from: usize,
 }
 
 impl Journal {
@@ -73,7 +75,7 @@ impl Journal {
                 Entry::Floor(floor) => drop(catalog.collect(*floor)),
             }
         }
-        Ok((Self { disk, entries: entries.len(), broken: intact < bytes.len() }, catalog))
+        Ok((Self { disk, entries: entries.len(), broken: intact < bytes.len(), rewrite_from: 0 }, catalog))
     }
 
     /// Makes a step durable. `catalog` is the state after it.
@@ -85,9 +87,20 @@ impl Journal {
         if entries.is_empty() && !self.broken {
             return Ok(());
         }
-        let live = catalog.len() + catalog.pending().count();
-        if self.broken || self.entries > 2 * live + SLACK_ENTRIES {
+        if self.broken {
             return self.rewrite(catalog).await;
+        }
+        let live = catalog.len() + catalog.pending().count();
+        if self.entries > (2 * live + SLACK_ENTRIES).max(self.rewrite_from) {
+            match self.write_anew(disk, catalog).await {
+                Ok(written) => {
+                    self.entries = written;
+                    return Ok(());
+                }
+                // There may be room for a step and none for a second log beside the first.
+                Err(error) => warn!(%error, "the catalog's log cannot be shortened now"),
+            }
+            self.rewrite_from = self.entries + SLACK_ENTRIES;
         }
         self.broken = true;
         disk.append(FILE, frame(entries)?.into()).await?;
@@ -96,12 +109,25 @@ impl Journal {
         Ok(())
     }
 
+    /// Whether a step may be missing on disk, until the log is written anew.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
     /// Writes the log anew: what `catalog` is, without how it came to be.
     ///
     /// # Errors
-    /// The old log still stands.
+    /// The old log still stands, and the next step tries this again.
     pub(super) async fn rewrite(&mut self, catalog: &Catalog) -> io::Result<()> {
         let Some(disk) = &self.disk else { return Ok(()) };
+        self.broken = true;
+        self.entries = self.write_anew(disk, catalog).await?;
+        (self.broken, self.rewrite_from) = (false, 0);
+        Ok(())
+    }
+
+    /// Returns how many entries it has then.
+    async fn write_anew(&self, disk: &Arc<dyn Disk>, catalog: &Catalog) -> io::Result<usize> {
         let records = catalog.records().map(Entry::Record);
         let pending = catalog.pending().map(|(key, stamp)| Entry::Pending { key: key.clone(), stamp: stamp.clone() });
         // The floor comes last: what is below it was taken in before it was raised.
@@ -111,8 +137,7 @@ impl Journal {
             bytes.extend(frame(part)?);
         }
         disk.replace(FILE, bytes.into()).await?;
-        (self.entries, self.broken) = (entries.len(), false);
-        Ok(())
+        Ok(entries.len())
     }
 }
 
@@ -157,7 +182,14 @@ mod tests {
     use async_trait::async_trait;
 
     use super::{super::intent::Intent, *};
-    use crate::key::NodeName;
+    use crate::{
+        durable::{
+            Durable,
+            testing::{Fault, Faulty, SmallDisk},
+        },
+        key::NodeName,
+        world::Folder,
+    };
 
     /// One record, which can be told to tear the next append.
     #[derive(Debug, Default)]
@@ -248,6 +280,75 @@ mod tests {
         }
         assert!(journal.entries <= SLACK_ENTRIES + 3);
         assert_eq!(Journal::open(Some(disk)).await.unwrap().1, catalog);
+    }
+
+    /// Adds `numbers` one after the other; how many were acknowledged.
+    async fn add_all(journal: &mut Journal, catalog: &mut Catalog, numbers: std::ops::Range<u64>) -> usize {
+        let mut acknowledged = 0;
+        for number in numbers {
+            acknowledged += usize::from(add(journal, catalog, number).await.is_ok());
+        }
+        acknowledged
+    }
+
+    #[tokio::test]
+    async fn a_pin_that_was_acknowledged_on_a_full_disk_is_there_after_a_restart() {
+        let Some(small) = SmallDisk::mount(256) else { return };
+        let disk = Arc::new(Folder::new(small.path().join("node"), Durable::default()));
+        let (mut journal, mut catalog) = Journal::open(Some(disk.clone())).await.unwrap();
+        assert_eq!(add_all(&mut journal, &mut catalog, 0..60).await, 60);
+        small.fill_up_to(8);
+        let acknowledged = add_all(&mut journal, &mut catalog, 60..1_000).await;
+        assert!(acknowledged < 940, "the disk is full");
+        let found = Journal::open(Some(disk.clone())).await.unwrap().1;
+        assert!(catalog.records().all(|record| found.knows(&record)), "all that was acknowledged");
+
+        // Neither shortening it nor going on replaces what is good by what is cut.
+        journal.rewrite(&catalog).await.ok();
+        let found = Journal::open(Some(disk.clone())).await.unwrap().1;
+        assert!(catalog.records().all(|record| found.knows(&record)));
+        small.make_room();
+        assert_eq!(add_all(&mut journal, &mut catalog, 2_000..2_100).await, 100);
+        assert_eq!(Journal::open(Some(disk)).await.unwrap().1, catalog);
+    }
+
+    #[tokio::test]
+    async fn whatever_fails_below_no_acknowledged_pin_is_lost() {
+        for fault in [Fault::Write, Fault::WriteHalf, Fault::WriteCut, Fault::Sync, Fault::Rename] {
+            let folder = tempfile::tempdir().unwrap();
+            let medium = Arc::new(Faulty::new(fault));
+            let disk = Arc::new(Folder::new(folder.path().to_owned(), Durable::on(medium.clone())));
+            let (mut journal, mut catalog) = Journal::open(Some(disk.clone())).await.unwrap();
+            for round in 0..3 {
+                let numbers = 1_000 * round;
+                assert_eq!(add_all(&mut journal, &mut catalog, numbers..numbers + 20).await, 20, "{fault:?}");
+                medium.begin();
+                let acknowledged = add_all(&mut journal, &mut catalog, numbers + 20..numbers + 40).await;
+                assert!(acknowledged == 0 || fault == Fault::Rename, "{fault:?}");
+                journal.rewrite(&catalog).await.unwrap_err();
+                let found = Journal::open(Some(disk.clone())).await.unwrap().1;
+                assert_eq!(found, catalog, "{fault:?}");
+                medium.end();
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_log_that_cannot_be_shortened_is_added_to_all_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let medium = Arc::new(Faulty::new(Fault::Rename));
+        let disk = Arc::new(Folder::new(folder.path().to_owned(), Durable::on(medium.clone())));
+        let (mut journal, mut catalog) = Journal::open(Some(disk.clone())).await.unwrap();
+        add(&mut journal, &mut catalog, 1).await.unwrap();
+        journal.entries = 2 * SLACK_ENTRIES;
+        medium.begin();
+        add(&mut journal, &mut catalog, 2).await.unwrap();
+        assert_eq!(Journal::open(Some(disk.clone())).await.unwrap().1, catalog);
+        assert!(journal.entries > journal.rewrite_from - SLACK_ENTRIES, "it waits before it tries again");
+        medium.end();
+        journal.rewrite_from = 0;
+        add(&mut journal, &mut catalog, 3).await.unwrap();
+        assert_eq!(journal.entries, catalog.len() + 1);
     }
 
     proptest::proptest! {

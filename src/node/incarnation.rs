@@ -4,7 +4,7 @@
 //! and at least one more than the last one on disk, so that a clock that was set back does no harm. If both happened,
 //! others refuse the node and say what they know, and it begins anew after that.
 
-use std::sync::atomic::Ordering;
+use std::{io::ErrorKind, sync::atomic::Ordering};
 
 use bytes::Bytes;
 use tracing::warn;
@@ -22,8 +22,15 @@ pub(crate) async fn next(world: &dyn World) -> std::io::Result<u64> {
 async fn next_after(world: &dyn World, last: u64) -> std::io::Result<u64> {
     let Some(disk) = world.disk() else { return Ok(world.unix_ms().max(last + 1)) };
     let written = disk.read(RECORD).await?.and_then(|bytes| parse(&bytes)).unwrap_or(0);
-    let next = world.unix_ms().max(written.max(last) + 1);
-    disk.replace(RECORD, Bytes::from(next.to_string())).await?;
+    let (now, after) = (world.unix_ms(), written.max(last) + 1);
+    let next = now.max(after);
+    match disk.replace(RECORD, Bytes::from(next.to_string())).await {
+        // A node has to be able to start on a full disk, and the clock keeps the order while it is ahead of the record.
+        Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) && now > after => {
+            warn!(%error, "cannot write the incarnation down; the clock alone keeps the order");
+        }
+        outcome => outcome?,
+    }
     Ok(next)
 }
 
@@ -47,7 +54,7 @@ fn parse(bytes: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::world::Machine;
+    use crate::{durable::testing::SmallDisk, world::Machine};
 
     #[tokio::test]
     async fn every_start_comes_after_the_last_even_if_the_clock_does_not() {
@@ -58,5 +65,20 @@ mod tests {
         let far = (u64::MAX / 2).to_string();
         world.disk().unwrap().replace(RECORD, far.clone().into()).await.unwrap();
         assert_eq!(next(&world).await.unwrap(), far.parse::<u64>().unwrap() + 1);
+    }
+
+    #[tokio::test]
+    async fn a_node_starts_on_a_full_disk_unless_its_clock_is_behind_its_record() {
+        let Some(disk) = SmallDisk::mount(64) else { return };
+        let world = Machine::with_folder(disk.path());
+        let first = next(&world).await.unwrap();
+        let far = (u64::MAX / 2).to_string();
+        disk.fill_up_to(0);
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        assert!(next(&world).await.unwrap() > first);
+        disk.make_room();
+        world.disk().unwrap().replace(RECORD, far.into()).await.unwrap();
+        disk.fill_up_to(0);
+        assert_eq!(next(&world).await.unwrap_err().kind(), ErrorKind::StorageFull);
     }
 }

@@ -167,7 +167,6 @@ impl Shared {
     }
 
     /// Says what keeps this actor from its work, or that nothing does any more. Whether that is news.
-    #[cfg(feature = "etcd")]
     pub(crate) fn set_trouble(&self, actor: ActorKind, trouble: Option<String>) -> bool {
         let mut troubles = self.troubles.lock().expect("no panic under this lock");
         match trouble {

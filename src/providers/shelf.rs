@@ -11,8 +11,7 @@
 //! path, that `a` and `a/b` do not get in each other's way, and that no directory grows without bound.
 
 use std::{
-    fs::{self, File},
-    io,
+    fs, io,
     path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
     time::{Duration, UNIX_EPOCH},
@@ -25,7 +24,9 @@ use futures::{
 use rustix::fs::{AtFlags, CWD, RenameFlags, Timespec, Timestamps, UTIME_NOW, renameat_with, statvfs, utimensat};
 use sha2::{Digest, Sha256};
 
+pub(crate) use crate::durable::blocking;
 use crate::{
+    durable::Durable,
     key::{KEY_BYTES_MAX, Key},
     provider::{Capacity, ProviderError},
 };
@@ -46,6 +47,8 @@ const REMOVE_PAUSE: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub(crate) struct Shelf {
     root: PathBuf,
+    /// What writes to it; the files that other programs write are synced through it.
+    pub(crate) durable: Durable,
     /// Part of every name that is made up: programs that a killed process left running still write to its scratches.
     run: String,
     scratches: AtomicU64,
@@ -53,11 +56,16 @@ pub(crate) struct Shelf {
 
 impl Shelf {
     /// Opens or creates the directory and deletes what a crash left behind. Blocks.
+    pub(crate) fn open(root: &Path) -> io::Result<Self> {
+        Self::open_on(root, Durable::default())
+    }
+
+    /// The same with files that are written by `durable`.
     #[expect(
         clippy::disallowed_methods,
         reason = "only the name of a scratch folder, which has to differ in every run"
     )]
-    pub(crate) fn open(root: &Path) -> io::Result<Self> {
+    pub(crate) fn open_on(root: &Path, durable: Durable) -> io::Result<Self> {
         for name in ["tmp", "trash"] {
             let dir = root.join(name);
             remove_tree(&dir)?;
@@ -65,8 +73,8 @@ impl Shelf {
         }
         fs::create_dir_all(root.join("held"))?;
         let root = root.canonicalize()?;
-        sync(&root)?;
-        Ok(Self { root, run: hex::encode(rand::random::<[u8; 8]>()), scratches: AtomicU64::new(0) })
+        durable.sync(&root)?;
+        Ok(Self { root, durable, run: hex::encode(rand::random::<[u8; 8]>()), scratches: AtomicU64::new(0) })
     }
 
     /// The absolute path of the directory, without symbolic links.
@@ -120,8 +128,8 @@ impl Shelf {
     /// Puts what was built into the slot of `key`, replacing what is there in one step, and returns once it is durable.
     /// Blocks.
     pub(crate) fn publish(&self, key: &Key, scratch: Scratch) -> io::Result<()> {
-        fs::write(scratch.path().join(KEY_FILE), key.as_str())?;
-        sync_tree(scratch.path())?;
+        self.durable.write_new(&scratch.path().join(KEY_FILE), key.as_str().as_bytes())?;
+        self.durable.sync_tree(scratch.path())?;
         let slot = self.slot(key);
         let shelf = slot.parent().expect("a slot is two levels below the root");
         fs::create_dir_all(shelf)?;
@@ -131,19 +139,19 @@ impl Shelf {
             Err(_) if slot.exists() => renameat_with(CWD, scratch.path(), CWD, &slot, RenameFlags::EXCHANGE)?,
             Err(error) => return Err(error),
         }
-        sync(shelf)?;
-        sync(&self.root.join("held"))
+        self.durable.sync(shelf)?;
+        self.durable.sync(&self.root.join("held"))
     }
 
     /// Deletes the slot of `key`: gone for good as soon as it is renamed, its bytes freed before this returns.
     pub(crate) async fn remove(&self, key: &Key) -> io::Result<()> {
-        let (slot, trash) = (self.slot(key), self.unused("trash"));
+        let (slot, trash, durable) = (self.slot(key), self.unused("trash"), self.durable.clone());
         blocking(move || {
             match fs::rename(&slot, &trash) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
                 other => other?,
             }
-            sync(slot.parent().expect("a slot is two levels below the root"))?;
+            durable.sync(slot.parent().expect("a slot is two levels below the root"))?;
             remove_tree(&trash)
         })
         .await
@@ -256,32 +264,6 @@ pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
         }
         attempts += 1;
     }
-}
-
-/// Makes a file or directory durable. Blocks.
-pub(crate) fn sync(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
-}
-
-/// Makes a directory durable with everything in it. Blocks.
-pub(crate) fn sync_tree(path: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(path)? {
-        let entry = entry?;
-        let kind = entry.file_type()?;
-        if kind.is_dir() {
-            sync_tree(&entry.path())?;
-        } else if kind.is_file() {
-            sync(&entry.path())?;
-        }
-    }
-    sync(path)
-}
-
-/// Runs `work` where blocking is allowed. Once begun it runs to its end, also when the future is dropped.
-pub(crate) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
 }
 
 /// What the tests of several providers share.

@@ -1,13 +1,14 @@
 //! A real disk that fills up, small and in memory: nothing half is ever seen on it, other nodes take what is new, and it goes
 //! on when there is room. Skipped, with a line that says so, where mounting is not permitted.
 
-use std::{io::Write, path::Path, process::Command};
+use std::{collections::BTreeSet, io::Write, path::Path, process::Command};
 
-use http::StatusCode;
+use http::{Method, StatusCode};
+use http_body_util::Empty;
 use serde_json::Value;
 
 use super::{
-    harness::{Checkout, Cluster, QUICK, Serve, Upstream, eventually, get},
+    harness::{Checkout, Cluster, QUICK, Serve, Upstream, eventually, get, send},
     memory::noise,
 };
 
@@ -44,7 +45,17 @@ impl SmallDisk {
     fn fill(&self) {
         let found = rustix::fs::statvfs(self.0.path()).unwrap();
         let wanted = (found.f_blocks as f64 * FILLED) as u64 - (found.f_blocks - found.f_bfree);
-        let bytes = vec![0; usize::try_from(wanted * found.f_frsize).unwrap()];
+        self.take(wanted * found.f_frsize);
+    }
+
+    /// Fills it up to the last `kib` KiB.
+    fn fill_but(&self, kib: u64) {
+        let found = rustix::fs::statvfs(self.0.path()).unwrap();
+        self.take(found.f_bavail * found.f_frsize - (kib << 10));
+    }
+
+    fn take(&self, bytes: u64) {
+        let bytes = vec![0; usize::try_from(bytes).unwrap()];
         std::fs::File::create(self.ballast()).unwrap().write_all(&bytes).unwrap();
     }
 
@@ -198,4 +209,54 @@ async fn a_repository_that_does_not_fit_on_a_disk_goes_elsewhere_until_there_is_
     upstream.create(&later, &[("blob", &large)]).await;
     Checkout::clone(n2.http, &format!("/{later}"), &[]).await.unwrap();
     assert_eq!(cluster.until_held(&later, 1).await, ["n1"]);
+}
+
+/// Pins these keys at the node, one after the other; those that it acknowledged.
+async fn pin_all(node: &Serve, names: impl Iterator<Item = String>) -> BTreeSet<String> {
+    let mut acknowledged = BTreeSet::new();
+    for name in names {
+        let request = http::Request::builder().method(Method::PUT).uri(format!("/-/pins/{name}"));
+        let answer = send(node.http, request.body(Empty::new()).unwrap()).await.unwrap();
+        if answer.status.is_success() {
+            acknowledged.insert(name);
+        }
+    }
+    acknowledged
+}
+
+async fn pinned(node: &Serve) -> BTreeSet<String> {
+    let pins: Value = serde_json::from_str(&node.ask(&["pins", "--json"]).await.unwrap()).unwrap();
+    pins.as_array().unwrap().iter().map(|pin| pin["key"].as_str().unwrap().to_owned()).collect()
+}
+
+#[tokio::test]
+async fn every_pin_that_was_acknowledged_on_a_full_disk_survives_kill_9() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let upstream = Upstream::start().await;
+    let path = disk.0.path().to_owned();
+    let on_small_disk = |node: &mut Serve| node.use_data(&path);
+    let mut cluster = Cluster::start_with(1, QUICK, &["--files", &upstream.files_url()], on_small_disk).await;
+    let n1 = &mut cluster.nodes[0];
+    let names = |from: u32, to: u32| (from..to).map(|number| format!("pinned/{number}"));
+    let mut acknowledged = pin_all(n1, names(0, 50)).await;
+    assert_eq!(acknowledged.len(), 50);
+    disk.fill_but(8);
+    acknowledged.extend(pin_all(n1, names(50, 450)).await);
+    assert!(acknowledged.len() < 450, "the disk is full");
+    let trouble = n1.status().await.unwrap()["trouble"].clone();
+    assert!(trouble.as_str().is_some_and(|why| why.contains("No space left")), "{trouble}");
+
+    n1.kill9();
+    n1.restart().await;
+    let found = pinned(n1).await;
+    let lost: Vec<&String> = acknowledged.difference(&found).collect();
+    assert!(lost.is_empty(), "{} of {} are lost: {lost:?}", lost.len(), acknowledged.len());
+
+    disk.make_room();
+    acknowledged.extend(pin_all(n1, names(450, 500)).await);
+    n1.kill9();
+    n1.restart().await;
+    let found = pinned(n1).await;
+    assert!(acknowledged.is_subset(&found) && found.contains("pinned/499"), "writing goes on when there is room");
+    assert_eq!(n1.status().await.unwrap()["trouble"], Value::Null);
 }

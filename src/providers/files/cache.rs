@@ -22,13 +22,13 @@ use std::{
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt};
 use sha2::{Digest, Sha256};
-use tokio::io::AsyncWriteExt;
 
 use super::manifest::Manifest;
 use crate::{
+    durable::Durable,
     key::Key,
     provider::UpdateError,
-    providers::shelf::{Scratch, Shelf, blocking, sync},
+    providers::shelf::{Scratch, Shelf, blocking},
 };
 
 /// The file that makes a slot complete.
@@ -36,7 +36,6 @@ pub(crate) const MANIFEST: &str = "manifest.json";
 const CONTENTS: &str = "contents";
 /// Manifests that are kept in memory; those of single objects have some hundred bytes.
 const MANIFESTS_KEPT: usize = 1024;
-const WRITE_BYTES: usize = 256 << 10;
 
 /// All that is held.
 #[derive(Debug)]
@@ -113,7 +112,7 @@ impl Cache {
     pub(crate) fn draft(&self) -> io::Result<Draft> {
         let scratch = self.shelf.scratch()?;
         fs::create_dir(scratch.path().join(CONTENTS))?;
-        Ok(Draft { scratch, parts: AtomicU64::new(0) })
+        Ok(Draft { scratch, durable: self.shelf.durable.clone(), parts: AtomicU64::new(0) })
     }
 
     /// Makes `manifest` what `key` holds, durably and in one step, with the contents of `draft`.
@@ -129,24 +128,22 @@ impl Cache {
     }
 
     fn replace(&self, key: &Key, draft: Scratch, manifest: &Manifest) -> io::Result<()> {
-        let (slot, fresh) = (self.shelf.slot(key), draft.path().join(CONTENTS));
+        let (slot, fresh, durable) = (self.shelf.slot(key), draft.path().join(CONTENTS), &self.shelf.durable);
         let held = slot.join(CONTENTS);
         let named: BTreeSet<&str> = manifest.objects.values().map(|object| object.sha256.as_str()).collect();
         if let Some(lost) = named.iter().find(|name| !fresh.join(name).exists() && !held.join(name).exists()) {
             return Err(io::Error::other(format!("{key} changed while it was updated: {lost} is gone")));
         }
-        fs::write(draft.path().join(MANIFEST), manifest.to_bytes())?;
+        durable.write_new(&draft.path().join(MANIFEST), &manifest.to_bytes())?;
         if !slot.join(MANIFEST).exists() {
             return self.shelf.publish(key, draft);
         }
-        sync(&draft.path().join(MANIFEST))?;
         fs::create_dir_all(&held)?;
         for name in names(&fresh)? {
             fs::rename(fresh.join(&name), held.join(&name))?;
         }
-        sync(&held)?;
-        fs::rename(draft.path().join(MANIFEST), slot.join(MANIFEST))?;
-        sync(&slot)?;
+        durable.sync(&held)?;
+        durable.rename(&draft.path().join(MANIFEST), &slot.join(MANIFEST))?;
         for name in names(&held)?.iter().filter(|name| !named.contains(name.as_str())) {
             fs::remove_file(held.join(name))?;
         }
@@ -170,6 +167,7 @@ fn names(dir: &Path) -> io::Result<Vec<String>> {
 #[derive(Debug)]
 pub(crate) struct Draft {
     scratch: Scratch,
+    durable: Durable,
     parts: AtomicU64,
 }
 
@@ -193,43 +191,111 @@ impl Draft {
         S: Stream<Item = Result<Bytes, UpdateError>> + Unpin,
     {
         let part = self.scratch.path().join(format!("part-{}", self.parts.fetch_add(1, Ordering::Relaxed)));
-        let written = self.write_part(&part, bytes, size).await;
-        let sha256 = match written {
-            Ok(found) if expected.is_none_or(|expected| expected == found) => found,
-            Ok(_) => {
-                let _ = tokio::fs::remove_file(&part).await;
-                return Err(UpdateError::Unavailable(
-                    "the content does not have the hash that was announced".to_owned(),
-                ));
-            }
-            Err(error) => {
-                let _ = tokio::fs::remove_file(&part).await;
-                return Err(error);
-            }
-        };
-        tokio::fs::rename(&part, self.content(&sha256)).await?;
-        Ok(sha256)
+        let written = self.write_part(&part, bytes, size, expected).await;
+        if written.is_err() {
+            let _ = blocking(move || fs::remove_file(part)).await;
+        }
+        written
     }
 
-    async fn write_part<S>(&self, part: &Path, mut bytes: S, size: u64) -> Result<String, UpdateError>
+    async fn write_part<S>(
+        &self,
+        part: &Path,
+        mut bytes: S,
+        size: u64,
+        expected: Option<&str>,
+    ) -> Result<String, UpdateError>
     where
         S: Stream<Item = Result<Bytes, UpdateError>> + Unpin,
     {
         let (mut hash, mut written) = (Sha256::new(), 0u64);
-        let mut file = tokio::io::BufWriter::with_capacity(WRITE_BYTES, tokio::fs::File::create(part).await?);
+        let mut file = self.durable.stream(part.to_owned());
         while let Some(chunk) = bytes.try_next().await? {
             written += chunk.len() as u64;
             if written > size {
                 break;
             }
             hash.update(&chunk);
-            file.write_all(&chunk).await?;
+            file.write(&chunk).await?;
         }
         if written != size {
             return Err(UpdateError::Unavailable(format!("{written} bytes came instead of {size}")));
         }
-        file.flush().await?;
-        file.get_ref().sync_all().await?;
-        Ok(hex::encode(hash.finalize()))
+        let sha256 = hex::encode(hash.finalize());
+        if expected.is_some_and(|expected| expected != sha256) {
+            return Err(UpdateError::Unavailable("the content does not have the hash that was announced".to_owned()));
+        }
+        file.finish(&self.content(&sha256)).await?;
+        Ok(sha256)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::stream;
+
+    use super::{super::manifest::Object, *};
+    use crate::{
+        durable::testing::{Fault, Faulty, SmallDisk},
+        providers::shelf::testing::key,
+    };
+
+    /// Writes `text` as the only object of `name`.
+    async fn put(cache: &Arc<Cache>, name: &str, text: &[u8]) -> Result<(), UpdateError> {
+        let draft = cache.draft()?;
+        let size = text.len() as u64;
+        let parts: Vec<_> = text.chunks(60_000).map(|part| Ok(Bytes::copy_from_slice(part))).collect();
+        let sha256 = draft.write(stream::iter(parts), size, None).await?;
+        let (content_type, validator) = ("text/plain".to_owned(), String::new());
+        let object = Object { size, sha256, modified: 0, content_type, validator };
+        let manifest = Manifest::new(key(name), [(String::new(), object)].into());
+        Ok(cache.commit(&key(name), draft, manifest).await?)
+    }
+
+    /// What a process that starts now finds of `name`: `None`, or the text as a whole.
+    async fn found(root: &Path, name: &str) -> Option<Vec<u8>> {
+        let cache = Cache::new(Shelf::open(root).unwrap());
+        let manifest = cache.manifest(&key(name)).await.unwrap()?;
+        let object = &manifest.objects[""];
+        let text = fs::read(cache.shelf.slot(&key(name)).join(CONTENTS).join(&object.sha256)).unwrap();
+        assert_eq!(hex::encode(Sha256::digest(&text)), object.sha256, "{name} is whole");
+        Some(text)
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_keeps_what_was_there_whole_and_takes_more_when_there_is_room() {
+        let Some(disk) = SmallDisk::mount(4 << 10) else { return };
+        let root = disk.path().join("files");
+        let cache = Arc::new(Cache::new(Shelf::open(&root).unwrap()));
+        put(&cache, "old", b"old").await.unwrap();
+        disk.fill_up_to(400);
+        for (name, bytes) in [("old", 500_000), ("old", 3_000_000), ("new", 390 << 10), ("new", 3_000_000)] {
+            let error = put(&cache, name, &vec![b'x'; bytes]).await;
+            if let Err(error) = error {
+                assert!(matches!(error, UpdateError::NoRoom(_)), "{error:?}");
+            } else {
+                assert_eq!((name, found(&root, name).await.map(|text| text.len())), ("new", Some(bytes)));
+            }
+        }
+        assert_eq!(found(&root, "old").await.unwrap(), b"old");
+        disk.make_room();
+        put(&cache, "old", &vec![b'x'; 500_000]).await.unwrap();
+        assert_eq!(found(&root, "old").await.unwrap().len(), 500_000);
+    }
+
+    #[tokio::test]
+    async fn an_update_that_cannot_be_made_durable_fails_and_leaves_a_whole_key() {
+        for fault in [Fault::Write, Fault::WriteHalf, Fault::WriteCut, Fault::Sync, Fault::Rename] {
+            let dir = tempfile::tempdir().unwrap();
+            let medium = Arc::new(Faulty::new(fault));
+            let shelf = Shelf::open_on(dir.path(), Durable::on(medium.clone())).unwrap();
+            let cache = Arc::new(Cache::new(shelf));
+            put(&cache, "a", b"old").await.unwrap();
+            medium.begin();
+            put(&cache, "a", &vec![b'x'; 700_000]).await.unwrap_err();
+            put(&cache, "b", b"new").await.unwrap_err();
+            assert_eq!(found(dir.path(), "a").await.unwrap(), b"old", "{fault:?}");
+            assert_eq!(found(dir.path(), "b").await, None, "{fault:?}");
+        }
     }
 }

@@ -22,10 +22,11 @@ use super::{
     template::{Remote, Scheme},
 };
 use crate::{
+    durable::Durable,
     key::Key,
     provider::UpdateError,
     providers::{
-        shelf::{KEY_FILE, Shelf, blocking, sync, sync_tree},
+        shelf::{KEY_FILE, Shelf, blocking},
         version_of,
     },
 };
@@ -93,7 +94,8 @@ impl Mirrors {
         self.fetch(&path, remote).await?;
         self.point_head(&path, &theirs.stdout).await?;
         self.tidy(&slot, &path).await?;
-        blocking(move || sync_references(&slot)).await?;
+        let durable = self.shelf.durable.clone();
+        blocking(move || sync_references(&durable, &slot)).await?;
         Ok(true)
     }
 
@@ -198,9 +200,9 @@ fn sweep(slot: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn sync_references(slot: &Path) -> io::Result<()> {
-    sync_tree(&slot.join("refs"))?;
-    ["objects/pack", "objects", ""].iter().try_for_each(|dir| sync(&slot.join(dir)))
+fn sync_references(durable: &Durable, slot: &Path) -> io::Result<()> {
+    durable.sync_tree(&slot.join("refs"))?;
+    ["objects/pack", "objects", ""].iter().try_for_each(|dir| durable.sync(&slot.join(dir)))
 }
 
 fn count_packs(dir: &Path) -> io::Result<usize> {
