@@ -69,8 +69,8 @@ pub(crate) enum Message {
     PageAfter { after: Option<Key>, reply: oneshot::Sender<Page> },
     /// What gossip says of the others' catalogs.
     DigestsSeen(Vec<(NodeName, u64)>),
-    /// A pull ended.
-    Pulled,
+    /// A pull ended, after everything was taken in or before.
+    Pulled { complete: bool },
     /// Is a copy of this key to go, and which?
     PendingOf { key: Key, reply: oneshot::Sender<Option<Stamp>> },
     /// The copy of before `stamp` is gone.
@@ -106,7 +106,7 @@ impl Actor for CatalogKeeper {
 
     async fn pre_start(&self, myself: ActorRef<Message>, shared: Arc<Shared>) -> Result<State, ActorProcessingErr> {
         let (journal, catalog) = Journal::open(shared.world.disk()).await?;
-        shared.set_trouble(ActorKind::Catalog, None);
+        shared.set_trouble(ActorKind::Catalog, journal.damage().map(ToString::to_string));
         if catalog.len() > 0 {
             info!(intents = catalog.len(), pending = catalog.pending().count(), "the catalog is read");
         }
@@ -145,7 +145,12 @@ impl Actor for CatalogKeeper {
             }
             Message::PageAfter { after, reply } => drop(reply.send(state.catalog.page(after.as_ref()))),
             Message::DigestsSeen(digests) => state.digests_seen(digests, &myself).await,
-            Message::Pulled => state.pulling = false,
+            Message::Pulled { complete } => {
+                state.pulling = false;
+                if complete {
+                    state.heal();
+                }
+            }
             Message::PendingOf { key, reply } => drop(reply.send(state.pending_of(&key))),
             Message::Executed { key, stamp, reply } => {
                 state.executed(key, stamp).await;
@@ -236,14 +241,24 @@ impl State {
         if self.journal.is_broken() {
             self.next_mend = self.shared.uptime() + MEND_INTERVAL;
         }
-        let trouble = written.as_ref().err().map(|error| format!("the catalog cannot be written to disk: {error}"));
+        let unwritten = written.as_ref().err().map(|error| format!("the catalog cannot be written to disk: {error}"));
+        let trouble = unwritten.or_else(|| self.journal.damage().map(ToString::to_string));
         if self.shared.set_trouble(ActorKind::Catalog, trouble) {
             match &written {
                 Err(error) => error!(%error, "the catalog cannot be written to disk"),
-                Ok(()) => info!("the catalog is on disk again"),
+                Ok(()) => info!("the catalog is on disk"),
             }
         }
         written.map_err(|error| error.to_string())
+    }
+
+    /// Another member has told all that it knows, or knows the same.
+    fn heal(&mut self) {
+        if self.journal.damage().is_some() && !self.journal.is_broken() {
+            info!("what a damaged log may have lost was taken from another member");
+            self.journal.heal();
+            self.shared.set_trouble(ActorKind::Catalog, None);
+        }
     }
 
     /// Writes down what could not be written before: peers may have pulled it from here, and take it for kept.
@@ -318,6 +333,9 @@ impl State {
     async fn digests_seen(&mut self, digests: Vec<(NodeName, u64)>, myself: &ActorRef<Message>) {
         let own = self.catalog.digest();
         let others: BTreeMap<NodeName, u64> = digests.into_iter().collect();
+        if others.values().any(|digest| *digest == own) {
+            self.heal();
+        }
         self.differing.retain(|name, _| others.get(name).is_some_and(|digest| *digest != own));
         for name in others.iter().filter(|(_, digest)| **digest != own).map(|(name, _)| name) {
             *self.differing.entry(name.clone()).or_default() += 1;
@@ -338,10 +356,11 @@ impl State {
     fn pull(&self, name: NodeName, myself: ActorRef<Message>) {
         let shared = self.shared.clone();
         self.shared.spawn(async move {
-            if let Err(error) = pull_all(&shared, &name, &myself).await {
+            let pulled = pull_all(&shared, &name, &myself).await;
+            if let Err(error) = &pulled {
                 debug!(member = %name, %error, "its catalog cannot be pulled");
             }
-            let _ = myself.send_message(Message::Pulled);
+            let _ = myself.send_message(Message::Pulled { complete: pulled.is_ok() });
         });
     }
 
@@ -354,7 +373,8 @@ impl State {
         });
         let all_agree = expected.all(|member| member.state.is_alive() && others.get(&member.name) == Some(&own));
         let floor = Time { ms: self.physical().saturating_sub(RETENTION_MS), count: 0 };
-        if !all_agree {
+        // What a damaged log lost may be known to a member that is not: nothing is over before it is healed.
+        if !all_agree || self.journal.damage().is_some() {
             return;
         }
         let dropped = self.catalog.collect(floor);

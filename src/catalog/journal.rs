@@ -1,45 +1,27 @@
-//! The catalog on disk: a log of what was taken in, one frame a step, rewritten when most of it is history.
+//! The catalog on disk: a log of what was taken in, appended before a step is answered, rewritten when most of it is
+//! history. `frames` has its form.
 //!
-//! ```text
-//!   frame = length (u32), checksum (u64), entries      durable before the step is answered
-//! ```
+//! A crash in the middle of an append leaves a torn frame at the end; what was acknowledged is before it. After a torn or
+//! failed append nothing may follow the debris, so the next step rewrites the log.
 //!
-//! A crash in the middle of an append leaves a torn frame at the end, which its checksum tells; what was acknowledged is
-//! before it. After a torn or failed append nothing may follow the debris, so the next step rewrites the log.
+//! A log that was damaged otherwise (a flipped bit, a lost block) is kept aside as `catalog.damaged-1` and so on, and what
+//! is whole is taken from it. The *floor* is not: it says "what is older and not here is over", which a log with holes must
+//! not say, or others would drop what was lost here. It comes back with what is pulled from them.
 
-use std::{hash::Hasher, io, sync::Arc};
+use std::{io, sync::Arc};
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
-use siphasher::sip::SipHasher13;
-use tracing::warn;
+use tracing::{error, warn};
 
-use super::{
-    clock::Time,
-    intent::{Record, Stamp},
-    state::Catalog,
-};
-use crate::{key::Key, net::codec, world::Disk};
+pub(super) use super::frames::Entry;
+use super::{frames, state::Catalog};
+use crate::world::Disk;
 
 const FILE: &str = "catalog";
-const HEAD_BYTES: usize = 12;
 /// Entries beyond twice the live ones, above which the log is rewritten.
 const SLACK_ENTRIES: usize = 1_024;
-/// Entries in a frame of a rewritten log.
-const FRAME_ENTRIES: usize = 1_024;
-
-/// What a step did. Variants are only ever appended: logs of earlier versions are read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Entry {
-    /// It was taken in.
-    Record(Record),
-    /// The own copy of before then is to go.
-    Pending { key: Key, stamp: Stamp },
-    /// It is gone.
-    Executed { key: Key, stamp: Stamp },
-    /// The floor was raised.
-    Floor(Time),
-}
+/// Damaged logs that are kept aside; later ones take the place of the last.
+const ASIDE_MAX: u32 = 8;
 
 /// The log, open for appending. Without a disk, nothing is kept.
 #[derive(Debug)]
@@ -50,6 +32,24 @@ pub(super) struct Journal {
     broken: bool,
     /// From how many entries on it is to be written anew because most of them are history.
     rewrite_from: usize,
+    /// Whether it has frames of many records, which damage would cost at once.
+    is_coarse: bool,
+    damage: Option<Damage>,
+}
+
+/// What was found to be wrong with a log.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{bytes} bytes of the catalog's log were damaged{}; what they held is taken from other members", self.where_kept())]
+pub(super) struct Damage {
+    bytes: usize,
+    /// The record on disk that has the log as it was found, if it could be kept.
+    kept: Option<String>,
+}
+
+impl Damage {
+    fn where_kept(&self) -> String {
+        self.kept.as_ref().map(|name| format!(" (kept as {name})")).unwrap_or_default()
+    }
 }
 
 impl Journal {
@@ -62,20 +62,41 @@ impl Journal {
             Some(disk) => disk.read(FILE).await?.unwrap_or_default(),
             None => Bytes::new(),
         };
-        let (entries, intact) = replay(&bytes);
-        if intact < bytes.len() {
-            warn!(bytes = bytes.len() - intact, "the end of the catalog's log is torn; it was not acknowledged");
+        let found = frames::read(&bytes);
+        if found.torn > 0 {
+            warn!(bytes = found.torn, "the end of the catalog's log is torn; it was not acknowledged");
         }
+        let damage = match &disk {
+            Some(disk) if found.damaged > 0 => {
+                let damage = Damage { bytes: found.damaged, kept: keep_aside(disk, bytes).await };
+                error!(whole = found.entries.len(), "{damage}");
+                Some(damage)
+            }
+            _ => None,
+        };
         let mut catalog = Catalog::default();
-        for entry in &entries {
+        for entry in &found.entries {
             match entry {
                 Entry::Record(record) => drop(catalog.apply(record)),
                 Entry::Pending { key, stamp } => catalog.set_pending(key, stamp),
                 Entry::Executed { key, stamp } => drop(catalog.set_executed(key, stamp)),
+                Entry::Floor(_) if damage.is_some() => {}
                 Entry::Floor(floor) => drop(catalog.collect(*floor)),
             }
         }
-        Ok((Self { disk, entries: entries.len(), broken: intact < bytes.len(), rewrite_from: 0 }, catalog))
+        let (entries, is_coarse) = (found.entries.len(), found.is_coarse);
+        let broken = found.torn + found.damaged > 0;
+        Ok((Self { disk, entries, broken, rewrite_from: 0, is_coarse, damage }, catalog))
+    }
+
+    /// What was wrong with the log, until it is healed.
+    pub(super) fn damage(&self) -> Option<&Damage> {
+        self.damage.as_ref()
+    }
+
+    /// Others have told all that they know.
+    pub(super) fn heal(&mut self) {
+        self.damage = None;
     }
 
     /// Makes a step durable. `catalog` is the state after it.
@@ -91,7 +112,7 @@ impl Journal {
             return self.rewrite(catalog).await;
         }
         let live = catalog.len() + catalog.pending().count();
-        if self.entries > (2 * live + SLACK_ENTRIES).max(self.rewrite_from) {
+        if std::mem::take(&mut self.is_coarse) || self.entries > (2 * live + SLACK_ENTRIES).max(self.rewrite_from) {
             match self.write_anew(disk, catalog).await {
                 Ok(written) => {
                     self.entries = written;
@@ -103,7 +124,7 @@ impl Journal {
             self.rewrite_from = self.entries + SLACK_ENTRIES;
         }
         self.broken = true;
-        disk.append(FILE, frame(entries)?.into()).await?;
+        disk.append(FILE, frames::write(entries)?.into()).await?;
         self.broken = false;
         self.entries += entries.len();
         Ok(())
@@ -132,47 +153,25 @@ impl Journal {
         let pending = catalog.pending().map(|(key, stamp)| Entry::Pending { key: key.clone(), stamp: stamp.clone() });
         // The floor comes last: what is below it was taken in before it was raised.
         let entries: Vec<Entry> = records.chain(pending).chain([Entry::Floor(catalog.floor())]).collect();
-        let mut bytes = Vec::new();
-        for part in entries.chunks(FRAME_ENTRIES) {
-            bytes.extend(frame(part)?);
-        }
-        disk.replace(FILE, bytes.into()).await?;
+        disk.replace(FILE, frames::write(&entries)?.into()).await?;
         Ok(entries.len())
     }
 }
 
-fn frame(entries: &[Entry]) -> io::Result<Vec<u8>> {
-    let body = codec::encode(&entries.to_vec()).map_err(io::Error::other)?;
-    let length = u32::try_from(body.len()).map_err(io::Error::other)?;
-    let mut bytes = Vec::with_capacity(HEAD_BYTES + body.len());
-    bytes.extend(length.to_le_bytes());
-    bytes.extend(checksum(&body).to_le_bytes());
-    bytes.extend(body);
-    Ok(bytes)
-}
-
-/// The entries of all whole frames from the beginning, and how many bytes these are.
-fn replay(bytes: &[u8]) -> (Vec<Entry>, usize) {
-    let (mut entries, mut at) = (Vec::new(), 0);
-    while let Some((found, length)) = first_frame(&bytes[at..]) {
-        entries.extend(found);
-        at += length;
+/// Keeps a damaged log for people to look at. Returns the name it has now, unless the disk cannot take it.
+async fn keep_aside(disk: &Arc<dyn Disk>, bytes: Bytes) -> Option<String> {
+    let name = |number: u32| format!("{FILE}.damaged-{number}");
+    let mut number = 1;
+    while number < ASIDE_MAX && disk.read(&name(number)).await.ok()?.is_some() {
+        number += 1;
     }
-    (entries, at)
-}
-
-fn first_frame(bytes: &[u8]) -> Option<(Vec<Entry>, usize)> {
-    let (head, rest) = bytes.split_at_checked(HEAD_BYTES)?;
-    let length = u32::from_le_bytes(head[..4].try_into().ok()?) as usize;
-    let body = rest.get(..length)?;
-    (checksum(body).to_le_bytes() == head[4..]).then_some(())?;
-    Some((codec::decode(body).ok()?, HEAD_BYTES + length))
-}
-
-fn checksum(body: &[u8]) -> u64 {
-    let mut state = SipHasher13::new_with_keys(0x6a6f_7572_6e61_6c2d, 0x6672_616d_652d_3031);
-    state.write(body);
-    state.finish()
+    match disk.replace(&name(number), bytes).await {
+        Ok(()) => Some(name(number)),
+        Err(error) => {
+            warn!(%error, "the damaged log of the catalog cannot be kept");
+            None
+        }
+    }
 }
 
 #[cfg(test)]
@@ -181,13 +180,21 @@ mod tests {
 
     use async_trait::async_trait;
 
-    use super::{super::intent::Intent, *};
+    use super::{
+        super::{
+            clock::Time,
+            frames::tests::{coarse, record},
+            intent::Record,
+            state::Merged,
+        },
+        *,
+    };
     use crate::{
         durable::{
             Durable,
             testing::{Fault, Faulty, SmallDisk},
         },
-        key::NodeName,
+        key::Key,
         world::Folder,
     };
 
@@ -216,11 +223,6 @@ mod tests {
         }
     }
 
-    fn record(number: u64) -> Record {
-        let stamp = Stamp { time: Time { ms: number, count: 0 }, node: NodeName::new("n1").unwrap() };
-        Record { key: Key::new(format!("k{number}")).unwrap(), stamp, intent: Intent::Pin { replicas: 2 } }
-    }
-
     async fn add(journal: &mut Journal, catalog: &mut Catalog, number: u64) -> io::Result<()> {
         let record = record(number);
         let mut next = catalog.clone();
@@ -230,25 +232,9 @@ mod tests {
         Ok(())
     }
 
-    #[test]
-    fn the_form_on_disk_is_pinned() {
-        let key = Key::new("a").unwrap();
-        let stamp = record(1).stamp;
-        let entries = [
-            Entry::Record(record(1)),
-            Entry::Pending { key: key.clone(), stamp: stamp.clone() },
-            Entry::Executed { key, stamp },
-            Entry::Floor(Time { ms: 300, count: 2 }),
-        ];
-        let golden = "0400026b310100026e3100020101610100026e310201610100026e3103fb2c0102";
-        let bytes = frame(&entries).unwrap();
-        assert_eq!(hex::encode(&bytes[HEAD_BYTES..]), golden, "logs of earlier versions cannot be read any more");
-        assert_eq!(replay(&bytes), (entries.to_vec(), bytes.len()));
-    }
-
     #[tokio::test]
     async fn every_torn_end_leaves_what_was_before_it_and_can_be_written_on() {
-        let whole = frame(&[Entry::Record(record(3))]).unwrap().len();
+        let whole = frames::write(&[Entry::Record(record(3))]).unwrap().len();
         for keep in 0..whole {
             let disk = Arc::new(Tearing::default());
             let (mut journal, mut catalog) = Journal::open(Some(disk.clone())).await.unwrap();
@@ -351,10 +337,71 @@ mod tests {
         assert_eq!(journal.entries, catalog.len() + 1);
     }
 
-    proptest::proptest! {
-        #[test]
-        fn garbage_is_no_frame_and_never_a_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
-            proptest::prop_assert!(replay(&bytes).1 <= bytes.len());
+    #[tokio::test]
+    async fn whichever_byte_is_flipped_at_most_one_record_is_lost_and_the_log_is_kept_aside_and_whole_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| folder.path().join(name);
+        let disk: Arc<dyn Disk> = Arc::new(Folder::new(folder.path().to_owned(), Durable::default()));
+        let (mut journal, mut catalog) = Journal::open(Some(disk.clone())).await.unwrap();
+        assert_eq!(add_all(&mut journal, &mut catalog, 1..51).await, 50);
+        let appended = std::fs::read(file(FILE)).unwrap();
+        journal.rewrite(&catalog).await.unwrap();
+        let rewritten = std::fs::read(file(FILE)).unwrap();
+        for (good, at) in [&appended, &rewritten].into_iter().flat_map(|good| (0..good.len()).map(move |at| (good, at)))
+        {
+            let mut spoilt = good.clone();
+            spoilt[at] ^= 0x20;
+            let disk = Arc::new(Tearing::default());
+            *disk.bytes.lock().unwrap() = spoilt;
+            let (mut journal, mut found) = Journal::open(Some(disk.clone())).await.unwrap();
+            assert!(found.len() >= 49, "byte {at} costs {} records", 50 - found.len());
+            assert!(found.records().all(|record| catalog.knows(&record)));
+            add(&mut journal, &mut found, 60).await.unwrap();
+            let (journal, again) = Journal::open(Some(disk)).await.unwrap();
+            assert_eq!((again, journal.damage()), (found, None), "byte {at}");
         }
+
+        let mut spoilt = rewritten.clone();
+        spoilt[rewritten.len() / 2] ^= 1;
+        for round in 1..=ASIDE_MAX + 2 {
+            std::fs::write(file(FILE), &spoilt).unwrap();
+            let (journal, _) = Journal::open(Some(disk.clone())).await.unwrap();
+            let name = format!("{FILE}.damaged-{}", round.min(ASIDE_MAX));
+            assert_eq!(journal.damage().unwrap().kept.as_ref(), Some(&name));
+            assert_eq!(std::fs::read(file(&name)).unwrap(), spoilt);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_log_with_holes_does_not_say_that_what_it_lacks_is_over() {
+        let disk = Arc::new(Tearing::default());
+        let (mut journal, mut catalog) = Journal::open(Some(disk.clone())).await.unwrap();
+        add_all(&mut journal, &mut catalog, 1..4).await;
+        catalog.collect(Time { ms: 1_000, count: 0 });
+        journal.rewrite(&catalog).await.unwrap();
+        disk.bytes.lock().unwrap()[15] ^= 1;
+        let (mut journal, mut found) = Journal::open(Some(disk.clone())).await.unwrap();
+        assert_eq!((found.len(), found.floor()), (2, Time::default()));
+        journal.rewrite(&found).await.unwrap();
+        found = Journal::open(Some(disk)).await.unwrap().1;
+        let mut other = catalog.clone();
+        assert_eq!(other.merge(None, &found.page(None)), Merged::default(), "others keep it");
+        let page = catalog.page(None);
+        assert_eq!(found.merge(None, &page).news, [record(1)], "and give it back");
+        found.raise_floor(page.floor);
+        assert_eq!(found, catalog);
+    }
+
+    #[tokio::test]
+    async fn a_log_of_an_earlier_version_is_read_and_written_in_small_frames_with_the_next_step() {
+        let disk = Arc::new(Tearing::default());
+        let entries: Vec<Entry> = (1..51).map(|number| Entry::Record(record(number))).collect();
+        *disk.bytes.lock().unwrap() = coarse(&entries);
+        let (mut journal, mut catalog) = Journal::open(Some(disk.clone())).await.unwrap();
+        assert_eq!(catalog.len(), 50);
+        add(&mut journal, &mut catalog, 51).await.unwrap();
+        let bytes = disk.bytes.lock().unwrap().clone();
+        assert!(!frames::read(&bytes).is_coarse);
+        assert_eq!(Journal::open(Some(disk)).await.unwrap().1, catalog);
     }
 }

@@ -18,6 +18,7 @@
 
 pub(crate) mod actor;
 mod clock;
+mod frames;
 mod intent;
 mod intents;
 mod journal;

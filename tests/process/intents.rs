@@ -53,3 +53,36 @@ async fn what_was_acknowledged_is_there_after_all_nodes_were_killed_at_once() {
     upstream.put_file("gone", "anew", "text/plain");
     assert_eq!(get(cluster.nodes[0].http, "/gone").await.unwrap().text(), "anew");
 }
+
+#[tokio::test]
+async fn a_flipped_bit_in_a_log_costs_one_pin_until_another_member_tells_of_it() {
+    let upstream = Upstream::start().await;
+    let mut cluster = Cluster::start(2, QUICK, &["--files", &upstream.files_url()]).await;
+    for number in 0..20 {
+        cluster.nodes[0].ask(&["pin", &format!("k{number}")]).await.unwrap();
+    }
+    let expected = pins(&cluster, 0).await;
+    assert_eq!(expected.as_array().unwrap().len(), 20);
+    cluster.nodes.iter_mut().for_each(|node| node.kill9());
+    let log = cluster.nodes[0].data.join("node/catalog");
+    let mut bytes = std::fs::read(&log).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x04;
+    std::fs::write(&log, &bytes).unwrap();
+
+    cluster.nodes[0].restart().await;
+    assert_eq!(pins(&cluster, 0).await.as_array().unwrap().len(), 19);
+    let status = cluster.nodes[0].status().await.unwrap();
+    assert!(status["trouble"].as_str().is_some_and(|why| why.contains("damaged")), "{status}");
+    assert_eq!(status["converged"], false);
+    assert_eq!(std::fs::read(log.with_file_name("catalog.damaged-1")).unwrap(), bytes);
+
+    cluster.nodes[1].restart().await;
+    for number in 0..2 {
+        eventually("all pins are known again, and the log is in order", || async {
+            let status = cluster.nodes[number].status().await.unwrap();
+            pins(&cluster, number).await == expected && status["trouble"].is_null()
+        })
+        .await;
+    }
+}
