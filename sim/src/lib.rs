@@ -22,5 +22,5 @@ pub mod timeline;
 pub mod trace;
 
 pub use own::Simulation;
-pub use run::{Options, Outcome, run, warm_up};
+pub use run::{Options, Outcome, run};
 pub use script::Script;

@@ -11,7 +11,6 @@ use datad_sim::{
         scenarios,
     },
     trace::{Keep, first_difference},
-    warm_up,
 };
 
 fn shape(seconds: u64) -> Shape {
@@ -32,7 +31,6 @@ fn a_seed_repeats_itself_event_for_event() {
     if !entropy::is_supported() {
         return;
     }
-    warm_up();
     let mut options = Options::new(11, draw(11, &shape(15)));
     options.keep = Keep::All;
     let (first, second) = (run(&options), run(&options));

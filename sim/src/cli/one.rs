@@ -10,7 +10,6 @@ use anyhow::Context;
 use datad_sim::{
     Outcome, timeline,
     trace::{Event, Keep, What, first_difference},
-    warm_up,
 };
 
 use super::{NONDETERMINISM, drawn, status};
@@ -36,7 +35,6 @@ pub(crate) fn run(what: &super::What, seed: u64, outputs: &Outputs, twice: bool,
     if let Some(path) = &outputs.script {
         write(path, &options.script.to_toml())?;
     }
-    warm_up();
     let outcome = datad_sim::run(&options);
     if let Some(path) = &outputs.trace {
         write_events(path, &outcome.events).with_context(|| format!("cannot write {}", path.display()))?;

@@ -7,7 +7,6 @@ use datad_sim::{
     Options, Script,
     run::{self, cluster::rng},
     script::{draw, shrink},
-    warm_up,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -16,7 +15,6 @@ use super::{What, status};
 pub(crate) fn shrink(what: &What, seed: u64, output: Option<PathBuf>) -> anyhow::Result<u8> {
     let mut script = Script::clone(&*what.script(seed)?);
     draw::expand(&mut rng(seed, 1), &mut script);
-    warm_up();
     let whole = run::run(&Options::new(seed, script.clone()));
     let Some(violation) = &whole.violation else {
         println!("{}\nnothing to shrink: this seed does not fail", whole.line());

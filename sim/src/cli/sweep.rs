@@ -15,7 +15,6 @@ use std::{
 use datad_sim::{
     Outcome,
     run::{self, probes::Probes},
-    warm_up,
 };
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use signal_hook::{
@@ -72,7 +71,6 @@ pub(crate) fn sweep(
     fail_fast: bool,
 ) -> anyhow::Result<u8> {
     what.script(seeds.start)?;
-    warm_up();
     let jobs = jobs.map_or_else(|| thread::available_parallelism().map_or(1, NonZero::get), usize::from);
     let bar = ProgressBar::new(seeds.end - seeds.start);
     let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {elapsed} eta {eta} {msg}");

@@ -18,7 +18,7 @@ pub mod requests;
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     io::Read,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     thread,
     time::{Duration, Instant as RealInstant},
 };
@@ -144,30 +144,38 @@ impl Outcome {
     }
 }
 
-/// Runs a script on a thread of its own.
+/// What libraries draw once for the whole process, they draw in the first run. Nobody looks at that one.
+static WARM: OnceLock<()> = OnceLock::new();
+
+/// Runs a script on a thread of its own. The same options give the same outcome, also in another process: the first call
+/// in a process makes a short run before.
 ///
 /// # Panics
 /// The script was not checked, or the simulator is broken. Panics of nodes are violations.
 #[must_use]
 #[expect(clippy::disallowed_methods, reason = "how long it really took is told to people, and decides nothing")]
 pub fn run(options: &Options) -> Outcome {
+    WARM.get_or_init(warm_up);
     let began = RealInstant::now();
-    let owned = options.clone();
-    let thread = thread::Builder::new().name(format!("seed-{}", options.seed)).stack_size(STACK_BYTES);
-    let running = thread.spawn(move || on_thread(&owned)).expect("a thread can be started");
-    let mut outcome = match running.join() {
-        Ok(outcome) => outcome,
-        Err(panic) => std::panic::resume_unwind(panic),
-    };
+    let mut outcome = on_fresh_thread(options);
     outcome.wall_time = began.elapsed();
     outcome
 }
 
-/// What libraries draw once for the whole process, they draw in a short run that nobody looks at. To be called before
-/// hashes of different processes are compared.
-pub fn warm_up() {
+fn warm_up() {
     let shape = script::draw::Shape { nodes: 2, lasts: Duration::from_millis(500) };
-    let _ = run(&Options::new(0, script::draw::draw(0, &shape)));
+    let _ = on_fresh_thread(&Options::new(0, script::draw::draw(0, &shape)));
+}
+
+/// Hash maps and generators of a thread begin anew with it.
+fn on_fresh_thread(options: &Options) -> Outcome {
+    let owned = options.clone();
+    let thread = thread::Builder::new().name(format!("seed-{}", options.seed)).stack_size(STACK_BYTES);
+    let running = thread.spawn(move || on_thread(&owned)).expect("a thread can be started");
+    match running.join() {
+        Ok(outcome) => outcome,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
 }
 
 fn on_thread(options: &Options) -> Outcome {
