@@ -50,9 +50,14 @@ pub struct NodeConfig {
     /// Longest run of one update. Default 10 minutes; the largest repository has to fit.
     #[serde(with = "humantime_serde")]
     pub update_timeout: Duration,
-    /// How long a request waits for a key that is being fetched. Default 60 s; beyond it gets 504 and the fetch goes on.
+    /// How long a request waits for a key that is being fetched. Default 60 s; beyond it gets 504. The fetch goes
+    /// on while somebody waits for it or it gets on.
     #[serde(with = "humantime_serde")]
     pub request_patience: Duration,
+    /// How long a fetch that no request waits for any more may stand still before it is cancelled. Default 30 s: longer than
+    /// a slow origin thinks. Pins, repairs, refreshes and explicit updates go on until `update_timeout`.
+    #[serde(with = "humantime_serde")]
+    pub stalled_fetch_patience: Duration,
     /// How long "the origin has no such key" is remembered. Default 30 s; 0 asks the origin every time.
     #[serde(with = "humantime_serde")]
     pub not_found_ttl: Duration,
@@ -122,6 +127,7 @@ impl Default for NodeConfig {
             update_queue: 10_000,
             update_timeout: Duration::from_secs(600),
             request_patience: Duration::from_secs(60),
+            stalled_fetch_patience: Duration::from_secs(30),
             not_found_ttl: Duration::from_secs(30),
             repair_delay: Duration::from_secs(60),
             mass_failure_share: 0.5,
@@ -390,6 +396,7 @@ impl NodeConfig {
         for (field, value) in [
             ("update_timeout", self.update_timeout),
             ("request_patience", self.request_patience),
+            ("stalled_fetch_patience", self.stalled_fetch_patience),
             ("not_found_ttl", self.not_found_ttl),
             ("repair_delay", self.repair_delay),
             ("mass_failure_pause", self.mass_failure_pause),

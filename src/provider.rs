@@ -10,7 +10,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -72,6 +75,13 @@ pub trait Provider: Send + Sync + 'static {
         Key::from_path(path)
     }
 
+    /// Where `key` comes from, if no peer has it: a host, for instance. Updates share the updaters fairly by that, so that an
+    /// origin that hangs does not stop the keys of others. The default is the first component of the key; a provider with
+    /// one origin for all keys says the same of each.
+    fn origin_of(&self, key: &Key) -> String {
+        key.components().next().unwrap_or_default().to_owned()
+    }
+
     /// Whether the key is on this machine, complete.
     ///
     /// # Errors
@@ -84,7 +94,8 @@ pub trait Provider: Send + Sync + 'static {
 
     /// Fetches the key, or brings it up to date, and makes it durable. Where [`UpdateContext::peers`] is not empty, copy
     /// from one of those nodes; contact the origin only when it is empty. [`UpdateContext::report_changed`] takes word of
-    /// whether there was anything new.
+    /// whether there was anything new, [`UpdateContext::note_progress`] of how it goes: an update that no request waits for
+    /// any more is cancelled if it does not get on.
     ///
     /// Dropping the future cancels the update and must leave the previous state, or none.
     ///
@@ -279,13 +290,30 @@ pub struct UpdateContext {
     peers: Vec<NodeName>,
     fetch: Arc<dyn PeerFetch>,
     changed: Arc<OnceLock<bool>>,
+    progress: Progress,
+}
+
+/// How far an update is. A handle; clones count together.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Progress(Arc<AtomicU64>);
+
+impl Progress {
+    /// So many bytes more.
+    pub(crate) fn note(&self, bytes: u64) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// All bytes so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 impl UpdateContext {
     /// Nodes make these; public for those who test a provider on its own.
     #[must_use]
     pub fn new(reason: UpdateReason, peers: Vec<NodeName>, fetch: Arc<dyn PeerFetch>) -> Self {
-        Self { reason, peers, fetch, changed: Arc::default() }
+        Self { reason, peers, fetch, changed: Arc::default(), progress: Progress::default() }
     }
 
     /// Why the update runs.
@@ -312,12 +340,36 @@ impl UpdateContext {
         self.changed.get().copied()
     }
 
+    pub(crate) fn with_progress(self, progress: Progress) -> Self {
+        Self { progress, ..self }
+    }
+
+    /// Says that the update got so many bytes further. What [`UpdateContext::fetch`] brings is counted without it. An
+    /// update that stands still may be cancelled: when no request waits for it any more, or when its origin has more than
+    /// its share of the updaters and keys of another one wait. A provider that never says anything stands still.
+    pub fn note_progress(&self, bytes: u64) {
+        self.progress.note(bytes);
+    }
+
+    /// The bytes that [`UpdateContext::note_progress`] was told of so far, by this or any clone.
+    #[must_use]
+    pub fn progress_bytes(&self) -> u64 {
+        self.progress.bytes()
+    }
+
     /// Sends a request to `peer`'s [`Provider::export`]. The body of the response streams and fails if the peer dies.
     ///
     /// # Errors
     /// The peer cannot be reached, or refuses; try the next one.
     pub async fn fetch(&self, peer: &NodeName, key: &Key, request: Request<Body>) -> Result<Response<Body>, BoxError> {
-        self.fetch.fetch(peer, key, request).await
+        let progress = self.progress.clone();
+        let response = self.fetch.fetch(peer, key, request).await?;
+        Ok(response.map(|inner| {
+            body(inner.map_frame(move |frame| {
+                progress.note(frame.data_ref().map_or(0, |data| data.len() as u64));
+                frame
+            }))
+        }))
     }
 }
 

@@ -113,6 +113,11 @@ pub(crate) struct Settings {
     #[arg(value_parser = humantime::parse_duration)]
     #[serde(with = "humantime_serde::option")]
     pub(crate) request_patience: Option<Duration>,
+    /// How long a fetch that no request waits for any more may stand still. 30s, if not given
+    #[arg(long, env = "DATAD_STALLED_FETCH_PATIENCE", value_name = "TIME", help_heading = "Tuning")]
+    #[arg(value_parser = humantime::parse_duration)]
+    #[serde(with = "humantime_serde::option")]
+    pub(crate) stalled_fetch_patience: Option<Duration>,
     /// How long it is remembered that the origin has no such key. 30s, if not given
     #[arg(long, env = "DATAD_NOT_FOUND_TTL", value_name = "TIME", help_heading = "Tuning")]
     #[arg(value_parser = humantime::parse_duration)]
@@ -297,6 +302,7 @@ impl Settings {
         set(&mut config.update_queue, self.update_queue.as_ref());
         set(&mut config.update_timeout, self.update_timeout.as_ref());
         set(&mut config.request_patience, self.request_patience.as_ref());
+        set(&mut config.stalled_fetch_patience, self.stalled_fetch_patience.as_ref());
         set(&mut config.not_found_ttl, self.not_found_ttl.as_ref());
         set(&mut config.repair_delay, self.repair_delay.as_ref());
         set(&mut config.balance_interval, self.balance_interval.as_ref());

@@ -320,7 +320,8 @@ pub(crate) mod testing {
     }
 }
 
-fn tree_bytes(dir: &Path) -> io::Result<u64> {
+/// Bytes of the files in a directory and below. Blocks.
+pub(crate) fn tree_bytes(dir: &Path) -> io::Result<u64> {
     let mut bytes = 0;
     for entry in fs::read_dir(dir)? {
         let entry = entry?;

@@ -3,10 +3,11 @@
 //! Supervised by the node and restarted alone: those who wait see their port close and ask again, and claims of
 //! `Fetching` that nobody works on are withdrawn. *In*: `Ensure`, `Refresh`, `Remove` from router, calls and balancer;
 //! `Finished` from the workers. *Out*: claims to the registry, answers, what was brought up to date to the refresher.
-//! Invariants: those of [`Flights`] and of [`Upstreams`], and at most `updaters` jobs run at once, which the factory sees
-//! to. A job whose origin has no room is sent away by the worker that takes it, and queued again when there is some.
+//! Invariants: those of [`Flights`], [`Upstreams`] and [`Shares`], and at most `updaters` jobs run at once, which the factory
+//! sees to. What is queued there only says that there may be something to do: a free worker asks which key it takes. A job
+//! whose origin has no room is passed over until there is some. What nobody wants any more is cancelled unless it gets on.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use ractor::{
     Actor, ActorProcessingErr, ActorRef, SupervisionEvent,
@@ -16,11 +17,13 @@ use ractor::{
 };
 use rand::{RngExt, rngs::StdRng};
 use tokio::sync::oneshot;
-use tracing::debug;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info};
 
 use super::{
     flights::{Admission, Flights, Work},
-    job::{self, Outcome, Updated},
+    job::{self, Outcome, Task, Updated},
+    shares::Shares,
     upstreams::Upstreams,
 };
 use crate::{
@@ -28,13 +31,15 @@ use crate::{
     key::{Key, NodeName},
     net::wire::Ensured,
     node::Shared,
-    provider::{UpdateError, UpdateReason},
+    provider::{Progress, UpdateError, UpdateReason},
     refresh::actor as refresh,
     registry::{ClaimState, HolderState, actor as registry},
 };
 
 /// When to come back to a full queue, or to a key whose failure is remembered.
 const TURNED_AWAY_PAUSE: Duration = Duration::from_secs(1);
+/// How often it is looked at which updates get on, and who still waits.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// When to come back to a key that the origin does not have or the operator does not allow.
 const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 
@@ -45,10 +50,12 @@ pub(crate) enum Message {
     Refresh { key: Key, from: Vec<NodeName>, reply: Option<oneshot::Sender<Ensured>> },
     /// Delete a key whose claim is withdrawn.
     Remove { key: Key },
-    /// A worker is free for this key: is there still something to do?
-    TakeOff { key: Key, reply: oneshot::Sender<Option<(Work, UpdateReason)>> },
+    /// A worker is free: is there something to do?
+    TakeOff { reply: oneshot::Sender<Option<Task>> },
     /// A worker is done with this key.
     Finished { key: Key, work: Work, reason: UpdateReason, outcome: Outcome },
+    /// It is time to look which updates get on.
+    Look,
     /// It is time to look who may ask an origin now.
     CallIn,
     /// Fail, for tests of the supervisor.
@@ -139,18 +146,28 @@ impl Worker for UpdateWorker {
         job: Job<Ticket, ()>,
         crew: &mut Crew,
     ) -> Result<Ticket, ActorProcessingErr> {
-        let key = job.key.key.clone();
         let (port, taken) = oneshot::channel();
-        crew.updater.send_message(Message::TakeOff { key: key.clone(), reply: port })?;
-        if let Ok(Some((work, reason))) = taken.await {
-            let job = job::run(&crew.shared, &key, &work, reason);
+        crew.updater.send_message(Message::TakeOff { reply: port })?;
+        if let Ok(Some(task)) = taken.await {
+            let run = job::run(&crew.shared, &task);
             // Jobs are given up before the actors are stopped, in the order in which they began.
-            if let Some(outcome) = crew.shared.stop.run_until_cancelled(job).await {
+            if let Some(outcome) = crew.shared.stop.run_until_cancelled(run).await {
+                let Task { key, work, reason, .. } = task;
                 crew.updater.send_message(Message::Finished { key, work, reason, outcome })?;
             }
         }
         Ok(job.key)
     }
+}
+
+/// A job that a worker has.
+struct Running {
+    progress: Progress,
+    /// What the progress was at the last look.
+    seen: u64,
+    cancel: CancellationToken,
+    /// Whether it is to be taken up again when it has ended.
+    gives_way: bool,
 }
 
 pub(crate) struct Updater;
@@ -160,6 +177,8 @@ pub(crate) struct State {
     pool: ActorRef<FactoryMessage<Ticket, ()>>,
     flights: Flights<Waiter>,
     upstreams: Upstreams,
+    shares: Shares,
+    running: BTreeMap<Key, Running>,
     /// When the next `CallIn` comes.
     call_at: Option<Duration>,
     myself: ActorRef<Message>,
@@ -184,7 +203,10 @@ impl Actor for Updater {
         let flights = Flights::new(shared.config.update_queue);
         let rng = crate::world::rng(&*shared.world);
         let upstreams = Upstreams::new(&shared.config.upstreams);
-        Ok(State { shared, pool, flights, upstreams, call_at: None, myself, rng })
+        let shares = Shares::new(shared.config.updaters, shared.config.stalled_fetch_patience);
+        myself.send_interval(LOOK_INTERVAL, || Message::Look);
+        let running = BTreeMap::new();
+        Ok(State { shared, pool, flights, upstreams, shares, running, call_at: None, myself, rng })
     }
 
     async fn handle(
@@ -199,8 +221,9 @@ impl Actor for Updater {
                 state.admit(key, Work::Refresh { from }, UpdateReason::Refresh, reply)
             }
             Message::Remove { key } => state.admit(key, Work::Remove, UpdateReason::Rebalance, None),
-            Message::TakeOff { key, reply } => drop(reply.send(state.take_off(&key))),
+            Message::TakeOff { reply } => drop(reply.send(state.take_off())),
             Message::Finished { key, work, reason, outcome } => state.finish(&key, &work, reason, outcome),
+            Message::Look => state.look(),
             Message::CallIn => {
                 state.call_at = None;
                 state.call_in();
@@ -234,8 +257,9 @@ impl State {
             }
         };
         match admission {
-            Admission::Start | Admission::Hurry => self.dispatch(key, reason),
-            Admission::Joined => {}
+            Admission::Start | Admission::Hurry => self.line_up(&key),
+            // What is to be done with it may have changed, and with that whom it asks.
+            Admission::Joined => self.stand_in_line(&key),
             Admission::Known(known) => {
                 answer(known);
                 self.turn_away(key);
@@ -253,22 +277,107 @@ impl State {
         let _ = self.pool.send_message(FactoryMessage::Dispatch(job));
     }
 
-    /// What a free worker does with `key`: nothing, if that is done already or its origin has no room.
-    fn take_off(&mut self, key: &Key) -> Option<(Work, UpdateReason)> {
-        let (work, reason) = self.flights.waiting(key)?;
-        if work.may_ask_origin() && !self.upstreams.enter(self.shared.uptime(), key, reason) {
-            self.call_later();
-            return None;
-        }
-        self.flights.take_off(key)
+    /// Makes `key` wait for an updater, unless it has one or waits for room at its origin.
+    fn stand_in_line(&mut self, key: &Key) {
+        let Some((work, reason)) = self.flights.waiting(key) else { return };
+        let provider = self.shared.provider.as_ref().filter(|_| work.may_ask_origin());
+        let origin = provider.map(|provider| provider.origin_of(key));
+        self.shares.queue(key, origin, reason);
     }
 
-    /// Queues the jobs whose origin has room now.
+    /// The same, and calls a worker for it.
+    fn line_up(&mut self, key: &Key) {
+        self.stand_in_line(key);
+        if let Some((_, reason)) = self.flights.waiting(key) {
+            self.dispatch(key.clone(), reason);
+        }
+    }
+
+    /// What a free worker takes: nothing, if all is done already or waits for room at its origin.
+    fn take_off(&mut self) -> Option<Task> {
+        let now = self.shared.uptime();
+        loop {
+            let key = self.shares.next(now)?.clone();
+            let asks = self.flights.waiting(&key).map(|(work, reason)| (work.may_ask_origin(), reason));
+            let may = asks.is_some_and(|(asks, reason)| !asks || self.upstreams.enter(now, &key, reason));
+            let taken = if may { self.flights.take_off(&key) } else { None };
+            let Some((work, reason)) = taken else {
+                self.shares.leave(&key);
+                self.call_later();
+                continue;
+            };
+            self.shares.start(now, &key);
+            let (progress, cancel) = (Progress::default(), CancellationToken::new());
+            let running = Running { progress: progress.clone(), seen: 0, cancel: cancel.clone(), gives_way: false };
+            self.running.insert(key.clone(), running);
+            return Some(Task { key, work, reason, progress, cancel });
+        }
+    }
+
+    /// Lines up the jobs whose origin has room now, and calls workers for what may start.
     fn call_in(&mut self) {
-        for (key, reason) in self.upstreams.call(self.shared.uptime()) {
-            self.dispatch(key, reason);
+        for (key, _) in self.upstreams.call(self.shared.uptime()) {
+            self.stand_in_line(&key);
+        }
+        for _ in 0..self.shares.vacancies() {
+            if let Some(key) = self.shares.next(self.shared.uptime()).cloned() {
+                self.dispatch(key, UpdateReason::Request);
+            }
         }
         self.call_later();
+    }
+
+    /// Cancels what nobody wants any more, as far as it stands still, and what has to give way to other origins.
+    fn look(&mut self) {
+        let now = self.shared.uptime();
+        for (key, running) in &mut self.running {
+            let bytes = running.progress.bytes();
+            if std::mem::replace(&mut running.seen, bytes) != bytes {
+                self.shares.moved(now, key);
+            }
+        }
+        for (key, runs) in self.flights.abandoned(|waiter| !waiter.is_closed()) {
+            if !runs {
+                debug!(%key, "no request waits for it any more; it is not fetched");
+                self.flights.land(&key);
+                self.upstreams.leave(&key);
+                self.shares.leave(&key);
+            } else if self.shares.still_for(now, &key) >= self.shared.config.stalled_fetch_patience {
+                self.cancel(&key, false);
+            }
+        }
+        if !self.running.values().any(|running| running.gives_way)
+            && let Some(key) = self.shares.to_give_way(now).cloned()
+        {
+            self.cancel(&key, true);
+        }
+        self.call_in();
+    }
+
+    fn cancel(&mut self, key: &Key, gives_way: bool) {
+        let Some(running) = self.running.get_mut(key).filter(|running| !running.cancel.is_cancelled()) else { return };
+        info!(%key, gives_way, "an update that makes no progress is cancelled");
+        running.gives_way = gives_way;
+        running.cancel.cancel();
+    }
+
+    /// A job ended because it was told to.
+    fn cancelled(&mut self, key: &Key, gives_way: bool) {
+        if self.shared.own_claim(key) == Some(HolderState::Fetching) {
+            let _ = self.shared.registry.send(registry::Message::Release { key: key.clone(), reply: None });
+        }
+        if gives_way {
+            self.flights.put_back(key);
+            self.line_up(key);
+            return self.call_in();
+        }
+        let (waiters, follows) = self.flights.land(key);
+        if follows.is_some() {
+            self.line_up(key);
+        }
+        self.call_in();
+        // Somebody came in the last moment.
+        self.fetch_for(key, waiters);
     }
 
     fn call_later(&mut self) {
@@ -291,11 +400,16 @@ impl State {
     }
 
     fn finish(&mut self, key: &Key, work: &Work, reason: UpdateReason, outcome: Outcome) {
-        let (waiters, follows) = self.flights.land(key);
-        if let Some(reason) = follows {
-            self.dispatch(key.clone(), reason);
-        }
         self.upstreams.leave(key);
+        self.shares.leave(key);
+        let gives_way = self.running.remove(key).is_some_and(|running| running.gives_way);
+        if matches!(outcome, Outcome::Cancelled) {
+            return self.cancelled(key, gives_way);
+        }
+        let (waiters, follows) = self.flights.land(key);
+        if follows.is_some() {
+            self.line_up(key);
+        }
         self.call_in();
         let answer = match outcome {
             Outcome::Held(updated) => {
@@ -313,7 +427,7 @@ impl State {
                 self.failed("it gave the key up", Duration::ZERO)
             }
             // Somebody came to want it meanwhile, or nobody did.
-            Outcome::Removed | Outcome::Declined => return self.fetch_for(key, waiters),
+            Outcome::Removed | Outcome::Declined | Outcome::Cancelled => return self.fetch_for(key, waiters),
             Outcome::Failed(error) => {
                 let answer = self.record(key, work, reason, error);
                 // Somebody came while only peers were asked.

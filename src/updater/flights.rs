@@ -1,8 +1,8 @@
 //! The pure core of the updater pool: single flight, admission, and what is remembered of failures.
 //!
 //! Invariants: at most one flight a key, and at most one more to follow it; at most `bound` flights that have not
-//! started; every waiter that was taken on is handed back exactly once, by [`Flights::land`]; memory of failures is
-//! bounded and expires.
+//! started, apart from those that gave their updater to others; every waiter that was taken on is handed back exactly
+//! once, by [`Flights::land`], unless it has left; memory of failures is bounded and expires.
 //!
 //! A refresh that is asked for while one runs is a flight of its own, which follows: the one that runs may have looked
 //! before there was what the asker knows of. All who ask meanwhile share it.
@@ -64,6 +64,8 @@ struct Flight<W> {
     reason: UpdateReason,
     running: bool,
     waiters: Vec<W>,
+    /// Whether it is wanted though no request waits for it: by a pin, a repair, a refresh, an explicit update.
+    kept: bool,
     /// A refresh that begins once this one has ended.
     next: Option<Box<Self>>,
 }
@@ -147,6 +149,29 @@ impl<W> Flights<W> {
         Some((flight.work.clone(), flight.reason))
     }
 
+    /// The flight gives its updater to others, and waits again.
+    pub(crate) fn put_back(&mut self, key: &Key) {
+        if let Some(flight) = self.flights.get_mut(key).filter(|flight| flight.running) {
+            flight.running = false;
+            self.queued += 1;
+        }
+    }
+
+    /// Forgets the waiters that are not there any more. Returns the flights that nobody wants now, and whether each runs.
+    pub(crate) fn abandoned(&mut self, is_there: impl Fn(&W) -> bool) -> Vec<(Key, bool)> {
+        let mut abandoned = Vec::new();
+        for (key, flight) in &mut self.flights {
+            flight.waiters.retain(&is_there);
+            if let Some(next) = &mut flight.next {
+                next.waiters.retain(&is_there);
+            }
+            if flight.waiters.is_empty() && !flight.kept {
+                abandoned.push((key.clone(), flight.running));
+            }
+        }
+        abandoned
+    }
+
     /// The flight ended. Hands back who waited, and how urgent the one that follows is: a job has to be queued for that.
     pub(crate) fn land(&mut self, key: &Key) -> (Vec<W>, Option<UpdateReason>) {
         let Some(flight) = self.flights.remove(key) else { return (Vec::new(), None) };
@@ -213,7 +238,13 @@ impl<W> Flights<W> {
 
 impl<W> Flight<W> {
     fn new(work: Work, reason: UpdateReason, waiter: Option<W>) -> Self {
-        Self { work, reason, running: false, waiters: waiter.into_iter().collect(), next: None }
+        let kept = Self::is_kept(&work, reason, waiter.is_some());
+        Self { work, reason, running: false, waiters: waiter.into_iter().collect(), kept, next: None }
+    }
+
+    /// Whether it is to be done also if who asked for it leaves.
+    fn is_kept(work: &Work, reason: UpdateReason, somebody_waits: bool) -> bool {
+        !(somebody_waits && reason == UpdateReason::Request && matches!(work, Work::Ensure { .. }))
     }
 
     /// Whether this one began too early for `work`.
@@ -225,6 +256,7 @@ impl<W> Flight<W> {
         if waiter.is_some() && self.waiters.len() >= WAITERS_PER_KEY_MAX {
             return (Admission::Full, waiter);
         }
+        self.kept |= Self::is_kept(&work, reason, waiter.is_some());
         self.waiters.extend(waiter);
         if self.running {
             return (Admission::Joined, None);
@@ -289,6 +321,26 @@ mod tests {
         assert_eq!(flights.take_off(&key("a")), Some((Work::Refresh { from: vec![] }, UpdateReason::Refresh)));
         assert_eq!(flights.land(&key("a")), (vec![3, 4], None));
         assert_eq!(flights.counts(), (0, 0));
+    }
+
+    #[test]
+    fn a_flight_that_no_request_waits_for_any_more_is_abandoned_unless_something_else_wants_it() {
+        let mut flights = Flights::new(10);
+        for (waiter, text) in ["left", "stays", "pinned", "runs"].iter().enumerate() {
+            admit(&mut flights, text, UpdateReason::Request, u32::try_from(waiter).unwrap());
+        }
+        flights.admit(NOW, &key("pinned"), ENSURE, UpdateReason::Repair, None);
+        flights.admit(NOW, &key("refreshed"), Work::Refresh { from: vec![] }, UpdateReason::Refresh, Some(9));
+        flights.take_off(&key("runs")).unwrap();
+        let is_there = |waiter: &u32| *waiter == 1;
+        let expected = vec![(key("left"), false), (key("runs"), true)];
+        assert_eq!(flights.abandoned(is_there), expected);
+        assert_eq!(admit(&mut flights, "left", UpdateReason::Request, 1), Admission::Joined);
+        assert_eq!(flights.abandoned(is_there), expected[1..]);
+        flights.put_back(&key("runs"));
+        assert_eq!(flights.abandoned(is_there), [(key("runs"), false)]);
+        assert_eq!(flights.land(&key("runs")), (vec![], None));
+        assert_eq!(flights.counts(), (4, 0));
     }
 
     #[test]

@@ -4,9 +4,9 @@
 //! and only when the provider has returned, claim `Ready`. The provider runs in a task of its own, so that its panic
 //! is an error like any other, and that giving up aborts it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{debug, info, warn};
 
 use super::flights::Work;
@@ -16,10 +16,13 @@ use crate::{
     key::{Key, NodeName},
     membership::Member,
     node::Shared,
-    provider::{Provider, UpdateContext, UpdateError, UpdateReason},
+    provider::{Progress, Provider, UpdateContext, UpdateError, UpdateReason},
     registry::{ClaimState, HolderState, actor as registry},
     router::PeerClient,
 };
+
+/// How long a job that is cancelled may take to end; then it is dropped.
+const CANCEL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How a job ended.
 #[derive(Debug)]
@@ -34,6 +37,19 @@ pub(crate) enum Outcome {
     Declined,
     /// The key could not be had.
     Failed(UpdateError),
+    /// It was told to stop.
+    Cancelled,
+}
+
+/// What a job is to do, and how it is watched and stopped.
+#[derive(Debug, Clone)]
+pub(crate) struct Task {
+    pub(crate) key: Key,
+    pub(crate) work: Work,
+    pub(crate) reason: UpdateReason,
+    pub(crate) progress: Progress,
+    /// Ends the provider's update; the job is over when that is.
+    pub(crate) cancel: CancellationToken,
 }
 
 /// An update brought the key up to date.
@@ -43,24 +59,34 @@ pub(crate) struct Updated {
     pub(crate) changed: Option<bool>,
 }
 
-pub(super) async fn run(shared: &Arc<Shared>, key: &Key, work: &Work, reason: UpdateReason) -> Outcome {
+/// Does it. A task that is cancelled ends soon after, once its update is gone, so that the next one of the key can begin.
+pub(super) async fn run(shared: &Arc<Shared>, task: &Task) -> Outcome {
     let Some(provider) = shared.provider.clone() else {
         return Outcome::Failed(UpdateError::Failed("an observer keeps no keys".into()));
     };
-    match work {
-        Work::Ensure { origin } => ensure(shared, &provider, key, *origin, reason).await,
-        Work::Refresh { from } => refresh(shared, &provider, key, from.clone(), reason).await,
-        Work::Remove => remove(shared, &provider, key).await,
+    let work = async {
+        match &task.work {
+            Work::Ensure { origin } => ensure(shared, &provider, task, *origin).await,
+            Work::Refresh { from } => refresh(shared, &provider, task, from.clone()).await,
+            Work::Remove => remove(shared, &provider, &task.key).await,
+        }
+    };
+    let given_up = async {
+        task.cancel.cancelled().await;
+        tokio::time::sleep(CANCEL_PATIENCE).await;
+    };
+    tokio::select! {
+        biased;
+        outcome = work => match outcome {
+            Outcome::Failed(_) | Outcome::Declined if task.cancel.is_cancelled() => Outcome::Cancelled,
+            outcome => outcome,
+        },
+        () = given_up => Outcome::Cancelled,
     }
 }
 
-async fn ensure(
-    shared: &Arc<Shared>,
-    provider: &Arc<dyn Provider>,
-    key: &Key,
-    origin: bool,
-    reason: UpdateReason,
-) -> Outcome {
+async fn ensure(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, task: &Task, origin: bool) -> Outcome {
+    let (key, reason) = (&task.key, task.reason);
     if !carry_out_forget(shared, provider, key).await {
         return Outcome::Failed(UpdateError::Failed("a copy that is to be forgotten cannot be removed".into()));
     }
@@ -103,7 +129,7 @@ async fn ensure(
         return nobody_has_it(shared, key, unreadable).await;
     }
     let from_peers = !peers.is_empty();
-    let mut updated = update(shared, provider, key, reason, peers).await;
+    let mut updated = update(shared, provider, task, peers).await;
     if let Err(error) = &updated
         && !matches!(error, UpdateError::NoRoom(_))
         && from_peers
@@ -117,10 +143,10 @@ async fn ensure(
         }
         let peers = ready_peers(shared, key);
         if waited && !peers.is_empty() {
-            updated = update(shared, provider, key, reason, peers).await;
+            updated = update(shared, provider, task, peers).await;
         }
         if matches!(&updated, Err(error) if !matches!(error, UpdateError::NoRoom(_))) {
-            updated = update(shared, provider, key, reason, Vec::new()).await;
+            updated = update(shared, provider, task, Vec::new()).await;
         }
     }
     match updated {
@@ -189,18 +215,13 @@ async fn let_others_finish(shared: &Arc<Shared>, key: &Key, counts: impl Fn(&Mem
     true
 }
 
-async fn refresh(
-    shared: &Arc<Shared>,
-    provider: &Arc<dyn Provider>,
-    key: &Key,
-    from: Vec<NodeName>,
-    reason: UpdateReason,
-) -> Outcome {
+async fn refresh(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, task: &Task, from: Vec<NodeName>) -> Outcome {
+    let key = &task.key;
     // It may have waited for long: what was trimmed or forgotten meanwhile does not come back by this.
     if shared.own_claim(key).is_none() || shared.intents.standing(key).pending {
         return Outcome::GivenUp;
     }
-    match update(shared, provider, key, reason, from).await {
+    match update(shared, provider, task, from).await {
         Ok(updated) => publish(shared, key, Some(updated)).await,
         Err(error) => Outcome::Failed(error),
     }
@@ -265,23 +286,36 @@ async fn tell_of_forget(shared: &Arc<Shared>, key: &Key) {
 async fn update(
     shared: &Arc<Shared>,
     provider: &Arc<dyn Provider>,
-    key: &Key,
-    reason: UpdateReason,
+    task: &Task,
     peers: Vec<NodeName>,
 ) -> Result<Updated, UpdateError> {
+    let Task { key, reason, progress, cancel, .. } = task;
+    if cancel.is_cancelled() {
+        return Err(UpdateError::Unavailable("cancelled".into()));
+    }
     debug!(%key, ?reason, ?peers, "update starts");
-    let context = UpdateContext::new(reason, peers, Arc::new(PeerClient::new(shared, reason)));
+    let context = UpdateContext::new(*reason, peers, Arc::new(PeerClient::new(shared, *reason)));
+    let context = context.with_progress(progress.clone());
     let (provider, updated_key, told) = (provider.clone(), key.clone(), context.clone());
-    let task = tokio::spawn(async move { provider.update(&updated_key, told).await });
+    let mut running = AbortOnDropHandle::new(tokio::spawn(async move { provider.update(&updated_key, told).await }));
     let limit = shared.config.update_timeout;
-    let outcome = match tokio::time::timeout(limit, AbortOnDropHandle::new(task)).await {
+    let ended = tokio::select! {
+        ended = tokio::time::timeout(limit, &mut running) => ended.map_err(|_| format!("not done within {limit:?}")),
+        () = cancel.cancelled() => Err("cancelled".to_owned()),
+    };
+    let outcome = match ended {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(failed)) if failed.is_panic() => {
             tracing::error!(%key, "the provider panicked in an update");
             Err(UpdateError::Failed("the provider panicked".into()))
         }
         Ok(Err(_)) => Err(UpdateError::Unavailable("this node is stopping".into())),
-        Err(_) => Err(UpdateError::Unavailable(format!("not done within {limit:?}"))),
+        Err(why) => {
+            // The next update of the key may begin at once, and two must not run.
+            running.abort();
+            let _ = tokio::time::timeout(CANCEL_PATIENCE, &mut running).await;
+            Err(UpdateError::Unavailable(why))
+        }
     };
     match &outcome {
         Ok(()) => info!(%key, ?reason, changed = ?context.changed(), "updated"),

@@ -4,6 +4,7 @@
 //!   Ensure / Refresh / Remove --> actor --> flights (pure: who waits, what runs, what is remembered)
 //!                                   |  jobs, by priority
 //!   upstreams (pure: who may ask an origin now?) --+
+//!   shares (pure: which key does a free updater take?)
 //!                                   v
 //!                           ractor factory of `updaters` workers --> job.rs: provider.update in a task of its own
 //!                                   |
@@ -14,4 +15,5 @@
 pub(crate) mod actor;
 mod flights;
 mod job;
+mod shares;
 mod upstreams;

@@ -64,10 +64,13 @@ impl Upstreams {
         false
     }
 
-    /// The update of `key` is over.
+    /// The update of `key` is over, or waits no more.
     pub(super) fn leave(&mut self, key: &Key) {
         if let Some(lane) = self.lane(key) {
             lane.inside.remove(key);
+            if let Some(place) = lane.places.remove(key) {
+                lane.waiting.remove(&place);
+            }
         }
     }
 
@@ -162,6 +165,18 @@ mod tests {
             upstreams.leave(&key(leaves));
             assert_eq!(upstreams.call(NOW), called);
         }
+    }
+
+    #[test]
+    fn what_is_not_wanted_any_more_is_not_called() {
+        let mut upstreams = upstreams([("", limit(Some(1), None))]);
+        for (number, entered) in [("1", true), ("2", false), ("3", false)] {
+            assert_eq!(upstreams.enter(NOW, &key(number), UpdateReason::Request), entered);
+        }
+        upstreams.leave(&key("2"));
+        assert_eq!(upstreams.call(NOW), []);
+        upstreams.leave(&key("1"));
+        assert_eq!(upstreams.call(NOW), [(key("3"), UpdateReason::Request)]);
     }
 
     #[test]

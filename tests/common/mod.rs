@@ -49,6 +49,26 @@ struct UpstreamState {
     delay: Duration,
     down: bool,
     asks: usize,
+    /// Keys that begin so never arrive.
+    hanging: Option<String>,
+    /// Asks that hang now.
+    stuck: usize,
+}
+
+/// Counts an ask that hangs, until it is given up.
+struct Stuck(Arc<Mutex<UpstreamState>>);
+
+impl Stuck {
+    fn new(state: &Arc<Mutex<UpstreamState>>) -> Self {
+        state.lock().unwrap().stuck += 1;
+        Self(state.clone())
+    }
+}
+
+impl Drop for Stuck {
+    fn drop(&mut self) {
+        self.0.lock().unwrap().stuck -= 1;
+    }
 }
 
 impl Upstream {
@@ -64,6 +84,16 @@ impl Upstream {
         self.state.lock().unwrap().down = down;
     }
 
+    /// Keys that begin with `prefix` never arrive; `None`: all do.
+    pub fn hang(&self, prefix: Option<&str>) {
+        self.state.lock().unwrap().hanging = prefix.map(str::to_owned);
+    }
+
+    /// How many asks hang.
+    pub fn stuck(&self) -> usize {
+        self.state.lock().unwrap().stuck
+    }
+
     pub fn asks(&self) -> usize {
         self.state.lock().unwrap().asks
     }
@@ -73,11 +103,17 @@ impl Upstream {
         Memory::new(move |wanted: Key| {
             let state = state.clone();
             async move {
-                let delay = {
+                let (delay, hangs) = {
                     let mut state = state.lock().unwrap();
                     state.asks += 1;
-                    state.delay
+                    let hangs =
+                        state.hanging.as_ref().is_some_and(|prefix| wanted.as_str().starts_with(prefix.as_str()));
+                    (state.delay, hangs)
                 };
+                if hangs {
+                    let _stuck = Stuck::new(&state);
+                    std::future::pending::<()>().await;
+                }
                 tokio::time::sleep(delay).await;
                 let state = state.lock().unwrap();
                 if state.down {

@@ -408,6 +408,10 @@ impl Provider for Watched {
         self.inner.key_of(path)
     }
 
+    fn origin_of(&self, key: &Key) -> String {
+        self.inner.origin_of(key)
+    }
+
     async fn has(&self, key: &Key) -> Result<bool, ProviderError> {
         self.inner.has(key).await
     }

@@ -27,7 +27,7 @@ use super::manifest::Manifest;
 use crate::{
     durable::Durable,
     key::Key,
-    provider::UpdateError,
+    provider::{UpdateContext, UpdateError},
     providers::shelf::{Scratch, Shelf, blocking},
 };
 
@@ -109,10 +109,11 @@ impl Cache {
     }
 
     /// Begins an update.
-    pub(crate) fn draft(&self) -> io::Result<Draft> {
+    pub(crate) fn draft(&self, context: &UpdateContext) -> io::Result<Draft> {
         let scratch = self.shelf.scratch()?;
         fs::create_dir(scratch.path().join(CONTENTS))?;
-        Ok(Draft { scratch, durable: self.shelf.durable.clone(), parts: AtomicU64::new(0) })
+        let (durable, context) = (self.shelf.durable.clone(), context.clone());
+        Ok(Draft { scratch, durable, context, parts: AtomicU64::new(0) })
     }
 
     /// Makes `manifest` what `key` holds, durably and in one step, with the contents of `draft`.
@@ -168,6 +169,8 @@ fn names(dir: &Path) -> io::Result<Vec<String>> {
 pub(crate) struct Draft {
     scratch: Scratch,
     durable: Durable,
+    /// Is told of the progress.
+    context: UpdateContext,
     parts: AtomicU64,
 }
 
@@ -217,6 +220,7 @@ impl Draft {
             }
             hash.update(&chunk);
             file.write(&chunk).await?;
+            self.context.note_progress(chunk.len() as u64);
         }
         if written != size {
             return Err(UpdateError::Unavailable(format!("{written} bytes came instead of {size}")));
@@ -237,12 +241,12 @@ mod tests {
     use super::{super::manifest::Object, *};
     use crate::{
         durable::testing::{Fault, Faulty, SmallDisk},
-        providers::shelf::testing::key,
+        providers::shelf::testing::{alone, key},
     };
 
     /// Writes `text` as the only object of `name`.
     async fn put(cache: &Arc<Cache>, name: &str, text: &[u8]) -> Result<(), UpdateError> {
-        let draft = cache.draft()?;
+        let draft = cache.draft(&alone())?;
         let size = text.len() as u64;
         let parts: Vec<_> = text.chunks(60_000).map(|part| Ok(Bytes::copy_from_slice(part))).collect();
         let sha256 = draft.write(stream::iter(parts), size, None).await?;

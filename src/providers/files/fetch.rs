@@ -72,7 +72,7 @@ impl Files {
     pub(super) async fn fetch_from_source(&self, key: &Key, context: &UpdateContext) -> Result<(), UpdateError> {
         let held = self.held(key).await?;
         let survey = self.survey(key, &held).await?;
-        let draft = self.cache.draft()?;
+        let draft = self.cache.draft(context)?;
         let read = stream::iter(survey).map(|(path, upstream)| self.object(key, path, upstream, &held, &draft));
         let objects: BTreeMap<String, Object> = read.buffer_unordered(READS_AT_ONCE).try_collect().await?;
         self.settle(key, &held, draft, objects, context).await
@@ -144,7 +144,7 @@ impl Files {
     /// Copies `key` from the first peer that has it whole. What one peer gave is not asked of the next.
     pub(super) async fn copy_from_peers(&self, key: &Key, context: &UpdateContext) -> Result<(), UpdateError> {
         let held = self.held(key).await?;
-        let draft = self.cache.draft()?;
+        let draft = self.cache.draft(context)?;
         let mut reasons = Vec::new();
         for peer in context.peers() {
             match gather(key, peer, context, &held, &draft).await {

@@ -154,6 +154,11 @@ impl Provider for Files {
         Key::new(whole.components().take(depth).collect::<Vec<_>>().join("/"))
     }
 
+    /// All keys come from the one source.
+    fn origin_of(&self, _key: &Key) -> String {
+        String::new()
+    }
+
     async fn has(&self, key: &Key) -> Result<bool, ProviderError> {
         Ok(self.cache.shelf.holds(key, MANIFEST).await?)
     }

@@ -20,11 +20,12 @@ use super::{
     outcome::{classify, is_reference_conflict},
     process::{Outcome, Program, run},
     template::{Remote, Scheme},
+    watch::watched,
 };
 use crate::{
     durable::Durable,
     key::Key,
-    provider::UpdateError,
+    provider::{UpdateContext, UpdateError},
     providers::{
         shelf::{KEY_FILE, Shelf, blocking},
         version_of,
@@ -47,11 +48,11 @@ impl Mirrors {
     ///
     /// # Errors
     /// What was there stays.
-    pub(crate) async fn bring(&self, key: &Key, remote: &Remote) -> Result<bool, UpdateError> {
+    pub(crate) async fn bring(&self, key: &Key, remote: &Remote, context: &UpdateContext) -> Result<bool, UpdateError> {
         if !self.shelf.holds(key, KEY_FILE).await? {
-            return self.make(key, remote).await.map(|()| true);
+            return self.make(key, remote, context).await.map(|()| true);
         }
-        match self.refresh(key, remote).await {
+        match self.refresh(key, remote, context).await {
             // What git could not finish takes up the room that there is.
             Err(UpdateError::NoRoom(reason)) => {
                 let slot = self.shelf.slot(key);
@@ -61,17 +62,18 @@ impl Mirrors {
             // The mirror itself may be spoilt, and a new one heals that.
             Err(UpdateError::Failed(reason)) => {
                 tracing::warn!(%key, %reason, "the mirror cannot be refreshed and is made anew");
-                self.make(key, remote).await.map(|()| true)
+                self.make(key, remote, context).await.map(|()| true)
             }
             outcome => outcome,
         }
     }
 
-    async fn make(&self, key: &Key, remote: &Remote) -> Result<(), UpdateError> {
+    async fn make(&self, key: &Key, remote: &Remote, context: &UpdateContext) -> Result<(), UpdateError> {
         let scratch = self.shelf.scratch()?;
         let path = path_text(scratch.path())?;
         let clone = ["clone", "--quiet", "--mirror", "--template=", "--", &remote.url, &path];
-        succeed(run(&mut self.program.to_remote(clone, remote)).await?)?;
+        let mut clone = self.program.to_remote(clone, remote);
+        succeed(watched(run(&mut clone), scratch.path(), context).await?)?;
         // Where it came from is the template's business, and may be another node next time.
         let forget = ["--git-dir", &path, "config", "--remove-section", "remote.origin"];
         succeed(run(&mut self.program.command(forget, None)).await?)?;
@@ -79,7 +81,7 @@ impl Mirrors {
         Ok(blocking(move || shelf.publish(&key, scratch)).await?)
     }
 
-    async fn refresh(&self, key: &Key, remote: &Remote) -> Result<bool, UpdateError> {
+    async fn refresh(&self, key: &Key, remote: &Remote, context: &UpdateContext) -> Result<bool, UpdateError> {
         let slot = self.shelf.slot(key);
         let path = path_text(&slot)?;
         let swept = slot.clone();
@@ -91,7 +93,7 @@ impl Mirrors {
             tracing::debug!(%key, "the mirror is up to date");
             return Ok(false);
         }
-        self.fetch(&path, remote).await?;
+        watched(self.fetch(&path, remote), &slot, context).await?;
         self.point_head(&path, &theirs.stdout).await?;
         self.tidy(&slot, &path).await?;
         let durable = self.shelf.durable.clone();

@@ -9,6 +9,7 @@
 //! | `template` | from a key to a URL that the key cannot bend (pure) |
 //! | `mirror` | cloning and fetching |
 //! | `outcome` | what git meant when it failed (pure) |
+//! | `watch` | whether it gets on |
 //! | `process` | running git, with a scrubbed environment, killed with all its children |
 //! | `backend`, `cgi` | serving through `git http-backend` |
 //! | `bridge` | fetching from another node |
@@ -25,6 +26,7 @@ mod process;
 mod template;
 #[cfg(test)]
 mod tests;
+mod watch;
 
 use std::{
     fmt, io,
@@ -162,7 +164,7 @@ impl Git {
         let bridge = Bridge::open(context, peer, key).await?;
         let remote = bridge.remote()?;
         tokio::select! {
-            outcome = self.mirrors.bring(key, &remote) => outcome,
+            outcome = self.mirrors.bring(key, &remote, context) => outcome,
             never = bridge.run() => match never {},
         }
     }
@@ -183,6 +185,12 @@ impl Provider for Git {
         path::key_of(path, &self.template)
     }
 
+    /// The host: of the key if that begins with one, else of the template.
+    fn origin_of(&self, key: &Key) -> String {
+        let host = key.components().next().filter(|_| self.template.host_in_key());
+        host.unwrap_or_default().to_owned()
+    }
+
     async fn has(&self, key: &Key) -> Result<bool, ProviderError> {
         Ok(self.mirrors.shelf.holds(key, KEY_FILE).await?)
     }
@@ -197,7 +205,7 @@ impl Provider for Git {
         let remote = self.template.remote(key).map_err(forbidden)?;
         self.allow.check(key)?;
         let changed = match context.peers() {
-            [] => self.mirrors.bring(key, &remote).await?,
+            [] => self.mirrors.bring(key, &remote, &context).await?,
             _ => self.copy(key, &context).await?,
         };
         self.mirrors.shelf.touch(key).await;
