@@ -221,10 +221,24 @@ pub enum ServeError {
     },
 }
 
+impl ServeError {
+    /// This machine lacks something for the moment.
+    pub(crate) fn shortage(reason: impl ToString) -> Self {
+        Self::Overloaded { reason: reason.to_string(), retry_after: std::time::Duration::from_secs(1) }
+    }
+}
+
 impl From<std::io::Error> for ServeError {
     fn from(error: std::io::Error) -> Self {
-        Self::Failed(error.into())
+        if is_shortage(&error) { Self::shortage(error) } else { Self::Failed(error.into()) }
     }
+}
+
+/// Whether this machine lacks open files, processes or memory. That passes, and says nothing about what was to be done.
+pub(crate) fn is_shortage(error: &std::io::Error) -> bool {
+    use rustix::io::Errno;
+    let shortages = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN, Errno::NOBUFS];
+    error.raw_os_error().is_some_and(|number| shortages.iter().any(|shortage| shortage.raw_os_error() == number))
 }
 
 /// Why an update did not happen. Whatever the variant, the previous state of the key still stands.
@@ -254,6 +268,7 @@ impl From<std::io::Error> for UpdateError {
         use std::io::ErrorKind::{QuotaExceeded, StorageFull};
         match error.kind() {
             StorageFull | QuotaExceeded => Self::NoRoom(error.to_string()),
+            _ if is_shortage(&error) => Self::Unavailable(error.to_string()),
             _ => Self::Failed(error.to_string()),
         }
     }
@@ -379,5 +394,25 @@ impl fmt::Debug for UpdateContext {
             .field("reason", &self.reason)
             .field("peers", &self.peers)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Error;
+
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn a_lack_of_resources_is_no_damage_of_a_key() {
+        for shortage in [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN] {
+            assert!(matches!(ServeError::from(Error::from(shortage)), ServeError::Overloaded { .. }), "{shortage}");
+            assert!(matches!(UpdateError::from(Error::from(shortage)), UpdateError::Unavailable(_)), "{shortage}");
+        }
+        assert!(matches!(ServeError::from(Error::from(Errno::IO)), ServeError::Failed(_)));
+        assert!(matches!(UpdateError::from(Error::from(Errno::IO)), UpdateError::Failed(_)));
+        assert!(matches!(UpdateError::from(Error::from(Errno::NOSPC)), UpdateError::NoRoom(_)));
     }
 }

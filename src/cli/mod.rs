@@ -8,7 +8,7 @@
 //! | `dev`, `child`, `hints` | a local cluster, one process per node |
 //! | `query`, `api`, `table` | asking a running node, and showing what it said |
 //! | `migrate` | from etcd to gossip |
-//! | `log`, `signals`, `output`, `watchdog` | the process's surroundings |
+//! | `log`, `signals`, `output`, `limits`, `watchdog` | the process's surroundings |
 
 mod api;
 mod child;
@@ -16,6 +16,7 @@ mod dev;
 #[cfg(feature = "etcd")]
 mod etcd;
 mod hints;
+mod limits;
 mod locate;
 mod log;
 #[cfg(feature = "etcd")]
@@ -114,6 +115,7 @@ impl From<anyhow::Error> for Failure {
 pub(crate) fn main() -> ExitCode {
     // The first crypto provider wins; whoever makes a TLS client later finds this one.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    limits::raise();
     let Cli { log, command } = Cli::parse();
     match run(log, command) {
         Ok(()) => ExitCode::SUCCESS,

@@ -13,7 +13,7 @@ use datad_gossip::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::Failure;
+use super::{Failure, limits};
 
 #[derive(Args, Clone, Default, Serialize, Deserialize)]
 #[command(next_help_heading = "Data (one of --git and --files)")]
@@ -94,6 +94,7 @@ pub(crate) fn open(
         Origin::Git { template } => {
             let mut config = GitConfig::new(template, data.join("git"));
             config.allow = allow;
+            config.serving_max = limits::shares().exchanges;
             Ok(Arc::new(Git::open(config).context("cannot serve git repositories")?))
         }
         Origin::Files { source, key_depth } => {

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    Failure, output,
+    Failure, limits, output,
     provider::{self, Origin},
     settings::{Settings, read_secret},
     signals::{Signals, stdin_ended},
@@ -205,7 +205,7 @@ fn url_of(plan: &Plan, bound: SocketAddr) -> String {
 }
 
 fn gateway(plan: &Plan, node: &Node, watchdog: Option<&Watchdog>) -> Gateway {
-    let mut gateway = Gateway::builder(node.client());
+    let mut gateway = Gateway::builder(node.client()).connections_max(limits::shares().connections);
     if let Some(watchdog) = watchdog {
         gateway = gateway.stuck_threads(watchdog.stuck());
     }

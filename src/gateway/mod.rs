@@ -136,7 +136,8 @@ impl GatewayBuilder {
         self
     }
 
-    /// Open connections, at least 1; more wait to be accepted. Default 16,384.
+    /// Open connections, at least 1. Further ones take the place of those on which nothing has been asked for the longest
+    /// time; while something is asked on all of them, they wait. Default 16,384.
     #[must_use]
     pub fn connections_max(mut self, connections: usize) -> Self {
         self.limits.connections_max = connections.clamp(1, Semaphore::MAX_PERMITS);

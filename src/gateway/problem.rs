@@ -220,7 +220,6 @@ mod tests {
     use http_body_util::BodyExt;
 
     use super::*;
-    use crate::AttemptError;
 
     fn key() -> Key {
         Key::new("a/b").unwrap()

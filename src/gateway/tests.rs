@@ -376,6 +376,32 @@ async fn more_requests_than_may_be_are_shed_while_operations_go_on() {
 }
 
 #[tokio::test]
+async fn idle_connections_give_way_to_new_ones_and_busy_ones_do_not() {
+    let front = front_with(|gateway| gateway.connections_max(3)).await;
+    let mut busy = TcpStream::connect(front.address).await.unwrap();
+    busy.write_all(b"GET /endless HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    busy.read_u8().await.unwrap();
+    let mut idle = Vec::new();
+    for _ in 0..5 {
+        let mut connection = TcpStream::connect(front.address).await.unwrap();
+        if idle.is_empty() {
+            connection.write_all(b"GET /-/healthz HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+            connection.read_u8().await.unwrap();
+        }
+        idle.push(connection);
+    }
+    for _ in 0..5 {
+        assert_eq!(front.get("/-/healthz").await.status(), StatusCode::OK);
+    }
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(PATIENCE, idle[0].read_to_end(&mut rest)).await;
+    assert!(ended.is_ok(), "the one that was idle for the longest time is closed");
+    busy.read_u8().await.unwrap();
+    drop(busy);
+    front.stop().await;
+}
+
+#[tokio::test]
 async fn the_documents_say_what_the_node_knows() {
     let front = front().await;
     assert_eq!(front.get("/-/readyz").await.status(), StatusCode::OK);

@@ -159,15 +159,7 @@ impl Shelf {
 
     /// How much room there is, for everybody who is not root.
     pub(crate) async fn capacity(&self) -> io::Result<Capacity> {
-        let root = self.root.clone();
-        // A file system may be slow to say, one on a network for instance.
-        blocking(move || {
-            let found = statvfs(&root)?;
-            let used = found.f_blocks.saturating_sub(found.f_bfree);
-            let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
-            Ok(Capacity { used: bytes(used), total: bytes(used.saturating_add(found.f_bavail)) })
-        })
-        .await
+        capacity_of(&self.root).await
     }
 
     /// The keys of all slots that have the file `marker`, found while the stream is read.
@@ -197,6 +189,19 @@ impl Shelf {
         let number = self.scratches.fetch_add(1, Ordering::Relaxed);
         self.root.join(place).join(format!("{}-{number}", self.run))
     }
+}
+
+/// How much room there is on the file system of `path`, for everybody who is not root.
+pub(crate) async fn capacity_of(path: &Path) -> io::Result<Capacity> {
+    let path = path.to_owned();
+    // A file system may be slow to say, one on a network for instance.
+    blocking(move || {
+        let found = statvfs(&path)?;
+        let used = found.f_blocks.saturating_sub(found.f_bfree);
+        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+        Ok(Capacity { used: bytes(used), total: bytes(used.saturating_add(found.f_bavail)) })
+    })
+    .await
 }
 
 /// The folders in a folder. Blocks.

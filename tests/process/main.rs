@@ -18,6 +18,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests run on the real machine")]
 
 mod death;
+mod descriptors;
 mod drain;
 mod files;
 mod full;

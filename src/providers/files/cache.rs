@@ -27,8 +27,8 @@ use super::manifest::Manifest;
 use crate::{
     durable::Durable,
     key::Key,
-    provider::{UpdateContext, UpdateError},
-    providers::shelf::{Scratch, Shelf, blocking},
+    provider::{Capacity, UpdateContext, UpdateError},
+    providers::shelf::{Scratch, Shelf, blocking, capacity_of},
 };
 
 /// The file that makes a slot complete.
@@ -36,6 +36,9 @@ pub(crate) const MANIFEST: &str = "manifest.json";
 const CONTENTS: &str = "contents";
 /// Manifests that are kept in memory; those of single objects have some hundred bytes.
 const MANIFESTS_KEPT: usize = 1024;
+/// Contents from this size on are held against the room that there is before they are fetched; smaller ones are not worth
+/// the question.
+const SIZE_LOOKED_AT: u64 = 1 << 20;
 
 /// All that is held.
 #[derive(Debug)]
@@ -193,12 +196,26 @@ impl Draft {
     where
         S: Stream<Item = Result<Bytes, UpdateError>> + Unpin,
     {
+        self.check_room(size).await?;
         let part = self.scratch.path().join(format!("part-{}", self.parts.fetch_add(1, Ordering::Relaxed)));
         let written = self.write_part(&part, bytes, size, expected).await;
         if written.is_err() {
             let _ = blocking(move || fs::remove_file(part)).await;
         }
         written
+    }
+
+    /// What is announced to be larger than the room there is need not be fetched to find that out.
+    async fn check_room(&self, size: u64) -> Result<(), UpdateError> {
+        if size < SIZE_LOOKED_AT {
+            return Ok(());
+        }
+        let Capacity { used, total } = capacity_of(self.scratch.path()).await?;
+        let room = total.saturating_sub(used);
+        if size <= room {
+            return Ok(());
+        }
+        Err(UpdateError::NoRoom(format!("No space left: it has {size} bytes, and there is room for {room}")))
     }
 
     async fn write_part<S>(
@@ -285,6 +302,17 @@ mod tests {
         disk.make_room();
         put(&cache, "old", &vec![b'x'; 500_000]).await.unwrap();
         assert_eq!(found(&root, "old").await.unwrap().len(), 500_000);
+    }
+
+    #[tokio::test]
+    async fn what_is_announced_to_be_too_large_is_not_even_read() {
+        let Some(disk) = SmallDisk::mount(4 << 10) else { return };
+        let cache = Arc::new(Cache::new(Shelf::open(&disk.path().join("files")).unwrap()));
+        let untouched = stream::poll_fn(|_| -> std::task::Poll<Option<Result<Bytes, UpdateError>>> {
+            panic!("it is read");
+        });
+        let refused = cache.draft(&alone()).unwrap().write(untouched, 10 << 30, None).await;
+        assert!(matches!(refused, Err(UpdateError::NoRoom(_))), "{refused:?}");
     }
 
     #[tokio::test]

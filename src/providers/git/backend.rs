@@ -24,6 +24,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     cgi::{HEAD_BYTES_MAX, parse_head},
+    outcome::is_shortage,
     process::{Group, Program, tail},
 };
 use crate::{
@@ -84,7 +85,7 @@ impl Backend {
         let parts = reply.head().await?;
         if parts.status.is_server_error() || parts.status == http::StatusCode::NOT_FOUND {
             let complaints = reply.complaints().await;
-            return Err(ServeError::Failed(format!("git answered {}: {complaints}", parts.status).into()));
+            return Err(failed(&complaints, format!("git answered {}: {complaints}", parts.status)));
         }
         let reply = if head.method == Method::HEAD { empty() } else { body(StreamBody::new(reply.frames())) };
         Ok(Response::from_parts(parts, reply))
@@ -125,6 +126,11 @@ impl Backend {
         }
         command
     }
+}
+
+/// Whether this is the mirror's fault is in what git complained of.
+fn failed(complaints: &str, reason: String) -> ServeError {
+    if is_shortage(complaints) { ServeError::shortage(reason) } else { ServeError::Failed(reason.into()) }
 }
 
 /// The value of a header if it is short, printable text.
@@ -169,7 +175,7 @@ impl Reply {
             self.buffer.reserve(HEAD_BYTES_MAX);
             if self.stdout.read_buf(&mut self.buffer).await? == 0 {
                 let complaints = self.complaints().await;
-                return Err(ServeError::Failed(format!("git did not answer: {complaints}").into()));
+                return Err(failed(&complaints, format!("git did not answer: {complaints}")));
             }
         }
     }

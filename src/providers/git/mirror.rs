@@ -73,7 +73,7 @@ impl Mirrors {
         let path = path_text(scratch.path())?;
         let clone = ["clone", "--quiet", "--mirror", "--template=", "--", &remote.url, &path];
         let mut clone = self.program.to_remote(clone, remote);
-        succeed(watched(run(&mut clone), scratch.path(), context).await?)?;
+        succeed(watched(run(&mut clone), scratch.path(), &self.shelf, context).await?)?;
         // Where it came from is the template's business, and may be another node next time.
         let forget = ["--git-dir", &path, "config", "--remove-section", "remote.origin"];
         succeed(run(&mut self.program.command(forget, None)).await?)?;
@@ -86,14 +86,16 @@ impl Mirrors {
         let path = path_text(&slot)?;
         let swept = slot.clone();
         blocking(move || sweep(&swept)).await?;
-        let theirs = run(&mut self.program.to_remote(["ls-remote", "--symref", "--", &remote.url], remote)).await?;
-        let theirs = succeed(theirs)?;
+        // Naming the mirror changes nothing for git, and tells whose process it is.
+        let ask = ["--git-dir", &path, "ls-remote", "--symref", "--", &remote.url];
+        let mut ask = self.program.to_remote(ask, remote);
+        let theirs = succeed(watched(run(&mut ask), &slot, &self.shelf, context).await?)?;
         let ours = self.references(&path).await?;
         if theirs.digest == ours.digest {
             tracing::debug!(%key, "the mirror is up to date");
             return Ok(false);
         }
-        watched(self.fetch(&path, remote), &slot, context).await?;
+        watched(self.fetch(&path, remote), &slot, &self.shelf, context).await?;
         self.point_head(&path, &theirs.stdout).await?;
         self.tidy(&slot, &path).await?;
         let durable = self.shelf.durable.clone();

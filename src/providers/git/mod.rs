@@ -9,7 +9,7 @@
 //! | `template` | from a key to a URL that the key cannot bend (pure) |
 //! | `mirror` | cloning and fetching |
 //! | `outcome` | what git meant when it failed (pure) |
-//! | `watch` | whether it gets on |
+//! | `watch`, `limits` | whether it gets on, and what it may take |
 //! | `process` | running git, with a scrubbed environment, killed with all its children |
 //! | `backend`, `cgi` | serving through `git http-backend` |
 //! | `bridge` | fetching from another node |
@@ -19,6 +19,7 @@
 mod backend;
 mod bridge;
 mod cgi;
+mod limits;
 mod mirror;
 mod outcome;
 mod path;

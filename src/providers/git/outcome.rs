@@ -53,6 +53,24 @@ const TROUBLE: &[&str] = &[
     "operation too slow",
 ];
 
+/// This machine lacks open files, processes or memory.
+const SHORTAGE: &[&str] = &[
+    "too many open files",
+    "cannot allocate memory",
+    "out of memory",
+    "resource temporarily unavailable",
+    "cannot fork",
+    "unable to fork",
+    "cannot create async thread",
+    "unable to create threaded",
+];
+
+/// Whether git failed for want of open files, processes or memory. That passes, and says nothing about the mirror.
+pub(crate) fn is_shortage(stderr: &str) -> bool {
+    let mut own = stderr.lines().map(|line| line.trim().to_ascii_lowercase());
+    own.any(|line| !line.starts_with("remote:") && SHORTAGE.iter().any(|words| line.contains(words)))
+}
+
 /// Sorts a failure by what git wrote to its standard error.
 pub(crate) fn classify(stderr: &str) -> UpdateError {
     let own: Vec<&str> = stderr.lines().map(str::trim).filter(|line| !line.starts_with("remote:")).collect();
@@ -63,6 +81,9 @@ pub(crate) fn classify(stderr: &str) -> UpdateError {
     let message = message(&own);
     if own.iter().any(|line| is_full_disk(line)) {
         return UpdateError::NoRoom(message);
+    }
+    if is_shortage(stderr) {
+        return UpdateError::Unavailable(message);
     }
     let fatal = |line: &&&str| line.starts_with("fatal:") || line.starts_with("error:");
     if own.iter().filter(fatal).any(|line| says(line, MISSING) && !says(line, NOT_MISSING)) {
@@ -139,6 +160,18 @@ mod tests {
         ] {
             assert!(matches!(classify(stderr), UpdateError::NoRoom(_)), "{stderr}");
         }
+    }
+
+    #[test]
+    fn a_lack_of_resources_passes() {
+        for stderr in [
+            "error: cannot fork() for index-pack: Resource temporarily unavailable\nfatal: fetch-pack: unable to fork off index-pack\n",
+            "fatal: unable to open 'objects/pack': Too many open files\n",
+            "fatal: Out of memory, malloc failed (tried to allocate 1048576 bytes)\n",
+        ] {
+            assert!(is_shortage(stderr) && matches!(classify(stderr), UpdateError::Unavailable(_)), "{stderr}");
+        }
+        assert!(!is_shortage("remote: fatal: Out of memory\nfatal: bad config\n"), "it is the other side's");
     }
 
     #[test]

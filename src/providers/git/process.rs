@@ -20,8 +20,11 @@ use tokio::{
     process::{Child, Command},
 };
 
-use super::template::{Remote, Scheme};
-use crate::provider::UpdateError;
+use super::{
+    limits,
+    template::{Remote, Scheme},
+};
+use crate::provider::{UpdateError, is_shortage};
 
 /// How much of a run's standard output is kept, from its beginning.
 const STDOUT_BYTES_KEPT: usize = 8 << 10;
@@ -128,6 +131,9 @@ impl Group {
     pub(crate) fn spawn(command: &mut Command) -> io::Result<Self> {
         let child = command.spawn()?;
         let id = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        if let Some(id) = id {
+            limits::limit(id);
+        }
         Ok(Self { child, id })
     }
 
@@ -165,7 +171,11 @@ pub(crate) struct Outcome {
 
 /// Runs `command` to its end. Dropping the future kills it.
 pub(crate) async fn run(command: &mut Command) -> Result<Outcome, UpdateError> {
-    let cannot = |error: io::Error| UpdateError::Failed(format!("git cannot be run: {error}"));
+    let cannot = |error: io::Error| {
+        let passes = is_shortage(&error);
+        let reason = format!("git cannot be run: {error}");
+        if passes { UpdateError::Unavailable(reason) } else { UpdateError::Failed(reason) }
+    };
     let mut group = Group::spawn(command).map_err(cannot)?;
     let stdout = group.child.stdout.take().expect("piped by `Program::command`");
     let stderr = group.child.stderr.take().expect("piped by `Program::command`");

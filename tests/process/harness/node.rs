@@ -32,6 +32,7 @@ pub(crate) struct Serve {
     out: PathBuf,
     log: PathBuf,
     child: Option<Child>,
+    open_files: Option<u32>,
 }
 
 impl Serve {
@@ -55,7 +56,17 @@ impl Serve {
         args.extend_from_slice(coordination);
         args.extend_from_slice(provider);
         let file = |end: &str| dir.join(format!("{name}-{udp}.{end}"));
-        Self { name: name.to_owned(), port: udp, http, data, args, out: file("out"), log: file("log"), child: None }
+        Self {
+            name: name.to_owned(),
+            port: udp,
+            http,
+            data,
+            args,
+            out: file("out"),
+            log: file("log"),
+            child: None,
+            open_files: None,
+        }
     }
 
     /// Makes it belong to another cluster.
@@ -86,6 +97,11 @@ impl Serve {
         self.args.extend([option.to_owned(), value.to_owned()]);
     }
 
+    /// Lets it have so many open files from the next start on, and no more.
+    pub(crate) fn limit_open_files(&mut self, limit: u32) {
+        self.open_files = Some(limit);
+    }
+
     fn replace(&mut self, option: &str, path: &Path) {
         let at = self.args.iter().position(|arg| arg == option).expect("it is among them");
         self.args[at + 1] = path.display().to_string();
@@ -97,7 +113,14 @@ impl Serve {
         // Readiness is read from the output, so each run begins with an empty one.
         let out = File::create(&self.out).unwrap();
         let log = OpenOptions::new().create(true).append(true).open(&self.log).unwrap();
-        let mut command = Command::new(command());
+        let mut command = match self.open_files {
+            Some(limit) => {
+                let mut limited = Command::new("sh");
+                limited.args(["-c", &format!("ulimit -n {limit}; exec \"$@\""), "sh"]).arg(command());
+                limited
+            }
+            None => Command::new(command()),
+        };
         command.args(&self.args).env("DATAD_LOG", "datad_gossip=debug,info");
         command.stdin(Stdio::null()).stdout(out).stderr(log);
         self.child = Some(command.spawn().unwrap());
