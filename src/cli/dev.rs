@@ -214,12 +214,12 @@ impl Cluster<'_> {
         // Made for one machine and impatient people, unless they say otherwise.
         for (option, value) in [("profile", "local"), ("repair-delay", "10s")] {
             let variable = format!("DATAD_{}", option.to_uppercase().replace('-', "_"));
-            if std::env::var_os(variable).is_none() {
+            if !is_set(&variable) {
                 arguments.push(format!("--{option}={value}"));
             }
         }
         // They share one disk, which is somebody's own: no node could make room on it by leaving keys to the others.
-        if ["DATAD_DISK_HIGH", "DATAD_DISK_LOW"].into_iter().all(|variable| std::env::var_os(variable).is_none()) {
+        if !["DATAD_DISK_HIGH", "DATAD_DISK_LOW"].into_iter().any(is_set) {
             arguments.extend(["--disk-high=1".to_owned(), "--disk-low=0.99".to_owned()]);
         }
         arguments.extend(self.seeds.iter().map(|seed| format!("--seed={seed}")));
@@ -237,6 +237,10 @@ impl Cluster<'_> {
             self.children.pop();
         }
     }
+}
+
+fn is_set(variable: &str) -> bool {
+    std::env::var_os(variable).is_some_and(|value| !value.is_empty())
 }
 
 fn name(index: usize) -> String {

@@ -46,7 +46,7 @@ impl EtcdOptions {
         let others = [&self.etcd_user, &self.etcd_prefix].into_iter().any(Option::is_some)
             || self.etcd_ttl.is_some()
             || self.secrets().next().is_some()
-            || self.etcd_ca.is_some();
+            || [&self.etcd_ca, &self.etcd_cert].into_iter().any(Option::is_some);
         let Some(endpoints) = &self.etcd else {
             return if others { wrong("the other --etcd options need --etcd with a URL") } else { Ok(None) };
         };
@@ -90,6 +90,7 @@ mod tests {
         assert_eq!((config.endpoints.len(), config.prefix.as_str()), (2, "/datad/"));
         for wrong in [
             EtcdOptions { etcd_prefix: Some("/x/".into()), ..EtcdOptions::default() },
+            EtcdOptions { etcd_cert: Some("c".into()), ..EtcdOptions::default() },
             EtcdOptions { etcd: etcd.clone(), etcd_user: Some("u".into()), ..EtcdOptions::default() },
             EtcdOptions { etcd: etcd.clone(), etcd_cert: Some("c".into()), ..EtcdOptions::default() },
             EtcdOptions { etcd, etcd_ttl: Some(Duration::from_millis(1)), ..EtcdOptions::default() },

@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `settings`, `provider` | options of a node, from flags, variables and a file |
 //! | `etcd` | which etcd a node uses, if any |
-//! | `serve` | one node in this process |
+//! | `serve` | one node in this process, or only a check of its settings |
 //! | `dev`, `child`, `hints` | a local cluster, one process per node |
 //! | `query`, `api`, `table` | asking a running node, and showing what it said |
 //! | `migrate` | from etcd to gossip |
@@ -32,7 +32,7 @@ mod watchdog;
 
 use std::{process::ExitCode, time::Duration};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use datad_gossip::ClusterKey;
 
 use self::watchdog::Watchdog;
@@ -66,6 +66,8 @@ enum Command {
     Dev(Box<dev::DevOptions>),
     /// Runs one node of a cluster
     Serve(Box<serve::ServeOptions>),
+    /// Says what the settings of a node come to, or what is wrong with them; nothing is started
+    Check(Box<serve::CheckOptions>),
     /// Prints a fresh cluster key: the secret that makes a machine a member
     #[command(after_help = "Example:\n  (umask 077; datad-gossip keygen > cluster.key)")]
     Keygen,
@@ -116,7 +118,7 @@ pub(crate) fn main() -> ExitCode {
     // The first crypto provider wins; whoever makes a TLS client later finds this one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     limits::raise();
-    let Cli { log, command } = Cli::parse();
+    let Cli { log, command } = parse();
     match run(log, command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure::Usage(what)) => {
@@ -128,6 +130,20 @@ pub(crate) fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Reads the command line, and the variables that say something.
+fn parse() -> Cli {
+    let matches = without_empty_variables(Cli::command()).get_matches();
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+/// An empty variable is one that is not set: scripts and service files cannot always leave one out.
+fn without_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty =
+        |argument: &clap::Arg| argument.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+    let command = command.mut_args(|argument| if is_empty(&argument) { argument.env(None::<&str>) } else { argument });
+    command.mut_subcommands(without_empty_variables)
 }
 
 fn run(log: log::LogOptions, command: Command) -> Result<(), Failure> {
@@ -148,6 +164,7 @@ fn run(log: log::LogOptions, command: Command) -> Result<(), Failure> {
         match command {
             Command::Dev(options) => dev::run(*options, &log).await,
             Command::Serve(options) => serve::run(*options, watchdog.as_ref()).await,
+            Command::Check(options) => serve::check(&options),
             Command::Keygen => Ok(()),
             Command::Status(ask) => query::status(&ask).await,
             Command::Members(ask) => query::members(&ask).await,
@@ -170,8 +187,6 @@ fn run(log: log::LogOptions, command: Command) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -182,7 +197,7 @@ mod tests {
     #[test]
     fn every_option_of_a_node_has_a_variable_of_its_name() {
         let command = Cli::command();
-        for name in ["serve", "dev"] {
+        for name in ["serve", "check", "dev"] {
             let options = command.find_subcommand(name).unwrap().get_arguments();
             for option in options.filter(|option| !option.is_hide_set() && option.get_id() != "help") {
                 let long = option.get_long().unwrap_or_else(|| panic!("{} has no name", option.get_id()));

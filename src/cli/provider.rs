@@ -61,6 +61,12 @@ impl ProviderOptions {
         }
     }
 
+    /// The options without a user and password that stand in a URL.
+    pub(crate) fn without_secrets(&self) -> Self {
+        let bare = |text: &Option<String>| text.as_deref().map(without_user);
+        Self { git: bare(&self.git), files: bare(&self.files), ..self.clone() }
+    }
+
     /// The options as another process of this program wants them.
     pub(crate) fn to_arguments(&self) -> Vec<String> {
         let mut arguments = Vec::new();
@@ -79,6 +85,13 @@ impl ProviderOptions {
         }
         arguments
     }
+}
+
+/// `text` without what stands before an `@` in the host of a URL.
+fn without_user(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    format!("{scheme}://{}{path}", host.rsplit_once('@').map_or(host, |(_, host)| host))
 }
 
 /// Opens the provider, which keeps what it holds in a folder of its own below `data`. Nothing below `except` is ever

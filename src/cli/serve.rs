@@ -23,7 +23,7 @@ use tracing::{info, warn};
 use super::{
     Failure, limits, output,
     provider::{self, Origin},
-    settings::{Settings, read_secret},
+    settings::{Settings, Sources, read_secret},
     signals::{Signals, stdin_ended},
     watchdog::Watchdog,
 };
@@ -34,17 +34,26 @@ pub(crate) const PORT: u16 = 8400;
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ServeOptions {
-    /// TOML file with settings, named as the options are; variables and flags overrule it
-    #[arg(long, env = "DATAD_CONFIG", value_name = "F.toml")]
-    config: Option<PathBuf>,
     #[command(flatten)]
-    settings: Settings,
+    sources: Sources,
     /// Stop when standard input ends; also announce the UDP address. For a parent that must not leave nodes behind
     #[arg(long, hide = true)]
     exit_with_stdin: bool,
     /// A folder that is never served, should it lie among the data
     #[arg(long, hide = true, value_name = "DIR")]
     except: Vec<PathBuf>,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  datad-gossip check --config /etc/datad.toml
+  DATAD_REPLICAS=3 datad-gossip check --config /etc/datad.toml | grep replicas
+
+Takes the options of serve, from the same places. Exit status 0 if a node can be run with them, else 2 and the reason.")]
+pub(crate) struct CheckOptions {
+    #[command(flatten)]
+    sources: Sources,
 }
 
 const EXAMPLES: &str = "\
@@ -78,38 +87,48 @@ struct Plan {
 
 impl ServeOptions {
     fn plan(self) -> Result<Plan, Failure> {
-        let settings = match &self.config {
-            Some(path) => {
-                let text = fs::read_to_string(path);
-                let merged = text.map_err(Into::into).and_then(|text| self.settings.over_file(&text));
-                merged.map_err(|error| Failure::Usage(format!("{}: {error:#}", path.display())))?
-            }
-            None => self.settings,
-        };
-        let data = settings.data.clone().ok_or_else(|| Failure::Usage("give the node a folder with --data".into()))?;
-        let mut except = self.except;
-        except.extend(settings.secrets().cloned());
-        let token = settings.admin_token_file.as_deref().map(read_secret).transpose()?;
+        let mut plan = Plan::of(self.sources.read()?)?;
+        plan.except.extend(self.except);
+        plan.is_child = self.exit_with_stdin;
+        Ok(plan)
+    }
+}
+
+impl Plan {
+    fn of(Settings { node, own }: Settings) -> Result<Self, Failure> {
+        let data = own.data.clone().ok_or_else(|| Failure::Usage("give the node a folder with --data".into()))?;
+        let token = own.admin_token_file.as_deref().map(read_secret).transpose()?;
         if token.as_ref().is_some_and(|token| token.trim().is_empty()) {
             return Err(anyhow!("the file with the admin token is empty").into());
         }
-        Ok(Plan {
-            name: settings.node_name()?,
-            config: settings.node_config()?,
+        Ok(Self {
+            name: own.node_name()?,
+            config: node,
             #[cfg(feature = "etcd")]
-            etcd: settings.etcd.config()?,
-            origin: settings.origin()?,
-            credentials: settings.credentials()?,
-            allow: settings.provider.allow.clone().unwrap_or_default(),
-            http: settings.http.unwrap_or(SocketAddr::from(([127, 0, 0, 1], PORT))),
-            advertise_http: settings.advertise_http,
+            etcd: own.etcd.config()?,
+            origin: own.origin()?,
+            credentials: own.credentials()?,
+            allow: own.provider.allow.clone().unwrap_or_default(),
+            http: own.http.unwrap_or(SocketAddr::from(([127, 0, 0, 1], PORT))),
+            except: own.secrets().cloned().collect(),
+            advertise_http: own.advertise_http,
             admin_token: token,
-            requests_max: settings.requests_max,
-            is_child: self.exit_with_stdin,
-            except,
+            requests_max: own.requests_max,
+            is_child: false,
             data,
         })
     }
+}
+
+/// Says what the settings come to, if a node can be run with them. Nothing but files with settings and secrets is read.
+pub(crate) fn check(options: &CheckOptions) -> Result<(), Failure> {
+    let settings = options.sources.read()?;
+    let text = settings.to_text()?;
+    Plan::of(settings).map_err(|failure| match failure {
+        Failure::Failed(error) => Failure::Usage(format!("{error:#}")),
+        usage @ Failure::Usage(_) => usage,
+    })?;
+    Ok(output::line(text.trim_end())?)
 }
 
 /// Runs the node until it is told to stop.

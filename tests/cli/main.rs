@@ -2,6 +2,8 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests run on the real machine")]
 
+mod settings;
+
 use std::{
     fs,
     io::{BufRead, BufReader, Read, Write},
