@@ -18,12 +18,13 @@ use datad_gossip::ClusterKey;
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{
-    Failure,
+    Failure, admin,
     child::{self, Said, Stop},
     hints,
     log::{LogFormat, LogOptions},
     output,
     provider::ProviderOptions,
+    running::{Entry, Running},
     signals::Signals,
 };
 
@@ -74,12 +75,16 @@ pub(crate) async fn run(mut options: DevOptions, log: &LogOptions) -> Result<(),
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let (folder, _temporary) = folder(options.data.as_deref())?;
     let key_file = write_key(&folder)?;
+    let token_file = admin::token_file(&folder, None)?;
+    let token_file = token_file.canonicalize().context("the admin token is gone")?;
     let (said, heard) = mpsc::channel(SAID_MAX);
     let mut cluster = Cluster {
         options: &options,
         log,
         folder,
         key_file,
+        entry: Entry::new(),
+        running: Running { nodes: Vec::new(), token_file },
         stop: Stop::default(),
         said,
         heard,
@@ -130,6 +135,9 @@ struct Cluster<'a> {
     log: &'a LogOptions,
     folder: PathBuf,
     key_file: PathBuf,
+    /// Where commands of this user find the token.
+    entry: Entry,
+    running: Running,
     stop: Stop,
     said: mpsc::Sender<(usize, Said)>,
     heard: mpsc::Receiver<(usize, Said)>,
@@ -155,6 +163,7 @@ impl Cluster<'_> {
                     }
                 }
                 Said::Ready(line) => {
+                    self.write_down(&line);
                     output::line(&line)?;
                     if index == 0 {
                         line.split(' ').nth(2).unwrap_or_default().clone_into(&mut first);
@@ -178,6 +187,19 @@ impl Cluster<'_> {
             }
         }
         unreachable!("this side keeps a sender")
+    }
+
+    /// Lets commands find the node that has said `line`. They can still be given its token if that fails.
+    fn write_down(&mut self, line: &str) {
+        let address =
+            line.split(' ').nth(2).and_then(|url| url.strip_prefix("http://")).and_then(|text| text.parse().ok());
+        self.running.nodes.extend::<Option<SocketAddr>>(address);
+        if let Err(error) = self.entry.write(&self.running) {
+            let token = self.running.token_file.display();
+            output::complain(&format!(
+                "commands need --admin-token-file {token}, as it cannot be written down: {error}"
+            ));
+        }
     }
 
     fn start_next(&mut self) -> anyhow::Result<()> {
@@ -206,6 +228,7 @@ impl Cluster<'_> {
             format!("--data={}", path(&self.folder.join(name(index)))?),
             format!("--except={}", path(&self.folder)?),
             format!("--cluster-key-file={}", path(&self.key_file)?),
+            format!("--admin-token-file={}", path(&self.running.token_file)?),
             format!("--replicas={}", self.options.replicas),
             format!("--log={}", self.log.log.as_deref().unwrap_or("warn")),
             format!("--log-format={}", self.log.log_format.name()),

@@ -6,7 +6,7 @@ use clap::Args;
 use datad_gossip::etcd::EtcdConfig;
 use serde::{Deserialize, Serialize};
 
-use super::{Failure, settings::read_secret};
+use super::{Failure, secret};
 
 #[derive(Args, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -56,9 +56,7 @@ impl EtcdOptions {
         }
         config.lease_ttl = self.etcd_ttl.unwrap_or(config.lease_ttl);
         config.user = match (&self.etcd_user, &self.etcd_password_file) {
-            (Some(user), Some(file)) => {
-                Some((user.clone(), read_secret(file)?.trim_end_matches(['\r', '\n']).to_owned()))
-            }
+            (Some(user), Some(file)) => Some((user.clone(), secret::read(file)?)),
             (None, None) => None,
             _ => return wrong("--etcd-user and --etcd-password-file belong together"),
         };

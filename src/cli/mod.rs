@@ -5,11 +5,13 @@
 //! | `settings`, `provider` | options of a node, from flags, variables and a file |
 //! | `etcd` | which etcd a node uses, if any |
 //! | `serve` | one node in this process, or only a check of its settings |
-//! | `dev`, `child`, `hints` | a local cluster, one process per node |
+//! | `admin`, `secret` | what lets a program change something at a node; files that hold a secret |
+//! | `dev`, `child`, `hints`, `running` | a local cluster, one process per node, and how commands find it |
 //! | `query`, `api`, `table` | asking a running node, and showing what it said |
 //! | `migrate` | from etcd to gossip |
 //! | `log`, `signals`, `output`, `limits`, `watchdog` | the process's surroundings |
 
+mod admin;
 mod api;
 mod child;
 mod dev;
@@ -24,6 +26,8 @@ mod migrate;
 mod output;
 mod provider;
 mod query;
+mod running;
+mod secret;
 mod serve;
 mod settings;
 mod signals;

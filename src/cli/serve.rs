@@ -21,9 +21,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    Failure, limits, output,
+    Failure, admin, limits, output,
     provider::{self, Origin},
-    settings::{Settings, Sources, read_secret},
+    secret,
+    settings::{Settings, Sources},
     signals::{Signals, stdin_ended},
     watchdog::Watchdog,
 };
@@ -80,7 +81,8 @@ struct Plan {
     data: PathBuf,
     http: SocketAddr,
     advertise_http: Option<String>,
-    admin_token: Option<String>,
+    admin_token_file: Option<PathBuf>,
+    host_names: Vec<String>,
     requests_max: Option<usize>,
     is_child: bool,
 }
@@ -97,10 +99,8 @@ impl ServeOptions {
 impl Plan {
     fn of(Settings { node, own }: Settings) -> Result<Self, Failure> {
         let data = own.data.clone().ok_or_else(|| Failure::Usage("give the node a folder with --data".into()))?;
-        let token = own.admin_token_file.as_deref().map(read_secret).transpose()?;
-        if token.as_ref().is_some_and(|token| token.trim().is_empty()) {
-            return Err(anyhow!("the file with the admin token is empty").into());
-        }
+        // Read again when the node starts; what is wrong with it is said before anything is done.
+        own.admin_token_file.as_deref().map(secret::read).transpose()?;
         Ok(Self {
             name: own.node_name()?,
             config: node,
@@ -112,7 +112,8 @@ impl Plan {
             http: own.http.unwrap_or(SocketAddr::from(([127, 0, 0, 1], PORT))),
             except: own.secrets().cloned().collect(),
             advertise_http: own.advertise_http,
-            admin_token: token,
+            admin_token_file: own.admin_token_file,
+            host_names: own.host_names.unwrap_or_default(),
             requests_max: own.requests_max,
             is_child: false,
             data,
@@ -136,13 +137,16 @@ pub(crate) async fn run(options: ServeOptions, watchdog: Option<&Watchdog>) -> R
     let plan = options.plan()?;
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let _lock = lock(&plan.data)?;
+    let token = secret::read(&admin::token_file(&plan.data, plan.admin_token_file.as_deref())?)?;
+    let socket = admin::listen(&plan.data)?;
     let listener = bind(plan.http).await?;
     let http = listener.local_addr().context("the HTTP socket has no address")?;
     let node = tokio::select! {
         launched = launch(&plan, http) => launched?,
         () = signals.next() => return Ok(()),
     };
-    let (stop, gateway) = (CancellationToken::new(), gateway(&plan, &node, watchdog));
+    let (stop, gateway) = (CancellationToken::new(), gateway(&plan, &node, http, &token, watchdog));
+    let changing = tokio::spawn(gateway.clone().serve_unix(socket, stop.clone().cancelled_owned()));
     let mut serving = tokio::spawn(gateway.serve(listener, stop.clone().cancelled_owned()));
     let ended = tokio::select! {
         ended = until_told(&plan, &node, http, &mut signals) => ended,
@@ -154,7 +158,7 @@ pub(crate) async fn run(options: ServeOptions, watchdog: Option<&Watchdog>) -> R
         }
         info!(node = %plan.name, "finishing requests");
         stop.cancel();
-        let _ = serving.await;
+        let _ = tokio::join!(serving, changing);
         node.shutdown().await;
     };
     tokio::select! {
@@ -223,13 +227,16 @@ fn url_of(plan: &Plan, bound: SocketAddr) -> String {
     }
 }
 
-fn gateway(plan: &Plan, node: &Node, watchdog: Option<&Watchdog>) -> Gateway {
+fn gateway(plan: &Plan, node: &Node, http: SocketAddr, token: &str, watchdog: Option<&Watchdog>) -> Gateway {
     let mut gateway = Gateway::builder(node.client()).connections_max(limits::shares().connections);
+    gateway = gateway.admin_token(token).host_name(http.ip().to_string());
     if let Some(watchdog) = watchdog {
         gateway = gateway.stuck_threads(watchdog.stuck());
     }
-    if let Some(token) = &plan.admin_token {
-        gateway = gateway.admin_token(token);
+    let advertised = url_of(plan, http).parse::<reqwest::Url>().ok();
+    let advertised = advertised.as_ref().and_then(|url| url.host_str()).map(str::to_owned);
+    for name in plan.host_names.iter().chain(&advertised) {
+        gateway = gateway.host_name(name);
     }
     if let Some(requests) = plan.requests_max {
         gateway = gateway.requests_max(requests);

@@ -2,19 +2,13 @@
 //!
 //! Every wait for a client has a limit: for the head of a request, for the next part of its body (`data`), for room to
 //! write (the kernel's user timeout), and for the end of the last response when the gateway stops.
-//!
-//! There are so many slots for connections. When all are taken, the connection on which nothing has been asked for the
-//! longest time gives way to a new one: a few hundred idle clients must not keep others, or whoever looks after the node,
-//! from it. Connections with a request under way keep their slots.
 
 use std::{
-    collections::BTreeMap,
     convert::Infallible,
     io,
-    net::SocketAddr,
     pin::pin,
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -28,14 +22,18 @@ use hyper_util::{
     server::conn::auto,
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::Instant,
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    sync::Semaphore,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
-use super::Gateway;
+use super::{
+    Gateway,
+    access::Peer,
+    quiet::{Presence, Quiet, slot},
+};
 use crate::router::Guarded;
 
 /// From the start of a connection, or the end of a response, to the end of the next request's head. Also how long an
@@ -54,19 +52,53 @@ const HEAD_BYTES_MAX: usize = 64 << 10;
 const STREAMS_MAX: u32 = 256;
 /// Pause after a connection could not be accepted, usually for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How long nothing has to be asked on a connection before it gives way: a request that is on its way should arrive. With
-/// a dozen slots, 180 idle clients hold up a new one for three seconds.
-const QUIET_MIN: Duration = Duration::from_millis(200);
-/// How often it is looked for a connection that may give way.
-const GIVE_WAY_PAUSE: Duration = Duration::from_millis(20);
+
+/// What connections come from.
+pub(super) trait Listen: Send {
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// Where it listens, for the log.
+    fn address(&self) -> io::Result<String>;
+
+    /// The next connection. Cancel safe.
+    fn next(&self) -> impl Future<Output = io::Result<(Self::Stream, Peer)>> + Send;
+}
+
+impl Listen for TcpListener {
+    type Stream = TcpStream;
+
+    fn address(&self) -> io::Result<String> {
+        Ok(self.local_addr()?.to_string())
+    }
+
+    async fn next(&self) -> io::Result<(TcpStream, Peer)> {
+        let (stream, from) = self.accept().await?;
+        tune(&stream);
+        let to = stream.local_addr().ok().map(|address| address.ip());
+        let is_local = self.local_addr()?.ip().to_canonical().is_loopback();
+        Ok((stream, Peer::Tcp { from, to, is_local }))
+    }
+}
+
+impl Listen for UnixListener {
+    type Stream = UnixStream;
+
+    fn address(&self) -> io::Result<String> {
+        Ok(format!("{:?}", self.local_addr()?))
+    }
+
+    async fn next(&self) -> io::Result<(UnixStream, Peer)> {
+        Ok((self.accept().await?.0, Peer::Unix))
+    }
+}
 
 /// Accepts and serves until `shutdown`, then drains.
 pub(super) async fn serve(
     gateway: Arc<Gateway>,
-    listener: TcpListener,
+    listener: impl Listen,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let address = listener.local_addr()?;
+    let address = listener.address()?;
     let slots = Arc::new(Semaphore::new(gateway.limits.connections_max));
     let drain = gateway.limits.drain;
     let (stop, connections) = (CancellationToken::new(), TaskTracker::new());
@@ -78,7 +110,7 @@ pub(super) async fn serve(
     debug!(%address, "gateway is open");
     loop {
         let accepted = async {
-            let (stream, peer) = listener.accept().await?;
+            let (stream, peer) = listener.next().await?;
             Ok::<_, io::Error>((stream, peer, slot(&slots, &quiet).await))
         };
         tokio::select! {
@@ -114,119 +146,13 @@ pub(super) async fn serve(
     Ok(())
 }
 
-/// A slot for a new connection, if need be that of one on which nothing is asked.
-async fn slot(slots: &Arc<Semaphore>, quiet: &Quiet) -> OwnedSemaphorePermit {
-    loop {
-        if let Ok(slot) = slots.clone().try_acquire_owned() {
-            return slot;
-        }
-        quiet.one_gives_way();
-        if let Ok(slot) = tokio::time::timeout(GIVE_WAY_PAUSE, slots.clone().acquire_owned()).await {
-            return slot.expect("never closed");
-        }
-    }
-}
-
-/// The connections on which nothing is asked, by when that began.
-#[derive(Debug, Clone, Default)]
-struct Quiet(Arc<Mutex<QuietConnections>>);
-
-#[derive(Debug, Default)]
-struct QuietConnections {
-    entries: u64,
-    waiting: BTreeMap<u64, (Instant, CancellationToken)>,
-}
-
-impl Quiet {
-    /// The connection that has been quiet for the longest time is to end, if that is long enough.
-    fn one_gives_way(&self) {
-        let mut connections = self.lock();
-        if let Some(first) = connections.waiting.first_entry()
-            && first.get().0.elapsed() >= QUIET_MIN
-        {
-            first.remove().1.cancel();
-        }
-    }
-
-    fn enter(&self, connection: &CancellationToken) -> u64 {
-        let mut connections = self.lock();
-        connections.entries += 1;
-        let place = connections.entries;
-        connections.waiting.insert(place, (Instant::now(), connection.clone()));
-        place
-    }
-
-    fn leave(&self, place: u64) {
-        self.lock().waiting.remove(&place);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, QuietConnections> {
-        self.0.lock().expect("nothing panics while it holds this lock")
-    }
-}
-
-/// What is asked on one connection; it is among the quiet ones while that is nothing.
-struct Presence {
-    quiet: Quiet,
-    gives_way: CancellationToken,
-    state: Mutex<Asked>,
-}
-
-#[derive(Debug, Default)]
-struct Asked {
-    requests: usize,
-    place: Option<u64>,
-}
-
-impl Presence {
-    fn new(quiet: Quiet) -> Arc<Self> {
-        let (gives_way, state) = (CancellationToken::new(), Mutex::default());
-        let presence = Arc::new(Self { quiet, gives_way, state });
-        presence.count(|requests| requests);
-        presence
-    }
-
-    /// A request is under way, until what is returned is dropped.
-    fn ask(self: &Arc<Self>) -> UnderWay {
-        self.count(|requests| requests + 1);
-        UnderWay(self.clone())
-    }
-
-    fn count(&self, change: impl FnOnce(usize) -> usize) {
-        let mut asked = self.state.lock().expect("nothing panics while it holds this lock");
-        asked.requests = change(asked.requests);
-        if let Some(place) = asked.place.take() {
-            self.quiet.leave(place);
-        }
-        asked.place = (asked.requests == 0).then(|| self.quiet.enter(&self.gives_way));
-    }
-}
-
-impl Drop for Presence {
-    fn drop(&mut self) {
-        if let Some(place) = self.state.get_mut().ok().and_then(|asked| asked.place.take()) {
-            self.quiet.leave(place);
-        }
-    }
-}
-
-/// A request, from its head to the end of the body of its answer.
-struct UnderWay(Arc<Presence>);
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.count(|requests| requests - 1);
-    }
-}
-
 async fn serve_connection(
     gateway: Arc<Gateway>,
-    stream: TcpStream,
-    peer: SocketAddr,
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    peer: Peer,
     stop: CancellationToken,
     quiet: Quiet,
 ) {
-    tune(&stream);
     let asked = AtomicBool::new(false);
     let presence = Presence::new(quiet);
     let service = service_fn(|request: Request<Incoming>| {

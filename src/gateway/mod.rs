@@ -2,10 +2,10 @@
 //!
 //! | file | concern |
 //! | --- | --- |
-//! | `listen` | connections: how many, how slow, how they end |
+//! | `listen`, `quiet` | connections: how many, how slow, how they end, and which one gives way |
 //! | `data` | a request for data, through the router and back |
 //! | `operations` | the documents and changes under `/-/` |
-//! | `access` | who may change something (pure) |
+//! | `access` | who may change something, and by which names the node is asked (pure) |
 //! | `background` | updates that nobody waits for |
 //! | `headers`, `problem` | what crosses a hop (pure), and errors as RFC 9457 documents (pure) |
 //! | `metrics` | Prometheus text |
@@ -22,24 +22,27 @@ mod listen;
 mod metrics;
 mod operations;
 mod problem;
+mod quiet;
 #[cfg(test)]
 mod tests;
 
 use std::{
     io,
-    net::SocketAddr,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 
-use axum::body::Body;
-use http::{Request, Response};
+use axum::{body::Body, response::IntoResponse};
+use http::{Method, Request, Response};
 use hyper::body::Incoming;
-use tokio::{net::TcpListener, sync::Semaphore};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::Semaphore,
+};
 use tower::ServiceExt;
 
 use self::{
-    access::AdminToken,
+    access::{Access, AdminToken, Peer},
     background::Background,
     metrics::{Kind, Metrics},
 };
@@ -52,7 +55,7 @@ const BACKGROUND_CHANGES_MAX: usize = 256;
 #[derive(Debug)]
 pub struct GatewayBuilder {
     client: Client,
-    admin_token: Option<AdminToken>,
+    access: Access,
     limits: Limits,
     stuck_threads: Option<Arc<AtomicU64>>,
 }
@@ -64,8 +67,8 @@ struct Limits {
     drain: Duration,
 }
 
-/// The front door of one node, ready to serve.
-#[derive(Debug)]
+/// The front door of one node, ready to serve. Clones are the same door, for a further listener.
+#[derive(Debug, Clone)]
 pub struct Gateway {
     state: Arc<State>,
     operations: axum::Router,
@@ -77,7 +80,7 @@ pub struct Gateway {
 struct State {
     client: Client,
     transport: PathTransport,
-    admin_token: Option<AdminToken>,
+    access: Access,
     requests: Arc<Semaphore>,
     background: Background,
     metrics: Metrics,
@@ -89,7 +92,7 @@ impl Gateway {
     #[must_use]
     pub fn builder(client: Client) -> GatewayBuilder {
         let limits = Limits { requests_max: 4096, connections_max: 16_384, drain: Duration::from_secs(10) };
-        GatewayBuilder { client, admin_token: None, limits, stuck_threads: None }
+        GatewayBuilder { client, access: Access::default(), limits, stuck_threads: None }
     }
 
     /// Serves HTTP/1.1 and HTTP/2 (with prior knowledge) on `listener` until `shutdown`; then takes no more connections,
@@ -104,13 +107,31 @@ impl Gateway {
         listen::serve(Arc::new(self), listener, shutdown).await
     }
 
-    async fn answer(&self, peer: SocketAddr, mut request: Request<Incoming>) -> Response<Body> {
+    /// As [`Gateway::serve`], for programs of the user that may open the socket: changes need no admin token here.
+    ///
+    /// Make the socket in a folder that only the node's user can enter, or narrow its permissions before clients know it.
+    ///
+    /// # Errors
+    /// The listener has no address.
+    pub async fn serve_unix(self, listener: UnixListener, shutdown: impl Future<Output = ()>) -> io::Result<()> {
+        listen::serve(Arc::new(self), listener, shutdown).await
+    }
+
+    async fn answer(&self, peer: Peer, mut request: Request<Incoming>) -> Response<Body> {
         let kind = if is_operation(request.uri().path()) { Kind::Operations } else { Kind::Data };
         let observed = self.state.metrics.begin(kind);
+        let is_change = matches!(kind, Kind::Operations) && !matches!(*request.method(), Method::GET | Method::HEAD);
+        if is_change || matches!(peer, Peer::Tcp { is_local: true, .. }) {
+            let (parts, body) = request.into_parts();
+            if let Err(problem) = self.state.access.check_name(peer, &parts) {
+                return observed.answered(problem.into_response());
+            }
+            request = Request::from_parts(parts, body);
+        }
         let response = match kind {
             Kind::Data => data::answer(&self.state, request).await,
             Kind::Operations => {
-                request.extensions_mut().insert(access::Peer(peer));
+                request.extensions_mut().insert(peer);
                 let answered = self.operations.clone().oneshot(request).await;
                 answered.unwrap_or_else(|never| match never {})
             }
@@ -120,11 +141,20 @@ impl Gateway {
 }
 
 impl GatewayBuilder {
-    /// Token that changing requests have to carry (`Authorization: Bearer`). Without one, only this machine may change
-    /// anything, and no browser.
+    /// Token that changing requests have to carry, as `Authorization: Bearer` or as the password of Basic authentication.
+    /// Without one, changes are refused over TCP, also from this machine, and accepted by [`Gateway::serve_unix`] only.
     #[must_use]
     pub fn admin_token(mut self, token: impl AsRef<str>) -> Self {
-        self.admin_token = Some(AdminToken::new(token.as_ref()));
+        self.access.token = Some(AdminToken::new(token.as_ref()));
+        self
+    }
+
+    /// A host name or address, without a port, under which this node is asked; call it for each. `localhost`, loopback
+    /// addresses and the address that a client connected to are known. Changes under another name are refused, and on a
+    /// listener of the loopback interface everything is: a page in a browser may have made that name lead here.
+    #[must_use]
+    pub fn host_name(mut self, name: impl AsRef<str>) -> Self {
+        self.access.names.insert(access::plain_name(name.as_ref()));
         self
     }
 
@@ -164,7 +194,7 @@ impl GatewayBuilder {
         let state = Arc::new(State {
             transport: self.client.transport(),
             client: self.client,
-            admin_token: self.admin_token,
+            access: self.access,
             requests: Arc::new(Semaphore::new(self.limits.requests_max)),
             background: Background::new(BACKGROUND_CHANGES_MAX),
             metrics: Metrics::new(self.stuck_threads),

@@ -141,11 +141,11 @@ async fn update(
     uri: Uri,
     waiting: Result<Query<Waiting>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    access::may_change(state.admin_token.as_ref(), peer.0, &fields)?;
+    state.access.may_change(peer, &fields)?;
     let Query(Waiting { wait }) = waiting.map_err(|error| Problem::bad_request(error.body_text()))?;
     let key = key_after("/-/update/", &uri)?;
     let overloaded = || Problem::overloaded("too many updates are under way; ask again");
-    info!(%key, peer = %peer.0, %method, wait, "update asked for");
+    info!(%key, %peer, %method, wait, "update asked for");
     if wait {
         let _permit = state.background.permit().ok_or_else(overloaded)?;
         let replicas = state.client.update(&key).await?;
@@ -200,10 +200,10 @@ async fn pin(
     uri: Uri,
     pinning: Result<Query<Pinning>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    access::may_change(state.admin_token.as_ref(), peer.0, &fields)?;
+    state.access.may_change(peer, &fields)?;
     let Query(Pinning { replicas }) = pinning.map_err(|error| Problem::bad_request(error.body_text()))?;
     let key = key_after("/-/pins/", &uri)?;
-    info!(%key, ?replicas, peer = %peer.0, "pin asked for");
+    info!(%key, ?replicas, %peer, "pin asked for");
     Ok(document(Json(state.client.pin(&key, replicas).await?)))
 }
 
@@ -213,9 +213,9 @@ async fn unpin(
     fields: HeaderMap,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    access::may_change(state.admin_token.as_ref(), peer.0, &fields)?;
+    state.access.may_change(peer, &fields)?;
     let key = key_after("/-/pins/", &uri)?;
-    info!(%key, peer = %peer.0, "unpin asked for");
+    info!(%key, %peer, "unpin asked for");
     Ok(document(Json(state.client.unpin(&key).await?)))
 }
 
@@ -225,9 +225,9 @@ async fn forget(
     fields: HeaderMap,
     uri: Uri,
 ) -> Result<Response, Problem> {
-    access::may_change(state.admin_token.as_ref(), peer.0, &fields)?;
+    state.access.may_change(peer, &fields)?;
     let key = key_after("/-/keys/", &uri)?;
-    info!(%key, peer = %peer.0, "forget asked for");
+    info!(%key, %peer, "forget asked for");
     Ok(document(Json(state.client.forget(&key).await?)))
 }
 
@@ -247,10 +247,10 @@ async fn drain(
     Path(name): Path<String>,
     draining: Result<Query<Draining>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    access::may_change(state.admin_token.as_ref(), peer.0, &fields)?;
+    state.access.may_change(peer, &fields)?;
     let Query(Draining { force, timeout }) = draining.map_err(|error| Problem::bad_request(error.body_text()))?;
     let name = NodeName::new(name).map_err(|error| Problem::bad_request(error.to_string()))?;
-    info!(%name, force, peer = %peer.0, "drain asked for");
+    info!(%name, force, %peer, "drain asked for");
     let drained = state.client.drain(&name, force, timeout).await?;
     if drained.left { Ok(document(Json(drained))) } else { Err(Problem::last_holder(&drained)) }
 }

@@ -19,7 +19,7 @@ use http_body_util::{BodyExt, Channel, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::{oneshot, watch},
     task::JoinHandle,
@@ -34,6 +34,7 @@ use crate::{
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
+const TOKEN: &str = "secret";
 
 /// Answers with what it was asked; fetches whatever does not begin with `no`.
 #[derive(Default)]
@@ -112,6 +113,18 @@ async fn front_with(set: impl FnOnce(GatewayBuilder) -> GatewayBuilder) -> Front
 
 /// A front door that is open already while its node joins.
 async fn joining_front(seeds: Vec<String>, set: impl FnOnce(GatewayBuilder) -> GatewayBuilder) -> Front {
+    let (node, echo) = node(seeds).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel();
+    let gateway = set(Gateway::builder(node.client()).admin_token(TOKEN));
+    let serving = tokio::spawn(gateway.serve(listener, async move {
+        let _ = stopped.await;
+    }));
+    Front { node, echo, address, stop, serving }
+}
+
+async fn node(seeds: Vec<String>) -> (Node, Arc<Echo>) {
     let config = NodeConfig {
         listen: "127.0.0.1:0".parse().unwrap(),
         profile: Profile::local(),
@@ -121,41 +134,40 @@ async fn joining_front(seeds: Vec<String>, set: impl FnOnce(GatewayBuilder) -> G
     };
     let echo = Arc::new(Echo::default());
     let builder = Node::builder(NodeName::new("n1").unwrap()).config(config).provider(echo.clone());
-    let node = builder.credentials(Credentials::ClusterKey(ClusterKey::generate())).launch().await.unwrap();
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (stop, stopped) = oneshot::channel();
-    let gateway = set(Gateway::builder(node.client()));
-    let serving = tokio::spawn(gateway.serve(listener, async move {
-        let _ = stopped.await;
-    }));
-    Front { node, echo, address, stop, serving }
+    (builder.credentials(Credentials::ClusterKey(ClusterKey::generate())).launch().await.unwrap(), echo)
+}
+
+/// Sends `request` on a connection of its own, and reads the whole answer.
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: Request<Full<Bytes>>,
+) -> Response<Bytes> {
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let connection = tokio::spawn(connection);
+    let answered = tokio::time::timeout(PATIENCE, sender.send_request(request)).await.unwrap().unwrap();
+    let (parts, body) = answered.into_parts();
+    let body = body.collect().await.unwrap().to_bytes();
+    connection.abort();
+    Response::from_parts(parts, body)
 }
 
 impl Front {
     async fn ask(&self, request: Request<Full<Bytes>>) -> Response<Bytes> {
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(TcpStream::connect(self.address).await.unwrap()))
-                .await
-                .unwrap();
-        let connection = tokio::spawn(connection);
-        let answered = tokio::time::timeout(PATIENCE, sender.send_request(request)).await.unwrap().unwrap();
-        let (parts, body) = answered.into_parts();
-        let body = body.collect().await.unwrap().to_bytes();
-        connection.abort();
-        Response::from_parts(parts, body)
+        exchange(TcpStream::connect(self.address).await.unwrap(), request).await
     }
 
     async fn get(&self, path: &str) -> Response<Bytes> {
         self.ask(Request::get(path).body(Full::default()).unwrap()).await
     }
 
-    async fn post(&self, path: &str, fields: &[(&str, &str)]) -> Response<Bytes> {
-        let mut request = Request::post(path);
-        for (name, value) in fields {
-            request = request.header(*name, *value);
-        }
+    /// A request of the operator, who has the token.
+    async fn change(&self, method: Method, path: &str) -> Response<Bytes> {
+        let request = Request::builder().method(method).uri(path).header("authorization", format!("Bearer {TOKEN}"));
         self.ask(request.body(Full::default()).unwrap()).await
+    }
+
+    async fn post(&self, path: &str) -> Response<Bytes> {
+        self.change(Method::POST, path).await
     }
 
     async fn stop(self) {
@@ -313,7 +325,7 @@ async fn http_2_is_spoken_to_those_who_begin_with_it() {
     let stream = TokioIo::new(TcpStream::connect(front.address).await.unwrap());
     let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
     let connection = tokio::spawn(connection);
-    let request = Request::get("http://example.com/a").body(Full::<Bytes>::default()).unwrap();
+    let request = Request::get("http://localhost/a").body(Full::<Bytes>::default()).unwrap();
     let answered = sender.send_request(request).await.unwrap();
     assert_eq!(answered.version(), http::Version::HTTP_2);
     let said = answered.into_body().collect().await.unwrap().to_bytes();
@@ -357,7 +369,7 @@ async fn what_goes_wrong_is_told_as_a_problem() {
 async fn more_requests_than_may_be_are_shed_while_operations_go_on() {
     let front = front_with(|gateway| gateway.requests_max(1)).await;
     let mut busy = TcpStream::connect(front.address).await.unwrap();
-    busy.write_all(b"GET /endless HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    busy.write_all(b"GET /endless HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     busy.read_u8().await.unwrap();
     let shed = front.get("/a").await;
     assert_eq!(
@@ -432,7 +444,7 @@ async fn the_documents_say_what_the_node_knows() {
         assert_eq!(front.get(wrong).await.status(), StatusCode::BAD_REQUEST, "{wrong}");
     }
     assert_eq!(front.get("/-/locate/b//1").await.status(), StatusCode::BAD_REQUEST);
-    assert_eq!(front.post("/-/status", &[]).await.status(), StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(front.post("/-/status").await.status(), StatusCode::METHOD_NOT_ALLOWED);
     front.stop().await;
 }
 
@@ -458,18 +470,17 @@ async fn keys_come_in_pages_that_name_the_next() {
 #[tokio::test]
 async fn an_update_can_be_waited_for_or_not() {
     let front = front().await;
-    let waited = front.post("/-/update/a/b?wait=true", &[]).await;
+    let waited = front.post("/-/update/a/b?wait=true").await;
     assert_eq!(waited.status(), StatusCode::OK);
     assert_eq!(json_of(&waited), json!({ "key": "a/b", "replicas": [{ "node": "n1", "error": null }] }));
-    let started = front.post("/-/update/c", &[]).await;
+    let started = front.post("/-/update/c").await;
     assert_eq!(started.status(), StatusCode::ACCEPTED);
     let deadline = tokio::time::Instant::now() + PATIENCE;
     while json_of(&front.get("/-/keys").await) != json!(["a/b", "c"]) {
         assert!(tokio::time::Instant::now() < deadline, "the update was not done");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert_eq!(front.post("/-/update/no/such?wait=true", &[]).await.status(), StatusCode::NOT_FOUND);
-    assert_eq!(front.post("/-/update/a", &[("origin", "http://e.example")]).await.status(), StatusCode::FORBIDDEN);
+    assert_eq!(front.post("/-/update/no/such?wait=true").await.status(), StatusCode::NOT_FOUND);
     assert_eq!(front.get("/-/update/a").await.status(), StatusCode::METHOD_NOT_ALLOWED);
     front.stop().await;
 }
@@ -485,16 +496,16 @@ async fn many_hooks_for_a_key_are_one_update_that_runs_and_one_to_follow() {
         }
     };
     front.echo.allowed.send_replace(1);
-    assert_eq!(front.post("/-/update/gated?wait=true", &[]).await.status(), StatusCode::OK);
+    assert_eq!(front.post("/-/update/gated?wait=true").await.status(), StatusCode::OK);
     for _ in 0..20 {
-        assert_eq!(front.post("/-/update/gated", &[]).await.status(), StatusCode::ACCEPTED);
+        assert_eq!(front.post("/-/update/gated").await.status(), StatusCode::ACCEPTED);
     }
     begun(2).await;
-    assert_eq!(front.post("/-/update/gated", &[]).await.status(), StatusCode::ACCEPTED, "after that one has looked");
+    assert_eq!(front.post("/-/update/gated").await.status(), StatusCode::ACCEPTED, "after that one has looked");
     front.echo.allowed.send_replace(2);
     begun(3).await;
     front.echo.allowed.send_replace(4);
-    assert_eq!(front.post("/-/update/gated?wait=true", &[]).await.status(), StatusCode::OK);
+    assert_eq!(front.post("/-/update/gated?wait=true").await.status(), StatusCode::OK);
     assert_eq!(front.echo.begun.load(Ordering::SeqCst), 4, "this one asked after the others");
     front.stop().await;
 }
@@ -502,9 +513,7 @@ async fn many_hooks_for_a_key_are_one_update_that_runs_and_one_to_follow() {
 #[tokio::test]
 async fn pins_are_set_listed_and_taken_back() {
     let front = front().await;
-    let change = async |method: Method, path: &str| {
-        front.ask(Request::builder().method(method).uri(path).body(Full::default()).unwrap()).await
-    };
+    let change = async |method: Method, path: &str| front.change(method, path).await;
     let recorded = change(Method::PUT, "/-/pins/a/b?replicas=3").await;
     assert_eq!(recorded.status(), StatusCode::OK);
     assert_eq!(json_of(&recorded), json!({ "key": "a/b", "confirmed": ["n1"], "lacking": [] }));
@@ -529,20 +538,72 @@ async fn pins_are_set_listed_and_taken_back() {
 }
 
 #[tokio::test]
-async fn with_an_admin_token_changes_need_it() {
-    let front = front_with(|gateway| gateway.admin_token("secret")).await;
-    let refused = front.post("/-/update/a", &[]).await;
-    assert_eq!(
-        (refused.status(), &refused.headers()["www-authenticate"]),
-        (StatusCode::UNAUTHORIZED, &"Bearer".parse().unwrap())
-    );
-    for (method, path) in [(Method::PUT, "/-/pins/a"), (Method::DELETE, "/-/pins/a"), (Method::DELETE, "/-/keys/a")] {
+async fn changes_need_the_admin_token_also_from_this_machine() {
+    let front = front().await;
+    for (method, path) in [
+        (Method::POST, "/-/update/a"),
+        (Method::PUT, "/-/pins/a"),
+        (Method::DELETE, "/-/pins/a"),
+        (Method::DELETE, "/-/keys/a"),
+        (Method::POST, "/-/members/n1/drain"),
+    ] {
         let request = Request::builder().method(method).uri(path).body(Full::default()).unwrap();
-        assert_eq!(front.ask(request).await.status(), StatusCode::UNAUTHORIZED, "{path}");
+        let refused = front.ask(request).await;
+        assert_eq!(refused.status(), StatusCode::UNAUTHORIZED, "{path}");
+        assert_eq!(refused.headers()["www-authenticate"], "Bearer, Basic realm=\"datad-gossip\"", "{path}");
     }
-    let accepted = front.post("/-/update/a?wait=true", &[("authorization", "Bearer secret")]).await;
-    assert_eq!(accepted.status(), StatusCode::OK);
+    let basic = Request::post("/-/update/a?wait=true").header("authorization", "Basic eDpzZWNyZXQ=");
+    assert_eq!(front.ask(basic.body(Full::default()).unwrap()).await.status(), StatusCode::OK);
     assert_eq!(front.get("/-/status").await.status(), StatusCode::OK);
+    front.stop().await;
+}
+
+#[tokio::test]
+async fn a_gateway_without_a_token_takes_changes_over_its_unix_socket_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let (node, echo) = node(Vec::new()).await;
+    node.serving().await.unwrap();
+    let gateway = Gateway::builder(node.client()).build();
+    let (listener, path) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), folder.path().join("admin.sock"));
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = watch::channel(false);
+    let until = |mut stopped: watch::Receiver<bool>| async move { drop(stopped.wait_for(|stop| *stop).await) };
+    let socket = tokio::net::UnixListener::bind(&path).unwrap();
+    let serving = [
+        tokio::spawn(gateway.clone().serve(listener, until(stopped.clone()))),
+        tokio::spawn(gateway.serve_unix(socket, until(stopped))),
+    ];
+    let pin = || Request::put("/-/pins/a").header("host", "anything").body(Full::<Bytes>::default()).unwrap();
+    let refused =
+        exchange(TcpStream::connect(address).await.unwrap(), Request::put("/-/pins/a").body(Full::default()).unwrap())
+            .await;
+    assert_eq!(refused.status(), StatusCode::FORBIDDEN);
+    assert!(text(&refused).contains("Unix socket"), "{}", text(&refused));
+    let accepted = exchange(tokio::net::UnixStream::connect(&path).await.unwrap(), pin()).await;
+    assert_eq!(accepted.status(), StatusCode::OK, "{}", text(&accepted));
+    stop.send_replace(true);
+    for serving in serving {
+        tokio::time::timeout(PATIENCE, serving).await.unwrap().unwrap().unwrap();
+    }
+    node.shutdown().await;
+    drop(echo);
+}
+
+#[tokio::test]
+async fn a_name_that_was_made_to_lead_here_gets_nothing() {
+    let front = front_with(|gateway| gateway.host_name("Node.Example")).await;
+    for (host, expected) in [("evil.example", 421), ("node.example", 200), ("localhost:1", 200), ("127.0.0.1", 200)] {
+        for (method, path) in [(Method::GET, "/a"), (Method::GET, "/-/status"), (Method::PUT, "/-/pins/a")] {
+            let request = Request::builder().method(&method).uri(path).header("host", host);
+            let request = request.header("authorization", format!("Bearer {TOKEN}"));
+            let answered = front.ask(request.body(Full::default()).unwrap()).await;
+            assert_eq!(answered.status(), expected, "{method} {path} at {host}: {}", text(&answered));
+            if expected == 421 {
+                assert_eq!(json_of(&answered)["type"], "urn:datad-gossip:problem:wrong-host");
+                assert!(text(&answered).contains("--host-name"), "{}", text(&answered));
+            }
+        }
+    }
     front.stop().await;
 }
 
@@ -585,11 +646,12 @@ async fn metrics_are_text_that_prometheus_reads() {
 async fn absurd_heads_are_refused_by_the_protocol() {
     let front = front().await;
     let long = "x".repeat(70_000);
-    let answer = front.raw(&format!("GET /{long} HTTP/1.1\r\nhost: a\r\n\r\n")).await;
+    let answer = front.raw(&format!("GET /{long} HTTP/1.1\r\nhost: localhost\r\n\r\n")).await;
     assert!(answer.starts_with("HTTP/1.1 414") || answer.starts_with("HTTP/1.1 431"), "{answer}");
-    let answer = front.raw(&format!("GET /{} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n", &long[..600])).await;
+    let answer =
+        front.raw(&format!("GET /{} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n", &long[..600])).await;
     assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("more than 512"), "{answer}");
-    let answer = front.raw("OPTIONS * HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+    let answer = front.raw("OPTIONS * HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n").await;
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
     front.stop().await;
 }
@@ -598,7 +660,7 @@ async fn absurd_heads_are_refused_by_the_protocol() {
 async fn stopping_breaks_off_what_does_not_end_by_itself() {
     let front = front_with(|gateway| gateway.drain(Duration::from_millis(200))).await;
     let mut busy = TcpStream::connect(front.address).await.unwrap();
-    busy.write_all(b"GET /endless HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    busy.write_all(b"GET /endless HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
     busy.read_u8().await.unwrap();
     let address = front.address;
     front.stop().await;

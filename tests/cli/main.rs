@@ -2,6 +2,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests run on the real machine")]
 
+mod access;
 mod settings;
 
 use std::{
@@ -55,10 +56,15 @@ struct Dev {
 
 impl Dev {
     fn start(nodes: usize, files: &Path) -> Self {
+        Self::start_with(nodes, files, &[])
+    }
+
+    fn start_with(nodes: usize, files: &Path, variables: &[(&str, &Path)]) -> Self {
         let temporary = tempfile::tempdir().unwrap();
         let (count, files) = (nodes.to_string(), files.to_str().unwrap());
         let mut process = program(&["dev", "--nodes", &count, "--http", "127.0.0.1:0", "--files", files])
             .env("TMPDIR", temporary.path())
+            .envs(variables.iter().copied())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

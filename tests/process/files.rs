@@ -145,7 +145,9 @@ async fn an_update_that_is_waited_for_says_which_holder_could_not_follow_and_fai
     upstream.put_file("f", "newer", "text/plain");
     let error = cluster.by_name(second).ask(&["update", "f", "--wait"]).await.unwrap_err();
     assert!(error.contains("1 of 2 replicas could not be updated"), "{error}");
-    let answer = ask(cluster.nodes[0].http, "POST", "/-/update/f?wait=true", &[]).await;
+    let authorization = cluster.nodes[0].authorization();
+    let answer =
+        ask(cluster.nodes[0].http, "POST", "/-/update/f?wait=true", &[("authorization", &authorization)]).await;
     let said: Value = serde_json::from_str(&answer.text()).unwrap();
     assert_eq!((answer.status, &said["replicas"][0]), (StatusCode::OK, &replica(first, Value::Null)));
     assert_eq!(said["replicas"][1]["node"], second);

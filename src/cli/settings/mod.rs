@@ -15,10 +15,7 @@
 mod node;
 mod own;
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{fs, path::PathBuf};
 
 use clap::{Args, Command};
 use datad_gossip::config::NodeConfig;
@@ -34,7 +31,7 @@ const TOGETHER: [&[&str]; 2] =
     [&["git", "files", "key_depth"], &["cluster_key", "cluster_key_file", "tls_cert", "tls_key", "tls_ca"]];
 
 /// Names that a file may use as well, and what they stand for.
-const OTHER_NAMES: [(&str, &str); 2] = [("seed", "seeds"), ("git_allow", "allow")];
+const OTHER_NAMES: [(&str, &str); 3] = [("seed", "seeds"), ("host_name", "host_names"), ("git_allow", "allow")];
 
 /// Where settings come from.
 #[derive(Args)]
@@ -120,11 +117,6 @@ impl Settings {
         table.extend(toml::Table::try_from(self.own.without_secrets())?);
         Ok(toml::to_string(&table)?)
     }
-}
-
-/// Reads a file that holds a secret.
-pub(crate) fn read_secret(path: &Path) -> anyhow::Result<String> {
-    fs::read_to_string(path).map_err(|error| anyhow::anyhow!("cannot read {}: {error}", path.display()))
 }
 
 /// The fields of [`NodeConfig`].

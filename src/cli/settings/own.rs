@@ -6,10 +6,10 @@ use clap::Args;
 use datad_gossip::{ClusterKey, Credentials, key::NodeName};
 use serde::{Deserialize, Serialize};
 
-use super::read_secret;
 use crate::cli::{
     Failure,
     provider::{Origin, ProviderOptions},
+    secret,
 };
 
 /// Most requests for data that may be answered at once.
@@ -65,9 +65,16 @@ pub(crate) struct OwnOptions {
     /// Requests for data that are answered at once, 1 to 1000000; more get 503. 4096, if not given
     #[arg(long, env = "DATAD_REQUESTS_MAX", value_name = "N", help_heading = "Tuning")]
     pub(crate) requests_max: Option<usize>,
-    /// File with a token that changes then need (`Authorization: Bearer`), and that lets other machines make them
-    #[arg(long, env = "DATAD_ADMIN_TOKEN_FILE", value_name = "F")]
+    /// File with the token that changes need (`Authorization: Bearer`, or as a password). The file admin.token in the data
+    /// folder, made at the first start, if not given. Changes over the Unix socket admin.sock in the data folder need none
+    #[arg(long, env = "DATAD_ADMIN_TOKEN_FILE", value_name = "F", help_heading = "Access")]
     pub(crate) admin_token_file: Option<PathBuf>,
+    /// A host name under which clients ask this node, such as that of a proxy before it; give it several times, or with
+    /// commas. Known are localhost, its addresses, and the host of --advertise-http. Changes under other names are refused,
+    /// and everything is where only this machine is listened to
+    #[arg(long = "host-name", env = "DATAD_HOST_NAME", value_name = "H", value_delimiter = ',')]
+    #[arg(help_heading = "Access")]
+    pub(crate) host_names: Option<Vec<String>>,
 }
 
 impl OwnOptions {
@@ -117,7 +124,7 @@ impl OwnOptions {
 
     fn cluster_key(&self) -> Result<Credentials, Failure> {
         let text = match &self.cluster_key_file {
-            Some(path) => read_secret(path)?,
+            Some(path) => secret::read(path)?,
             None => self.cluster_key.clone().unwrap_or_default(),
         };
         Ok(Credentials::ClusterKey(ClusterKey::parse(&text).map_err(anyhow::Error::from)?))

@@ -223,11 +223,20 @@ impl Serve {
         serde_json::from_slice(&answer.body).ok()
     }
 
+    /// What a request carries that changes something.
+    pub(crate) fn authorization(&self) -> String {
+        format!("Bearer {}", std::fs::read_to_string(self.data.join("admin.token")).unwrap().trim())
+    }
+
     /// Runs another command of the program against this node; what it printed, or what it complained about.
     pub(crate) async fn ask(&self, args: &[&str]) -> Result<String, String> {
         let at = format!("http://127.0.0.1:{}", self.http);
         let mut asked = tokio::process::Command::new(command());
-        asked.args(args).args(["--at", &at]).kill_on_drop(true);
+        asked
+            .args(args)
+            .args(["--at", &at])
+            .env("DATAD_ADMIN_TOKEN_FILE", self.data.join("admin.token"))
+            .kill_on_drop(true);
         let output = tokio::time::timeout(super::DEADLINE, asked.output()).await.expect("an answer in time").unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
