@@ -25,6 +25,7 @@ use super::{
     output,
     provider::ProviderOptions,
     running::{Entry, Running},
+    serve,
     signals::Signals,
 };
 
@@ -74,6 +75,8 @@ pub(crate) async fn run(mut options: DevOptions, log: &LogOptions) -> Result<(),
     }
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let (folder, _temporary) = folder(options.data.as_deref())?;
+    // Before anything is written: it may belong to another one that runs.
+    let _lock = serve::lock(&folder)?;
     let key_file = write_key(&folder)?;
     let token_file = admin::token_file(&folder, None)?;
     let token_file = token_file.canonicalize().context("the admin token is gone")?;

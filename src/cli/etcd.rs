@@ -62,7 +62,10 @@ impl EtcdOptions {
         };
         config.tls.authority.clone_from(&self.etcd_ca);
         config.tls.identity = match (&self.etcd_cert, &self.etcd_key) {
-            (Some(certificate), Some(key)) => Some((certificate.clone(), key.clone())),
+            (Some(certificate), Some(key)) => {
+                secret::check(key)?;
+                Some((certificate.clone(), key.clone()))
+            }
             (None, None) => None,
             _ => return wrong("--etcd-cert and --etcd-key belong together"),
         };

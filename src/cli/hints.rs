@@ -26,7 +26,7 @@ fn text(origin: &Origin, url: &str) -> String {
             let repository = repository(template);
             (format!("git clone {url}/{repository}"), repository.to_owned())
         }
-        Origin::Files { source, key_depth } => {
+        Origin::Files { source, key_depth, .. } => {
             let file = example(Path::new(source));
             let path = file.unwrap_or_else(|| "PATH/OF/A/FILE".to_owned());
             let key = path.split('/').take(key_depth.unwrap_or(usize::MAX)).collect::<Vec<_>>().join("/");
@@ -93,7 +93,7 @@ mod tests {
         std::fs::write(folder.path().join(".hidden"), "").unwrap();
         std::fs::write(folder.path().join("sub/a file.txt"), "").unwrap();
         let source = folder.path().to_str().unwrap().to_owned();
-        let shown = text(&Origin::Files { source, key_depth: None }, "http://127.0.0.1:8400");
+        let shown = text(&Origin::Files { source, key_depth: None, hidden: false }, "http://127.0.0.1:8400");
         assert!(shown.contains("curl -i http://127.0.0.1:8400/sub/a%20file.txt\n"), "{shown}");
         assert!(shown.contains("datad-gossip locate 'sub/a file.txt'\n"), "{shown}");
     }
@@ -104,7 +104,7 @@ mod tests {
         std::fs::create_dir_all(folder.path().join("a/b")).unwrap();
         std::fs::write(folder.path().join("a/b/c"), "").unwrap();
         let source = folder.path().to_str().unwrap().to_owned();
-        let shown = text(&Origin::Files { source, key_depth: Some(1) }, "http://127.0.0.1:9000");
+        let shown = text(&Origin::Files { source, key_depth: Some(1), hidden: false }, "http://127.0.0.1:9000");
         assert!(shown.contains("/a/b/c\n") && shown.contains("locate a --at http://127.0.0.1:9000"), "{shown}");
     }
 

@@ -34,10 +34,11 @@ mod signals;
 mod table;
 mod watchdog;
 
-use std::{process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use datad_gossip::ClusterKey;
+use rustix::fs::Mode;
 
 use self::watchdog::Watchdog;
 
@@ -72,9 +73,14 @@ enum Command {
     Serve(Box<serve::ServeOptions>),
     /// Says what the settings of a node come to, or what is wrong with them; nothing is started
     Check(Box<serve::CheckOptions>),
-    /// Prints a fresh cluster key: the secret that makes a machine a member
-    #[command(after_help = "Example:\n  (umask 077; datad-gossip keygen > cluster.key)")]
-    Keygen,
+    /// Makes a fresh cluster key: the secret that makes a machine a member
+    #[command(after_help = "Example:\n  datad-gossip keygen --out cluster.key")]
+    Keygen {
+        /// File to write it to, for its owner alone; one that is there stays as it is, and that is an error. Printed, if
+        /// not given
+        #[arg(long, value_name = "F")]
+        out: Option<PathBuf>,
+    },
     /// Shows the cluster in numbers
     Status(query::Ask),
     /// Lists the members
@@ -153,8 +159,12 @@ fn without_empty_variables(command: clap::Command) -> clap::Command {
 fn run(log: log::LogOptions, command: Command) -> Result<(), Failure> {
     let usual = if matches!(command, Command::Serve(_)) { "info" } else { "warn" };
     log.install(usual)?;
-    if matches!(command, Command::Keygen) {
-        return Ok(output::line(&ClusterKey::generate().to_text())?);
+    match &command {
+        Command::Keygen { out: None } => return Ok(output::line(&ClusterKey::generate().to_text())?),
+        Command::Keygen { out: Some(path) } => return Ok(secret::create(path, &ClusterKey::generate().to_text())?),
+        // What a node keeps is for its user alone, whatever the data is and whichever program writes it.
+        Command::Serve(_) | Command::Dev(_) => drop(rustix::process::umask(Mode::RWXG | Mode::RWXO)),
+        _ => {}
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(anyhow::Error::from)?;
     let watchdog = match &command {
@@ -169,7 +179,7 @@ fn run(log: log::LogOptions, command: Command) -> Result<(), Failure> {
             Command::Dev(options) => dev::run(*options, &log).await,
             Command::Serve(options) => serve::run(*options, watchdog.as_ref()).await,
             Command::Check(options) => serve::check(&options),
-            Command::Keygen => Ok(()),
+            Command::Keygen { .. } => Ok(()),
             Command::Status(ask) => query::status(&ask).await,
             Command::Members(ask) => query::members(&ask).await,
             Command::Keys(keys) => query::keys(&keys).await,

@@ -29,6 +29,10 @@ pub(crate) struct ProviderOptions {
     /// Without it every file is a key of its own
     #[arg(long, env = "DATAD_KEY_DEPTH", value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) key_depth: Option<u16>,
+    /// With --files and a directory: also serve files and folders whose names begin with a dot, such as .git and .env
+    #[arg(long, env = "DATAD_FILES_HIDDEN", value_name = "BOOL", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true")]
+    pub(crate) files_hidden: Option<bool>,
     /// Which keys may be fetched, `*` standing for anything: `github.com/my-org/*`. All, if not given
     #[arg(long, env = "DATAD_ALLOW", value_name = "PATTERN", visible_alias = "git-allow")]
     #[arg(num_args = 1.., value_delimiter = ',')]
@@ -40,7 +44,7 @@ pub(crate) struct ProviderOptions {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
     Git { template: String },
-    Files { source: String, key_depth: Option<usize> },
+    Files { source: String, key_depth: Option<usize>, hidden: bool },
 }
 
 impl ProviderOptions {
@@ -51,13 +55,18 @@ impl ProviderOptions {
             (None, None) => Err(Failure::Usage(
                 "say which data to spread: --git 'https://{key}.git', or --files with a directory or URL".into(),
             )),
+            (Some(_), None) if self.files_hidden.is_some() => {
+                Err(Failure::Usage("--files-hidden belongs to --files".into()))
+            }
             (Some(_), None) if self.key_depth.is_some() => {
                 Err(Failure::Usage("--key-depth belongs to --files; with --git a repository is a key".into()))
             }
             (Some(template), None) => Ok(Origin::Git { template: template.clone() }),
-            (None, Some(source)) => {
-                Ok(Origin::Files { source: source.clone(), key_depth: self.key_depth.map(usize::from) })
-            }
+            (None, Some(source)) => Ok(Origin::Files {
+                source: source.clone(),
+                key_depth: self.key_depth.map(usize::from),
+                hidden: self.files_hidden.unwrap_or_default(),
+            }),
         }
     }
 
@@ -79,6 +88,9 @@ impl ProviderOptions {
         }
         if let Some(depth) = self.key_depth {
             option("key-depth", &depth.to_string());
+        }
+        if let Some(hidden) = self.files_hidden {
+            option("files-hidden", &hidden.to_string());
         }
         for pattern in self.allow.iter().flatten() {
             option("allow", pattern);
@@ -110,8 +122,9 @@ pub(crate) fn open(
             config.serving_max = limits::shares().exchanges;
             Ok(Arc::new(Git::open(config).context("cannot serve git repositories")?))
         }
-        Origin::Files { source, key_depth } => {
+        Origin::Files { source, key_depth, hidden } => {
             let mut config = FilesConfig::new(source, data.join("files"));
+            config.hidden = hidden;
             (config.allow, config.key_depth, config.except) = (allow, key_depth, except);
             Ok(Arc::new(Files::open(config).context("cannot serve files")?))
         }
@@ -127,7 +140,7 @@ mod tests {
         let git = ProviderOptions { git: Some("https://{key}.git".into()), ..ProviderOptions::default() };
         let files = ProviderOptions { files: Some(".".into()), key_depth: Some(2), ..ProviderOptions::default() };
         assert_eq!(git.origin().unwrap(), Origin::Git { template: "https://{key}.git".into() });
-        assert_eq!(files.origin().unwrap(), Origin::Files { source: ".".into(), key_depth: Some(2) });
+        assert_eq!(files.origin().unwrap(), Origin::Files { source: ".".into(), key_depth: Some(2), hidden: false });
         for wrong in [
             ProviderOptions::default(),
             ProviderOptions { files: files.files, ..git.clone() },
@@ -149,9 +162,11 @@ mod tests {
             key_depth: Some(3),
             allow: Some(vec!["a/*".into(), "b".into()]),
             git: None,
+            files_hidden: Some(true),
         };
         let line = std::iter::once("x".to_owned()).chain(options.to_arguments());
         let parsed = <Line as clap::Parser>::try_parse_from(line).unwrap().provider;
         assert_eq!((parsed.files, parsed.key_depth, parsed.allow), (options.files, options.key_depth, options.allow));
+        assert_eq!(parsed.files_hidden, Some(true));
     }
 }

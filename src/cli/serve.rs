@@ -7,7 +7,9 @@
 
 use std::{
     fs::{self, File},
+    io,
     net::SocketAddr,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     pin::pin,
 };
@@ -90,6 +92,8 @@ struct Plan {
 impl ServeOptions {
     fn plan(self) -> Result<Plan, Failure> {
         let mut plan = Plan::of(self.sources.read()?)?;
+        // It may hold a password.
+        plan.except.extend(self.sources.config);
         plan.except.extend(self.except);
         plan.is_child = self.exit_with_stdin;
         Ok(plan)
@@ -137,6 +141,7 @@ pub(crate) async fn run(options: ServeOptions, watchdog: Option<&Watchdog>) -> R
     let plan = options.plan()?;
     let mut signals = Signals::new().context("cannot listen for signals")?;
     let _lock = lock(&plan.data)?;
+    close(&plan.data)?;
     let token = secret::read(&admin::token_file(&plan.data, plan.admin_token_file.as_deref())?)?;
     let socket = admin::listen(&plan.data)?;
     let listener = bind(plan.http).await?;
@@ -172,7 +177,7 @@ pub(crate) async fn run(options: ServeOptions, watchdog: Option<&Watchdog>) -> R
 }
 
 /// One process at a time works in a data folder. The lock goes with the process, however it ends.
-fn lock(data: &Path) -> anyhow::Result<File> {
+pub(crate) fn lock(data: &Path) -> anyhow::Result<File> {
     let folder = data.display();
     fs::create_dir_all(data).with_context(|| format!("cannot make the data folder {folder}"))?;
     let file = File::create(data.join("lock")).with_context(|| format!("cannot use the data folder {folder}"))?;
@@ -183,6 +188,19 @@ fn lock(data: &Path) -> anyhow::Result<File> {
         )),
         Err(error) => Err(anyhow!("cannot lock the data folder {folder}: {error}")),
     }
+}
+
+/// Closes the node's own folders to other users, where an earlier version has left them open.
+fn close(data: &Path) -> anyhow::Result<()> {
+    for folder in ["node", "git", "files"].map(|name| data.join(name)) {
+        match fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("cannot close {} to other users", folder.display()));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 async fn bind(http: SocketAddr) -> anyhow::Result<TcpListener> {

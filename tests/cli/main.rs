@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests run on the real machine")]
 
 mod access;
+mod private;
 mod settings;
 
 use std::{
@@ -253,7 +254,7 @@ fn a_node_on_its_own_says_once_that_it_is_ready_and_ends_in_order() {
     // Among the data, where it must not be served from.
     let config = source.path().join("node.toml");
     let key = source.path().join("cluster.key");
-    fs::write(&key, run(&["keygen"]).stdout).unwrap();
+    assert!(run(&["keygen", "--out", key.to_str().unwrap()]).status.success());
     fs::write(
         &config,
         format!("name = 'n1'\nlisten = '127.0.0.1:0'\nhttp = '127.0.0.1:1'\nprofile = 'local'\nfiles = {source:?}\ncluster_key_file = {key:?}\ndata = {data:?}",
@@ -275,7 +276,9 @@ fn a_node_on_its_own_says_once_that_it_is_ready_and_ends_in_order() {
     let ["ready", "n1", url, "pid", pid] = words[..] else { panic!("unexpected: {line}") };
     assert_eq!(pid, node.id().to_string());
     assert!(get(url, "/a").ends_with("content"));
-    assert!(get(url, "/cluster.key").starts_with("HTTP/1.1 404"));
+    for private in ["/cluster.key", "/node.toml"] {
+        assert!(get(url, private).starts_with("HTTP/1.1 404"), "{private}");
+    }
 
     let second = program(&arguments).env("DATAD_HTTP", "127.0.0.1:0").output().unwrap();
     assert_eq!(second.status.code(), Some(1));

@@ -50,7 +50,7 @@ impl Folder {
     fn new(settings: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (file, key) = (dir.path().join("node.toml"), dir.path().join("cluster.key"));
-        fs::write(&key, run(&["keygen"]).stdout).unwrap();
+        assert!(run(&["keygen", "--out", key.to_str().unwrap()]).status.success());
         fs::write(&file, format!("name = 'n1'\ndata = '/d'\nfiles = '/f'\ncluster_key_file = {key:?}\n{settings}\n"))
             .unwrap();
         Self { dir, file }

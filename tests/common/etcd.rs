@@ -241,4 +241,6 @@ fn write_certificates(dir: &Path) {
     std::fs::write(dir.join("ca.pem"), authority.pem()).unwrap();
     std::fs::write(dir.join("etcd.pem"), certificate.pem()).unwrap();
     std::fs::write(dir.join("etcd.key"), key.serialize_pem()).unwrap();
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(dir.join("etcd.key"), private).unwrap();
 }

@@ -13,6 +13,7 @@
 //! | `intents` | pins and forgets, through the death of all nodes at once |
 //! | `life` | starting, stopping, who is let in, and `dev` |
 //! | `input` | requests that nobody honest makes |
+//! | `private` | what is on a node's disk is for its user alone |
 //! | `memory` | large repositories through small processes |
 
 #![allow(clippy::disallowed_methods, reason = "tests run on the real machine")]
@@ -28,3 +29,4 @@ mod input;
 mod intents;
 mod life;
 mod memory;
+mod private;

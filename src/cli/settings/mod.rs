@@ -27,8 +27,10 @@ use super::{Failure, serve::PORT};
 
 /// Settings that exclude or complete one another: one of them, said on the command line, overrules all of them in the
 /// file.
-const TOGETHER: [&[&str]; 2] =
-    [&["git", "files", "key_depth"], &["cluster_key", "cluster_key_file", "tls_cert", "tls_key", "tls_ca"]];
+const TOGETHER: [&[&str]; 2] = [
+    &["git", "files", "key_depth", "files_hidden"],
+    &["cluster_key", "cluster_key_file", "tls_cert", "tls_key", "tls_ca"],
+];
 
 /// Names that a file may use as well, and what they stand for.
 const OTHER_NAMES: [(&str, &str); 3] = [("seed", "seeds"), ("host_name", "host_names"), ("git_allow", "allow")];
@@ -173,7 +175,7 @@ mod tests {
         assert_eq!((node.replicas, node.weight, node.repair_delay), (1, 50, Duration::from_secs(2)));
         assert_eq!(node.seeds, ["x:1"]);
         assert_eq!(own.node_name().unwrap().as_str(), "a");
-        assert_eq!(own.origin().unwrap(), Origin::Files { source: "/srv".into(), key_depth: None });
+        assert_eq!(own.origin().unwrap(), Origin::Files { source: "/srv".into(), key_depth: None, hidden: false });
     }
 
     #[test]

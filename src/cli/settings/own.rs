@@ -106,11 +106,14 @@ impl OwnOptions {
         let wrong = |what: &str| Err(Failure::Usage(what.to_owned()));
         let key = (self.cluster_key.as_ref(), self.cluster_key_file.as_ref());
         match (key, (&self.tls_cert, &self.tls_key, &self.tls_ca)) {
-            ((None, None), (Some(certificate), Some(key), Some(authority))) => Ok(Credentials::Pem {
-                certificate: certificate.clone(),
-                key: key.clone(),
-                authority: authority.clone(),
-            }),
+            ((None, None), (Some(certificate), Some(key), Some(authority))) => {
+                secret::check(key)?;
+                Ok(Credentials::Pem {
+                    certificate: certificate.clone(),
+                    key: key.clone(),
+                    authority: authority.clone(),
+                })
+            }
             ((None, None), (None, None, None)) => wrong(
                 "a node has to prove that it belongs to the cluster: give --cluster-key-file (make one with \
                  `datad-gossip keygen`), DATAD_CLUSTER_KEY, or --tls-cert, --tls-key and --tls-ca",

@@ -51,6 +51,9 @@ pub struct FilesConfig {
     /// Further directories that are never served, such as the node's own, in case they lie inside the source. None by
     /// default. One that does not exist is an error.
     pub except: Vec<PathBuf>,
+    /// Whether files and folders of a source directory whose names begin with a dot are part of it. Not by default: among
+    /// them are `.git` and `.env`. Links to them under another name are.
+    pub hidden: bool,
     /// How many components of a path are the key, at least 1. `None`, the default: all.
     pub key_depth: Option<usize>,
     /// Which keys may be fetched. All by default.
@@ -64,6 +67,7 @@ impl FilesConfig {
             source: source.into(),
             data: data.into(),
             except: Vec::new(),
+            hidden: false,
             key_depth: None,
             allow: AllowList::everything(),
         }
@@ -76,6 +80,7 @@ impl fmt::Debug for FilesConfig {
         f.debug_struct("FilesConfig")
             .field("data", &self.data)
             .field("except", &self.except)
+            .field("hidden", &self.hidden)
             .field("key_depth", &self.key_depth)
             .field("allow", &self.allow)
             .finish_non_exhaustive()
@@ -131,7 +136,7 @@ impl Files {
         for path in config.except {
             except.push(path.canonicalize().map_err(|error| FilesError::Data { path, error })?);
         }
-        let source = Source::open(&config.source, &except)?;
+        let source = Source::open(&config.source, &except, config.hidden)?;
         Ok(Self {
             source: Arc::new(source),
             key_depth: config.key_depth,

@@ -35,6 +35,10 @@ impl Files {
             self.cache.forget(key);
             return Err(ServeError::NotHeld);
         }
+        // What an earlier version, or an earlier setting, has copied is not given away either.
+        if Key::from_path(request.uri.path()).is_ok_and(|path| self.source.hides(path.as_str())) {
+            return Ok(plain(StatusCode::NOT_FOUND, "the key has no such object\n"));
+        }
         if request.method != Method::GET && request.method != Method::HEAD {
             let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are possible here\n");
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));

@@ -56,31 +56,32 @@ pub(crate) struct Content {
 /// A source of objects.
 #[derive(Debug, Clone)]
 pub(crate) enum Source {
-    Directory { root: PathBuf, except: Arc<[PathBuf]> },
+    Directory { root: PathBuf, except: Arc<[PathBuf]>, hidden: bool },
     Store { store: Arc<dyn ObjectStore>, prefix: StorePath },
 }
 
 impl Source {
-    /// Opens `text`, a directory or a URL. What lies below one of `except`, absolute paths without links, is not part of it.
+    /// Opens `text`, a directory or a URL. What lies below one of `except`, absolute paths without links, is not part of it,
+    /// and of a directory nothing that is hidden, unless `hidden` says so.
     ///
     /// # Errors
     /// [`FilesError::Source`].
-    pub(crate) fn open(text: &str, except: &[PathBuf]) -> Result<Self, FilesError> {
+    pub(crate) fn open(text: &str, except: &[PathBuf], hidden: bool) -> Result<Self, FilesError> {
         let wrong = |reason: String| FilesError::Source { source_name: text.to_owned(), reason };
         let url = match Url::parse(text) {
             Ok(url) if text.contains("://") => url,
-            _ => return Self::directory(Path::new(text), except).map_err(wrong),
+            _ => return Self::directory(Path::new(text), except, hidden).map_err(wrong),
         };
         match url.scheme() {
             "file" => {
                 let path = url.to_file_path().map_err(|()| wrong("it is no path".to_owned()))?;
-                Self::directory(&path, except).map_err(wrong)
+                Self::directory(&path, except, hidden).map_err(wrong)
             }
             _ => Self::store(&url).map_err(|error| wrong(error.to_string())),
         }
     }
 
-    fn directory(path: &Path, except: &[PathBuf]) -> Result<Self, String> {
+    fn directory(path: &Path, except: &[PathBuf], hidden: bool) -> Result<Self, String> {
         let root = path.canonicalize().map_err(|error| error.to_string())?;
         if !root.is_dir() {
             return Err("it is no directory".to_owned());
@@ -88,7 +89,7 @@ impl Source {
         if is_below(&root, except) {
             return Err("it lies inside a directory that is not to be served".to_owned());
         }
-        Ok(Self::Directory { root, except: except.into() })
+        Ok(Self::Directory { root, except: except.into(), hidden })
     }
 
     fn store(url: &Url) -> object_store::Result<Self> {
@@ -111,6 +112,11 @@ impl Source {
             _ => Arc::from(object_store::parse_url(url)?.0),
         };
         Ok(Self::Store { store, prefix })
+    }
+
+    /// Whether `path` has a component that is hidden here.
+    pub(crate) fn hides(&self, path: &str) -> bool {
+        matches!(self, Self::Directory { hidden: false, .. }) && path.split('/').any(is_hidden)
     }
 
     /// What the source says of the object `path`.
@@ -153,9 +159,11 @@ impl Source {
     /// The source cannot list, or there are more than [`OBJECTS_MAX`].
     pub(crate) async fn list(&self, prefix: &Key) -> Result<BTreeMap<String, Upstream>, UpdateError> {
         let found: BoxStream<'_, Result<(String, Upstream), UpdateError>> = match self {
-            Self::Directory { root, except } => {
-                let (root, except, below) = (root.clone(), Arc::clone(except), root.join(prefix.as_str()));
-                let found = blocking(move || walk(&root, &except, &below)).await.map_err(io_failure)?;
+            Self::Directory { .. } if self.hides(prefix.as_str()) => return Err(UpdateError::NotFound),
+            Self::Directory { root, except, hidden } => {
+                let (root, except, hidden) = (root.clone(), Arc::clone(except), *hidden);
+                let below = root.join(prefix.as_str());
+                let found = blocking(move || walk(&root, &except, &below, hidden)).await.map_err(io_failure)?;
                 stream::iter(found.into_iter().map(Ok)).boxed()
             }
             Self::Store { store, .. } => {
@@ -184,7 +192,10 @@ impl Source {
 
     /// The file behind `path` in a directory: a regular one, inside the directory, outside of what is excepted.
     async fn file(&self, path: &Key) -> Result<(PathBuf, Upstream), UpdateError> {
-        let Self::Directory { root, except } = self else { unreachable!("only asked of directories") };
+        let Self::Directory { root, except, .. } = self else { unreachable!("only asked of directories") };
+        if self.hides(path.as_str()) {
+            return Err(UpdateError::NotFound);
+        }
         let (root, except, wanted) = (root.clone(), Arc::clone(except), root.join(path.as_str()));
         blocking(move || regular(&root, &except, &wanted)).await.map_err(io_failure)
     }
@@ -254,7 +265,11 @@ fn regular(root: &Path, except: &[PathBuf], wanted: &Path) -> io::Result<(PathBu
     Ok((path, upstream))
 }
 
-fn walk(root: &Path, except: &[PathBuf], below: &Path) -> io::Result<Vec<(String, Upstream)>> {
+fn is_hidden(name: &str) -> bool {
+    name.starts_with('.')
+}
+
+fn walk(root: &Path, except: &[PathBuf], below: &Path, hidden: bool) -> io::Result<Vec<(String, Upstream)>> {
     // A key may lead through a link out of the directory.
     let start = below.canonicalize()?;
     if !start.starts_with(root) {
@@ -271,6 +286,9 @@ fn walk(root: &Path, except: &[PathBuf], below: &Path) -> io::Result<Vec<(String
                 tracing::warn!(path = %entry.path().display(), "passed over: its name is not UTF-8");
                 continue;
             };
+            if !hidden && is_hidden(&file_name) {
+                continue;
+            }
             let path = if name.is_empty() { file_name } else { format!("{name}/{file_name}") };
             if entry.file_type()?.is_dir() {
                 open.push((entry.path(), path));

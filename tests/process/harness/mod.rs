@@ -184,7 +184,6 @@ impl Cluster {
 
 /// A fresh cluster key, made by the program itself.
 pub(crate) fn write_key(path: &Path) {
-    let made = std::process::Command::new(command()).arg("keygen").output().unwrap();
+    let made = std::process::Command::new(command()).args(["keygen", "--out"]).arg(path).output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    std::fs::write(path, made.stdout).unwrap();
 }
