@@ -7,6 +7,7 @@
 //! | `serve` | one node in this process, or only a check of its settings |
 //! | `admin`, `secret` | what lets a program change something at a node; files that hold a secret |
 //! | `dev`, `child`, `hints`, `running` | a local cluster, one process per node, and how commands find it |
+//! | `lifeline` | a program of a node that ends with it |
 //! | `query`, `api`, `table` | asking a running node, and showing what it said |
 //! | `migrate` | from etcd to gossip |
 //! | `log`, `signals`, `output`, `limits`, `watchdog` | the process's surroundings |
@@ -19,6 +20,7 @@ mod dev;
 mod etcd;
 mod hints;
 mod limits;
+mod lifeline;
 mod locate;
 mod log;
 #[cfg(feature = "etcd")]
@@ -125,6 +127,10 @@ impl From<anyhow::Error> for Failure {
 
 /// Runs the command that the process was started with.
 pub(crate) fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1).peekable();
+    if arguments.next_if(|first| first == lifeline::NAME).is_some() {
+        return lifeline::main(arguments);
+    }
     // The first crypto provider wins; whoever makes a TLS client later finds this one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     limits::raise();

@@ -120,6 +120,8 @@ pub(crate) fn open(
             let mut config = GitConfig::new(template, data.join("git"));
             config.allow = allow;
             config.serving_max = limits::shares().exchanges;
+            // This program, also when its file has been replaced meanwhile.
+            config.supervisor = Some("/proc/self/exe".into()).filter(|link: &PathBuf| link.exists());
             Ok(Arc::new(Git::open(config).context("cannot serve git repositories")?))
         }
         Origin::Files { source, key_depth, hidden } => {

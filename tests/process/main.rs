@@ -12,6 +12,7 @@
 //! | `death` | nodes that are killed, frozen and brought back while requests go on |
 //! | `intents` | pins and forgets, through the death of all nodes at once |
 //! | `life` | starting, stopping, who is let in, and `dev` |
+//! | `lifeline` | the programs of a node end with it |
 //! | `input` | requests that nobody honest makes |
 //! | `private` | what is on a node's disk is for its user alone |
 //! | `memory` | large repositories through small processes |
@@ -28,5 +29,6 @@ pub(crate) mod harness;
 mod input;
 mod intents;
 mod life;
+mod lifeline;
 mod memory;
 mod private;

@@ -64,6 +64,10 @@ pub struct GitConfig {
     pub allow: AllowList,
     /// The git program. `git` by default, looked up in `PATH`; 2.31 or later.
     pub program: PathBuf,
+    /// The program `datad-gossip`, called as `PROGRAM child LIFELINE -- git ...`: it ends git, and all that git has
+    /// started, when this process is gone. `None`, the default: git is started directly, and survives a process that is
+    /// killed for as long as it has something to do, also in mirrors that are swept at the next start.
+    pub supervisor: Option<PathBuf>,
     /// How many requests are served at a time, at least 1; further ones wait. 64 by default: each is a git process that
     /// may use a core and, for large repositories, some hundred megabytes.
     pub serving_max: usize,
@@ -80,6 +84,7 @@ impl GitConfig {
             data: data.into(),
             allow: AllowList::everything(),
             program: "git".into(),
+            supervisor: None,
             serving_max: 64,
             stall: Duration::from_secs(300),
         }
@@ -93,6 +98,7 @@ impl fmt::Debug for GitConfig {
             .field("data", &self.data)
             .field("allow", &self.allow)
             .field("program", &self.program)
+            .field("supervisor", &self.supervisor)
             .field("serving_max", &self.serving_max)
             .field("stall", &self.stall)
             .finish_non_exhaustive()
@@ -143,7 +149,7 @@ impl Git {
         check_program(&config.program)?;
         let at = |error| GitError::Data { path: config.data.clone(), error };
         let shelf = Arc::new(Shelf::open(&config.data).map_err(at)?);
-        let program = Program::new(config.program, shelf.root(), config.stall).map_err(at)?;
+        let program = Program::new(config.program, config.supervisor, shelf.root(), config.stall).map_err(at)?;
         let backend = Backend::new(program.clone(), config.serving_max);
         Ok(Self { template, allow: config.allow, mirrors: Mirrors { program, shelf }, backend })
     }

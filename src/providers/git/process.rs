@@ -1,19 +1,25 @@
 //! Running the system's git: with nothing of this process's environment, and never outliving whoever wanted it.
 //!
 //! git starts programs of its own (`git-remote-https`, `index-pack`, `upload-pack`), so each run is a process group, and
-//! dropping a [`Group`] kills all of it. Settings come from one file that is written at start; the system's and the
+//! dropping a [`Group`] kills all of it. A process that is killed drops nothing; then a [`Supervisor`], if there is one,
+//! sees that it is gone, and does it instead. Settings come from one file that is written at start; the system's and the
 //! user's are not read, prompts and credential helpers are off, and only the protocol of the remote is allowed. What a
 //! run writes is read to its end but kept only in part.
 
 use std::{
     ffi::OsStr,
-    io,
+    io::{self, PipeReader, PipeWriter},
+    os::{fd::AsRawFd, unix::process::ExitStatusExt},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
+    sync::Arc,
     time::Duration,
 };
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::{
+    io::{FdFlags, fcntl_setfd},
+    process::{Pid, Signal, kill_process_group},
+};
 use sha2::{Digest, Sha256};
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
@@ -40,17 +46,19 @@ const PROXIES: &[&str] =
 #[derive(Debug, Clone)]
 pub(crate) struct Program {
     program: PathBuf,
+    supervisor: Option<Arc<Supervisor>>,
     settings: PathBuf,
     home: PathBuf,
 }
 
 impl Program {
     /// Writes the settings below `root`. Blocks.
-    pub(crate) fn new(program: PathBuf, root: &Path, stall: Duration) -> io::Result<Self> {
+    pub(crate) fn new(program: PathBuf, supervisor: Option<PathBuf>, root: &Path, stall: Duration) -> io::Result<Self> {
         let (settings, home) = (root.join("gitconfig"), root.join("home"));
         std::fs::create_dir_all(&home)?;
         std::fs::write(&settings, settings_text(stall))?;
-        Ok(Self { program, settings, home })
+        let supervisor = supervisor.map(Supervisor::new).transpose()?.map(Arc::new);
+        Ok(Self { program, supervisor, settings, home })
     }
 
     /// A run of `git` with `args`, that may speak only `scheme`.
@@ -59,7 +67,10 @@ impl Program {
         args: impl IntoIterator<Item = A>,
         scheme: Option<Scheme>,
     ) -> Command {
-        let mut command = Command::new(&self.program);
+        let mut command = match &self.supervisor {
+            Some(supervisor) => supervisor.command(&self.program),
+            None => Command::new(&self.program),
+        };
         let passed_on = PASSED_ON.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
         let protocols = match scheme {
             Some(Scheme::Http | Scheme::Https) => "http:https",
@@ -96,6 +107,29 @@ impl Program {
                 .env("GIT_CONFIG_KEY_0", format!("http.{}.extraHeader", remote.origin))
                 .env("GIT_CONFIG_VALUE_0", format!("Authorization: {authorization}"));
         }
+        command
+    }
+}
+
+/// A program between this process and git, which ends git when this process is gone. See the `child` command.
+#[derive(Debug)]
+struct Supervisor {
+    program: PathBuf,
+    /// Passed on to every child. It ends when the last writing end is closed, and only this process has one.
+    lifeline: PipeReader,
+    _held: PipeWriter,
+}
+
+impl Supervisor {
+    fn new(program: PathBuf) -> io::Result<Self> {
+        let (lifeline, held) = io::pipe()?;
+        fcntl_setfd(&lifeline, FdFlags::empty())?;
+        Ok(Self { program, lifeline, _held: held })
+    }
+
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(&self.program);
+        command.arg0("datad-gossip").arg("child").arg(self.lifeline.as_raw_fd().to_string()).arg("--").arg(program);
         command
     }
 }
@@ -142,8 +176,11 @@ impl Group {
     /// Cancel-safe.
     pub(crate) async fn wait(&mut self) -> io::Result<ExitStatus> {
         let status = self.child.wait().await?;
-        // Its number is free for others from now on.
-        self.id = None;
+        // Its number is free for others from now on, unless what it started lives on without it.
+        let id = self.id.take();
+        if let Some(id) = id.filter(|_| status.signal().is_some()) {
+            let _ = kill_process_group(id, Signal::KILL);
+        }
         Ok(status)
     }
 }
