@@ -16,6 +16,7 @@ use serde_json::Value;
 use super::{
     admin::ShortPath,
     hints::IN_PATH,
+    provider::without_user,
     running::{self, Running},
     secret,
 };
@@ -37,7 +38,7 @@ enum At {
 pub(crate) struct Endpoint {
     /// URL of the node to ask, or `unix:PATH` with its socket, the file admin.sock in its data folder.
     /// http://127.0.0.1:8400, if not given; if nothing answers there, the `dev` that runs
-    #[arg(long, env = "DATAD_AT", value_name = "URL", value_parser = parse_at)]
+    #[arg(long, env = "DATAD_AT", value_name = "URL", hide_env_values = true, value_parser = parse_at)]
     at: Option<At>,
 }
 
@@ -69,7 +70,7 @@ fn parse_at(text: &str) -> Result<At, String> {
 impl At {
     fn text(&self) -> String {
         match self {
-            Self::Url(url) => url.as_str().trim_end_matches('/').to_owned(),
+            Self::Url(url) => without_user(url.as_str()).trim_end_matches('/').to_owned(),
             Self::Unix(path) => format!("unix:{}", path.display()),
         }
     }

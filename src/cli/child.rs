@@ -29,7 +29,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(15);
 /// How long the rest of its standard error is read after its end; somebody else may hold it open.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Variables that describe one node: a child gets these as flags, or must not have them.
+/// Variables that describe one node: a child gets its own, as flags or variables, or must not have them.
 const OF_ONE_NODE: [&str; 18] = [
     "CONFIG",
     "NAME",
@@ -70,10 +70,11 @@ pub(super) struct Stop {
     pub(super) now: CancellationToken,
 }
 
-/// Starts this program once more with `arguments`, and tells what it says, with its index, until it has ended.
+/// Starts this program once more with `arguments` and `variables`, and tells what it says, with its index, until it has ended.
 pub(super) fn start(
     index: usize,
     arguments: &[String],
+    variables: &[(String, String)],
     prefix: String,
     said: mpsc::Sender<(usize, Said)>,
     stop: Stop,
@@ -83,7 +84,12 @@ pub(super) fn start(
     for name in OF_ONE_NODE {
         command.env_remove(format!("DATAD_{name}"));
     }
-    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .args(arguments)
+        .envs(variables.iter().cloned())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut child = command.process_group(0).kill_on_drop(true).spawn().context("cannot start a process")?;
     let complaints = child.stderr.take().map(|stderr| tokio::spawn(pass_on(stderr, prefix)));
     Ok(tokio::spawn(async move {

@@ -211,7 +211,9 @@ impl Cluster<'_> {
             LogFormat::Text => format!("{} | ", name(index)),
             LogFormat::Json => String::new(),
         };
-        let started = child::start(index, &self.arguments(index)?, prefix, self.said.clone(), self.stop.clone())?;
+        let variables = self.options.provider.to_variables();
+        let started =
+            child::start(index, &self.arguments(index)?, &variables, prefix, self.said.clone(), self.stop.clone())?;
         self.children.push(started);
         self.living += 1;
         Ok(())
@@ -249,7 +251,6 @@ impl Cluster<'_> {
             arguments.extend(["--disk-high=1".to_owned(), "--disk-low=0.99".to_owned()]);
         }
         arguments.extend(self.seeds.iter().map(|seed| format!("--seed={seed}")));
-        arguments.extend(self.options.provider.to_arguments());
         Ok(arguments)
     }
 

@@ -19,8 +19,8 @@ mod dev;
 #[cfg(feature = "etcd")]
 mod etcd;
 mod hints;
-mod limits;
 mod lifeline;
+mod limits;
 mod locate;
 mod log;
 #[cfg(feature = "etcd")]
@@ -38,7 +38,7 @@ mod watchdog;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource};
 use datad_gossip::ClusterKey;
 use rustix::fs::Mode;
 
@@ -151,7 +151,37 @@ pub(crate) fn main() -> ExitCode {
 /// Reads the command line, and the variables that say something.
 fn parse() -> Cli {
     let matches = without_empty_variables(Cli::command()).get_matches();
+    if let Some(complaint) = matches.subcommand().and_then(|(_, matches)| exposed(matches)) {
+        Cli::command().error(clap::error::ErrorKind::ValueValidation, complaint).exit();
+    }
     Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+/// What to do instead about a secret that stands on the command line, where every user of the machine can read it.
+fn exposed(matches: &ArgMatches) -> Option<String> {
+    let typed = |name: &&str| matches.value_source(name) == Some(ValueSource::CommandLine);
+    let said =
+        |name: &str| matches.try_get_raw(name).ok().flatten().into_iter().flatten().filter_map(|text| text.to_str());
+    for name in matches.ids().map(clap::Id::as_str).filter(typed) {
+        let instead = match name {
+            "cluster_key" => "give --cluster-key-file F, or set the variable DATAD_CLUSTER_KEY",
+            "origin_credentials" if said(name).any(provider::are_credentials) => {
+                "name a file with them (chmod 600), or set the variable DATAD_ORIGIN_CREDENTIALS"
+            }
+            "at" if said(name).any(provider::has_user) => "leave it out, and give --admin-token-file F",
+            "etcd" | "from_etcd" if said(name).any(provider::has_user) => {
+                "leave it out, and give --etcd-user and --etcd-password-file"
+            }
+            _ if said(name).any(provider::has_user) => {
+                "leave it out, and give --origin-credentials F, a file (chmod 600) with the line HOST USER PASSWORD, or \
+                 set the variable DATAD_ORIGIN_CREDENTIALS to that line"
+            }
+            _ => continue,
+        };
+        let option = name.replace('_', "-");
+        return Some(format!("--{option} has a secret on the command line, where every user can read it: {instead}"));
+    }
+    None
 }
 
 /// An empty variable is one that is not set: scripts and service files cannot always leave one out.

@@ -9,21 +9,21 @@ use anyhow::Context;
 use clap::Args;
 use datad_gossip::{
     provider::Provider,
-    providers::{AllowList, Files, FilesConfig, Git, GitConfig},
+    providers::{AllowList, Files, FilesConfig, Git, GitConfig, OriginCredentials},
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Failure, limits};
+use super::{Failure, limits, secret};
 
 #[derive(Args, Clone, Default, Serialize, Deserialize)]
 #[command(next_help_heading = "Data (one of --git and --files)")]
 pub(crate) struct ProviderOptions {
     /// Git repositories: where a key is fetched from, such as `https://{key}.git` (the key names the host) or
     /// `https://github.com/{key}.git`
-    #[arg(long, env = "DATAD_GIT", value_name = "TEMPLATE", conflicts_with = "files")]
+    #[arg(long, env = "DATAD_GIT", value_name = "TEMPLATE", hide_env_values = true, conflicts_with = "files")]
     pub(crate) git: Option<String>,
     /// Files: a directory, or the URL of an object store or web server (`s3://bucket/path`, `https://host/path`)
-    #[arg(long, env = "DATAD_FILES", value_name = "URL_OR_DIR")]
+    #[arg(long, env = "DATAD_FILES", value_name = "URL_OR_DIR", hide_env_values = true)]
     pub(crate) files: Option<String>,
     /// With --files: how many leading components of a path are its key, so that everything below travels together.
     /// Without it every file is a key of its own
@@ -33,6 +33,10 @@ pub(crate) struct ProviderOptions {
     #[arg(long, env = "DATAD_FILES_HIDDEN", value_name = "BOOL", num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "true")]
     pub(crate) files_hidden: Option<bool>,
+    /// File with what origins want to see, readable by its owner alone: lines of `HOST USER PASSWORD`, or for git `HOST
+    /// helper COMMAND` with a credential helper of git's, or a netrc file. The variable may hold the lines themselves
+    #[arg(long, env = "DATAD_ORIGIN_CREDENTIALS", value_name = "F", hide_env_values = true)]
+    pub(crate) origin_credentials: Option<String>,
     /// Which keys may be fetched, `*` standing for anything: `github.com/my-org/*`. All, if not given
     #[arg(long, env = "DATAD_ALLOW", value_name = "PATTERN", visible_alias = "git-allow")]
     #[arg(num_args = 1.., value_delimiter = ',')]
@@ -70,37 +74,72 @@ impl ProviderOptions {
         }
     }
 
-    /// The options without a user and password that stand in a URL.
-    pub(crate) fn without_secrets(&self) -> Self {
-        let bare = |text: &Option<String>| text.as_deref().map(without_user);
-        Self { git: bare(&self.git), files: bare(&self.files), ..self.clone() }
+    /// What origins are shown.
+    pub(crate) fn credentials(&self) -> Result<OriginCredentials, Failure> {
+        let text = match (&self.origin_credentials, self.credentials_file()) {
+            (_, Some(path)) => secret::read(path)?,
+            (text, None) => text.clone().unwrap_or_default(),
+        };
+        Ok(OriginCredentials::parse(&text).map_err(anyhow::Error::from)?)
     }
 
-    /// The options as another process of this program wants them.
-    pub(crate) fn to_arguments(&self) -> Vec<String> {
-        let mut arguments = Vec::new();
-        let mut option = |name: &str, value: &str| arguments.push(format!("--{name}={value}"));
+    /// The file with the credentials, unless they are given by themselves.
+    pub(crate) fn credentials_file(&self) -> Option<&Path> {
+        self.origin_credentials.as_deref().filter(|text| !are_credentials(text)).map(Path::new)
+    }
+
+    /// Whether a password stands in these options themselves.
+    pub(crate) fn hold_secret(&self) -> bool {
+        [&self.git, &self.files].into_iter().flatten().any(|url| has_user(url))
+            || self.origin_credentials.as_deref().is_some_and(are_credentials)
+    }
+
+    /// The options without the passwords that stand in them.
+    pub(crate) fn without_secrets(&self) -> Self {
+        let bare = |text: &Option<String>| text.as_deref().map(without_user);
+        let origin_credentials = self.origin_credentials.clone().filter(|text| !are_credentials(text));
+        Self { git: bare(&self.git), files: bare(&self.files), origin_credentials, ..self.clone() }
+    }
+
+    /// The options as another process of this program wants them: as variables, for they may hold a password, and
+    /// arguments are for everyone to read.
+    pub(crate) fn to_variables(&self) -> Vec<(String, String)> {
+        let mut variables = Vec::new();
+        let mut option = |name: &str, value: &str| variables.push((format!("DATAD_{name}"), value.to_owned()));
         if let Some(template) = &self.git {
-            option("git", template);
+            option("GIT", template);
         }
         if let Some(source) = &self.files {
-            option("files", source);
+            option("FILES", source);
         }
         if let Some(depth) = self.key_depth {
-            option("key-depth", &depth.to_string());
+            option("KEY_DEPTH", &depth.to_string());
         }
         if let Some(hidden) = self.files_hidden {
-            option("files-hidden", &hidden.to_string());
+            option("FILES_HIDDEN", &hidden.to_string());
         }
-        for pattern in self.allow.iter().flatten() {
-            option("allow", pattern);
+        if let Some(credentials) = &self.origin_credentials {
+            option("ORIGIN_CREDENTIALS", credentials);
         }
-        arguments
+        if let Some(patterns) = &self.allow {
+            option("ALLOW", &patterns.join(","));
+        }
+        variables
     }
 }
 
+/// Whether `text` is credentials, and not the name of a file with them.
+pub(crate) fn are_credentials(text: &str) -> bool {
+    text.trim().contains(char::is_whitespace) && !Path::new(text).exists()
+}
+
+/// Whether `text` is a URL with a user, and perhaps a password.
+pub(crate) fn has_user(text: &str) -> bool {
+    without_user(text) != text
+}
+
 /// `text` without what stands before an `@` in the host of a URL.
-fn without_user(text: &str) -> String {
+pub(crate) fn without_user(text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     format!("{scheme}://{}{path}", host.rsplit_once('@').map_or(host, |(_, host)| host))
@@ -111,6 +150,7 @@ fn without_user(text: &str) -> String {
 pub(crate) fn open(
     origin: Origin,
     allow: Vec<String>,
+    credentials: OriginCredentials,
     data: &Path,
     except: Vec<PathBuf>,
 ) -> anyhow::Result<Arc<dyn Provider>> {
@@ -118,7 +158,7 @@ pub(crate) fn open(
     match origin {
         Origin::Git { template } => {
             let mut config = GitConfig::new(template, data.join("git"));
-            config.allow = allow;
+            (config.allow, config.credentials) = (allow, credentials);
             config.serving_max = limits::shares().exchanges;
             // This program, also when its file has been replaced meanwhile.
             config.supervisor = Some("/proc/self/exe".into()).filter(|link: &PathBuf| link.exists());
@@ -126,7 +166,7 @@ pub(crate) fn open(
         }
         Origin::Files { source, key_depth, hidden } => {
             let mut config = FilesConfig::new(source, data.join("files"));
-            config.hidden = hidden;
+            (config.hidden, config.credentials) = (hidden, credentials);
             (config.allow, config.key_depth, config.except) = (allow, key_depth, except);
             Ok(Arc::new(Files::open(config).context("cannot serve files")?))
         }
@@ -153,22 +193,36 @@ mod tests {
     }
 
     #[test]
-    fn options_survive_the_way_to_another_process() {
-        #[derive(clap::Parser)]
-        struct Line {
-            #[command(flatten)]
-            provider: ProviderOptions,
-        }
+    fn every_option_survives_the_way_to_another_process() {
         let options = ProviderOptions {
+            git: Some("g".into()),
             files: Some("-odd name".into()),
             key_depth: Some(3),
-            allow: Some(vec!["a/*".into(), "b".into()]),
-            git: None,
             files_hidden: Some(true),
+            origin_credentials: Some("host user password".into()),
+            allow: Some(vec!["a/*".into(), "b".into()]),
         };
-        let line = std::iter::once("x".to_owned()).chain(options.to_arguments());
-        let parsed = <Line as clap::Parser>::try_parse_from(line).unwrap().provider;
-        assert_eq!((parsed.files, parsed.key_depth, parsed.allow), (options.files, options.key_depth, options.allow));
-        assert_eq!(parsed.files_hidden, Some(true));
+        let variables = options.to_variables();
+        let command = ProviderOptions::augment_args(clap::Command::new("x"));
+        for argument in command.get_arguments() {
+            let name = argument.get_env().unwrap().to_str().unwrap();
+            assert!(variables.iter().any(|(variable, _)| variable == name), "{name} is left behind");
+        }
+        assert!(variables.contains(&("DATAD_ALLOW".into(), "a/*,b".into())));
+    }
+
+    #[test]
+    fn a_password_is_recognised_wherever_it_stands_and_shown_nowhere() {
+        let clean = ProviderOptions { git: Some("https://host/{key}@x".into()), ..ProviderOptions::default() };
+        assert!(!clean.hold_secret());
+        for options in [
+            ProviderOptions { git: Some("https://me:canary@host/{key}".into()), ..ProviderOptions::default() },
+            ProviderOptions { files: Some("https://canary@host/x".into()), ..ProviderOptions::default() },
+            ProviderOptions { origin_credentials: Some("host me canary".into()), ..clean },
+        ] {
+            assert!(options.hold_secret());
+            let shown = serde_json::to_string(&options.without_secrets()).unwrap();
+            assert!(!shown.contains("canary") && (shown.contains("https://host")), "{shown}");
+        }
     }
 }

@@ -16,7 +16,9 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use clap::Args;
-use datad_gossip::{Credentials, Node, config::NodeConfig, gateway::Gateway, key::NodeName};
+use datad_gossip::{
+    Credentials, Node, config::NodeConfig, gateway::Gateway, key::NodeName, providers::OriginCredentials,
+};
 use rustix::fs::{FlockOperation, flock};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -79,6 +81,7 @@ struct Plan {
     credentials: Credentials,
     origin: Origin,
     allow: Vec<String>,
+    credentials_of_origins: OriginCredentials,
     except: Vec<PathBuf>,
     data: PathBuf,
     http: SocketAddr,
@@ -114,7 +117,8 @@ impl Plan {
             credentials: own.credentials()?,
             allow: own.provider.allow.clone().unwrap_or_default(),
             http: own.http.unwrap_or(SocketAddr::from(([127, 0, 0, 1], PORT))),
-            except: own.secrets().cloned().collect(),
+            credentials_of_origins: own.provider.credentials()?,
+            except: own.secrets().map(Path::to_owned).collect(),
             advertise_http: own.advertise_http,
             admin_token_file: own.admin_token_file,
             host_names: own.host_names.unwrap_or_default(),
@@ -212,7 +216,8 @@ async fn launch(plan: &Plan, http: SocketAddr) -> anyhow::Result<Node> {
     let (origin, allow, data, mut except) =
         (plan.origin.clone(), plan.allow.clone(), plan.data.clone(), plan.except.clone());
     except.push(data.clone());
-    let provider = tokio::task::spawn_blocking(move || provider::open(origin, allow, &data, except)).await??;
+    let shown = plan.credentials_of_origins.clone();
+    let provider = tokio::task::spawn_blocking(move || provider::open(origin, allow, shown, &data, except)).await??;
     let builder = Node::builder(plan.name.clone());
     #[cfg(feature = "etcd")]
     let builder = match &plan.etcd {

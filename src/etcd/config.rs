@@ -1,11 +1,11 @@
 //! Which etcd a node uses, and as whom.
 
-use std::{path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use crate::config::ConfigError;
 
 /// How a node uses etcd for its coordination.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EtcdConfig {
     /// URLs of the members of the etcd cluster: `http://host:2379`, or `https://` for TLS. One is enough; with all of
@@ -21,6 +21,19 @@ pub struct EtcdConfig {
     pub user: Option<(String, String)>,
     /// What `https://` endpoints are trusted and approached with.
     pub tls: EtcdTls,
+}
+
+impl fmt::Debug for EtcdConfig {
+    /// Leaves out the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EtcdConfig")
+            .field("endpoints", &self.endpoints)
+            .field("prefix", &self.prefix)
+            .field("lease_ttl", &self.lease_ttl)
+            .field("user", &self.user.as_ref().map(|(user, _)| user))
+            .field("tls", &self.tls)
+            .finish()
+    }
 }
 
 /// Files for TLS with etcd, PEM. With none of them, the system's authorities are trusted.
@@ -58,6 +71,10 @@ impl EtcdConfig {
         for endpoint in &self.endpoints {
             let is_url = url::Url::parse(endpoint)
                 .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.host_str().is_some());
+            // The URL is named in logs and in `status`.
+            if endpoint.contains('@') {
+                return wrong("etcd", "a URL with a user", "one without; give user and password by themselves");
+            }
             if !is_url {
                 return wrong("etcd", endpoint, "a URL such as http://10.0.0.1:2379");
             }
@@ -82,6 +99,10 @@ mod tests {
         let error = EtcdConfig::new(["127.0.0.1:2379"]).check().unwrap_err().to_string();
         assert!(error.contains("127.0.0.1:2379") && error.contains("http://10.0.0.1:2379"), "{error}");
         assert!(EtcdConfig::new(Vec::<String>::new()).check().is_err());
+        let config =
+            EtcdConfig { user: Some(("me".into(), "canary".into())), ..EtcdConfig::new(["http://me:canary@h:1"]) };
+        assert!(!config.check().unwrap_err().to_string().contains("canary"));
+        assert!(!format!("{:?}", EtcdConfig { endpoints: Vec::new(), ..config }).contains("canary"));
         assert!(EtcdConfig { prefix: "datad".into(), ..EtcdConfig::new(["http://h:1"]) }.check().is_err());
         assert!(EtcdConfig { lease_ttl: Duration::ZERO, ..EtcdConfig::new(["http://h:1"]) }.check().is_err());
     }

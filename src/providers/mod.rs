@@ -6,12 +6,14 @@
 //! | [`Files`] | an object, or all objects below a prefix | checksummed copies and a manifest |
 //! | [`Memory`] | some bytes | in RAM; for tests, examples and simulation |
 //!
-//! Which keys may be fetched at all is the operator's choice: an [`AllowList`].
+//! Which keys may be fetched at all is the operator's choice, an [`AllowList`], and so is what origins are shown:
+//! [`OriginCredentials`].
 //!
 //! What lies on disk is laid out by `shelf`: a key is named by its hash, so it never becomes a path, and `a` and `a/b`
 //! can both be held.
 
 mod allow;
+mod credentials;
 pub mod files;
 pub mod git;
 mod memory;
@@ -20,6 +22,7 @@ mod shelf;
 use sha2::{Digest, Sha256};
 
 pub use allow::AllowList;
+pub use credentials::{CredentialsError, OriginCredentials};
 pub use files::{Files, FilesConfig, FilesError};
 pub use git::{Git, GitConfig, GitError};
 pub use memory::{Memory, Origin};

@@ -117,7 +117,8 @@ fn every_setting_of_a_node_comes_through_from_a_file() {
 #[test]
 fn what_is_printed_is_a_file_that_says_the_same_without_the_password_of_an_origin() {
     let folder = Folder::new("replicas = 3\nrefresh = { 'a/' = { interval = '1h' } }");
-    let first = run(&["check", "--config", folder.file(), "--files", "https://me:canary@host.example/x"]).stdout;
+    let mut check = program(&["check", "--config", folder.file()]);
+    let first = check.env("DATAD_FILES", "https://me:canary@host.example/x").output().unwrap().stdout;
     assert!(text(&first).contains("https://host.example/x") && !text(&first).contains("canary"), "{}", text(&first));
     let again = folder.dir.path().join("again.toml");
     fs::write(&again, &first).unwrap();
@@ -143,6 +144,53 @@ fn settings_that_cannot_be_are_named_before_anything_is_started() {
     let output = run(&["check", "--config", "/nowhere/at/all.toml"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("/nowhere/at/all.toml"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn a_secret_on_the_command_line_is_refused_with_what_to_do_and_not_repeated() {
+    for (arguments, instead) in [
+        (&["serve", "--cluster-key", "canary"][..], "--cluster-key-file"),
+        (&["check", "--git", "https://me:canary@host.example/{key}"], "--origin-credentials F"),
+        (&["dev", "--files=http://canary@host.example/"], "DATAD_ORIGIN_CREDENTIALS"),
+        (&["dev", "--origin-credentials", "host.example me canary"], "name a file"),
+        (&["status", "--at", "http://me:canary@host.example"], "--admin-token-file"),
+        #[cfg(feature = "etcd")]
+        (&["serve", "--etcd", "http://a:1,http://me:canary@host.example"], "--etcd-password-file"),
+    ] {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", text(&output.stderr));
+        let complaint = text(&output.stderr);
+        assert!(complaint.contains(instead) && !complaint.contains("canary"), "{arguments:?}: {complaint}");
+    }
+}
+
+#[test]
+fn a_file_with_a_password_is_read_only_if_it_is_for_its_owner_alone() {
+    for setting in [
+        "git = 'https://me:canary@host.example/{key}'",
+        "origin_credentials = 'host.example me canary'",
+        "cluster_key = '0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef'",
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("node.toml");
+        let files = if setting.starts_with("git") { "" } else { "files = '/f'\n" };
+        fs::write(&file, format!("name = 'n1'\ndata = '/d'\n{files}{setting}\n")).unwrap();
+        let check = |mode| {
+            fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
+            let mut check = program(&["check", "--config", file.to_str().unwrap()]);
+            if !setting.starts_with("cluster_key") {
+                check.env("DATAD_CLUSTER_KEY", "0".repeat(64));
+            }
+            check.output().unwrap()
+        };
+        let refused = check(0o644);
+        assert_eq!(refused.status.code(), Some(2), "{setting}");
+        let complaint = text(&refused.stderr);
+        assert!(complaint.contains("chmod 600") && !complaint.contains("canary"), "{complaint}");
+        let accepted = check(0o600);
+        assert_eq!(accepted.status.code(), Some(0), "{setting}: {}", text(&accepted.stderr));
+        assert!(!text(&accepted.stdout).contains("canary"), "{}", text(&accepted.stdout));
+    }
 }
 
 #[test]

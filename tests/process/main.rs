@@ -9,6 +9,7 @@
 //! | `drain` | a rolling restart while requests go on |
 //! | `files` | whole and partial files, conditions, types, and paths that are not there |
 //! | `full` | a disk that fills up: nothing half is seen, other nodes take what is new, and all goes on when there is room |
+//! | `credentials` | what an origin is shown is seen nowhere else |
 //! | `death` | nodes that are killed, frozen and brought back while requests go on |
 //! | `intents` | pins and forgets, through the death of all nodes at once |
 //! | `life` | starting, stopping, who is let in, and `dev` |
@@ -19,6 +20,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests run on the real machine")]
 
+mod credentials;
 mod death;
 mod descriptors;
 mod drain;

@@ -23,7 +23,7 @@ use serde::Serialize;
 
 use self::node::NodeOptions;
 pub(crate) use self::own::OwnOptions;
-use super::{Failure, serve::PORT};
+use super::{Failure, secret, serve::PORT};
 
 /// Settings that exclude or complete one another: one of them, said on the command line, overrules all of them in the
 /// file.
@@ -46,7 +46,7 @@ pub(crate) struct Sources {
 }
 
 /// What flags and variables say.
-#[derive(Args, Serialize)]
+#[derive(Args, Default, Serialize)]
 struct Said {
     #[command(flatten)]
     #[serde(flatten)]
@@ -69,14 +69,22 @@ impl Sources {
     /// Wrong usage: the file cannot be read, or a setting is unknown or out of range.
     pub(crate) fn read(&self) -> Result<Settings, Failure> {
         let text = self.config.as_ref().map(fs::read_to_string).transpose();
-        let table = text.map_err(Into::into).and_then(|text| self.said.over_file(text.as_deref().unwrap_or_default()));
-        let settings = table.and_then(Settings::from_table).map_err(|error| {
+        let read = text.map_err(Into::into).and_then(|text| self.over(text.as_deref().unwrap_or_default()));
+        let settings = read.map_err(|error| {
             let file = self.config.as_ref().map_or_else(String::new, |path| format!("{}: ", path.display()));
             Failure::Usage(format!("{file}{}", format!("{error:#}").trim_end()))
         })?;
         settings.node.check().map_err(|error| Failure::Usage(error.to_string()))?;
         settings.own.check()?;
         Ok(settings)
+    }
+
+    fn over(&self, text: &str) -> anyhow::Result<Settings> {
+        let alone = Settings::from_table(Said::default().over_file(text)?)?;
+        if let Some(path) = self.config.as_ref().filter(|_| alone.own.hold_secret()) {
+            secret::check(path)?;
+        }
+        Settings::from_table(self.said.over_file(text)?)
     }
 }
 

@@ -1,6 +1,9 @@
 //! The settings that only this program has: where it listens, what it serves, and what it proves its membership with.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 use datad_gossip::{ClusterKey, Credentials, key::NodeName};
@@ -8,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cli::{
     Failure,
-    provider::{Origin, ProviderOptions},
+    provider::{Origin, ProviderOptions, has_user},
     secret,
 };
 
@@ -89,7 +92,15 @@ impl OwnOptions {
         let possible = requests.is_none_or(|requests| (1..=REQUESTS_MAX).contains(&requests));
         within(possible, "requests_max", text(requests), "1 to 1000000")?;
         let depth = self.provider.key_depth;
-        within(depth != Some(0), "key_depth", text(depth.map(usize::from)), "1 to 65535")
+        within(depth != Some(0), "key_depth", text(depth.map(usize::from)), "1 to 65535")?;
+        // All members are told, and everyone who asks for them.
+        let shown = self.advertise_http.as_deref().is_none_or(|url| !has_user(url));
+        within(shown, "advertise_http", Some("a URL with a user".into()), "one without")
+    }
+
+    /// Whether a secret stands in these options themselves, and not in a file that they name.
+    pub(super) fn hold_secret(&self) -> bool {
+        self.cluster_key.is_some() || self.provider.hold_secret()
     }
 
     /// The name, or the machine's.
@@ -143,11 +154,11 @@ impl OwnOptions {
     }
 
     /// Files that must never be served, should they lie among the data.
-    pub(crate) fn secrets(&self) -> impl Iterator<Item = &PathBuf> {
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = &Path> {
         let secrets = [&self.cluster_key_file, &self.tls_key, &self.admin_token_file].into_iter().flatten();
         #[cfg(feature = "etcd")]
         let secrets = secrets.chain(self.etcd.secrets());
-        secrets
+        secrets.map(PathBuf::as_path).chain(self.provider.credentials_file())
     }
 }
 
@@ -163,6 +174,9 @@ mod tests {
         assert!(matches!(half.credentials(), Err(Failure::Usage(_))));
         let named = OwnOptions { name: Some("Not A Name".into()), ..none.clone() };
         assert!(matches!(named.node_name(), Err(Failure::Usage(_))));
+        let shown = OwnOptions { advertise_http: Some("http://me:canary@h".into()), ..none.clone() };
+        let Err(Failure::Usage(complaint)) = shown.check() else { panic!("a password for all members was taken") };
+        assert!(complaint.contains("advertise_http") && !complaint.contains("canary"), "{complaint}");
         let short = OwnOptions { cluster_key: Some("abc".into()), ..none };
         assert!(matches!(short.credentials(), Err(Failure::Failed(_))));
     }

@@ -32,7 +32,7 @@ use self::{
     cache::{Cache, MANIFEST},
     source::Source,
 };
-use super::{AllowList, shelf::Shelf};
+use super::{AllowList, OriginCredentials, shelf::Shelf};
 use crate::{
     key::{Key, KeyError},
     provider::{Body, Capacity, Description, Provider, ProviderError, ServeError, UpdateContext, UpdateError},
@@ -45,6 +45,8 @@ pub struct FilesConfig {
     /// endpoint from the usual `AWS_*` variables. A plain HTTP server cannot list, so a key depth needs one that speaks
     /// WebDAV. Opening a URL installs ring as the process's rustls provider if it has none.
     pub source: String,
+    /// What is shown to an HTTP source whose user and password do not stand in its URL. None by default.
+    pub credentials: OriginCredentials,
     /// Where copies are kept. Made if needed; one process at a time may use it. It may lie inside a source directory,
     /// and is then not part of it.
     pub data: PathBuf,
@@ -65,6 +67,7 @@ impl FilesConfig {
     pub fn new(source: impl Into<String>, data: impl Into<PathBuf>) -> Self {
         Self {
             source: source.into(),
+            credentials: OriginCredentials::default(),
             data: data.into(),
             except: Vec::new(),
             hidden: false,
@@ -136,7 +139,7 @@ impl Files {
         for path in config.except {
             except.push(path.canonicalize().map_err(|error| FilesError::Data { path, error })?);
         }
-        let source = Source::open(&config.source, &except, config.hidden)?;
+        let source = Source::open(&config.source, &config.credentials, &except, config.hidden)?;
         Ok(Self {
             source: Arc::new(source),
             key_depth: config.key_depth,

@@ -24,7 +24,15 @@ use tokio_util::io::ReaderStream;
 use url::Url;
 
 use super::{FilesError, connector::Connector};
-use crate::{key::Key, provider::UpdateError, providers::shelf::blocking};
+use crate::{
+    key::Key,
+    provider::UpdateError,
+    providers::{
+        OriginCredentials,
+        credentials::{Secret, scrub, take_user},
+        shelf::blocking,
+    },
+};
 
 /// Most objects that one key may hold.
 pub(crate) const OBJECTS_MAX: usize = 1_000_000;
@@ -66,8 +74,13 @@ impl Source {
     ///
     /// # Errors
     /// [`FilesError::Source`].
-    pub(crate) fn open(text: &str, except: &[PathBuf], hidden: bool) -> Result<Self, FilesError> {
-        let wrong = |reason: String| FilesError::Source { source_name: text.to_owned(), reason };
+    pub(crate) fn open(
+        text: &str,
+        credentials: &OriginCredentials,
+        except: &[PathBuf],
+        hidden: bool,
+    ) -> Result<Self, FilesError> {
+        let wrong = |reason: String| FilesError::Source { source_name: scrub(text), reason: scrub(&reason) };
         let url = match Url::parse(text) {
             Ok(url) if text.contains("://") => url,
             _ => return Self::directory(Path::new(text), except, hidden).map_err(wrong),
@@ -77,7 +90,7 @@ impl Source {
                 let path = url.to_file_path().map_err(|()| wrong("it is no path".to_owned()))?;
                 Self::directory(&path, except, hidden).map_err(wrong)
             }
-            _ => Self::store(&url).map_err(|error| wrong(error.to_string())),
+            _ => Self::store(url, credentials).map_err(|error| wrong(error.to_string())),
         }
     }
 
@@ -92,24 +105,31 @@ impl Source {
         Ok(Self::Directory { root, except: except.into(), hidden })
     }
 
-    fn store(url: &Url) -> object_store::Result<Self> {
+    fn store(mut url: Url, credentials: &OriginCredentials) -> object_store::Result<Self> {
+        let generic = |reason: &'static str| object_store::Error::Generic { store: "HTTP", source: reason.into() };
+        let said = take_user(&mut url).map_err(generic)?;
+        let authorization = match (said, credentials.of(&url)) {
+            (None, Some(Secret::Header(header))) => Some(header.clone()),
+            (None, Some(Secret::Helper(_))) => return Err(generic("credential helpers are for git only")),
+            (said, _) => said,
+        };
         // An HTTP client cannot even be built without one. If the process has chosen one, that stands.
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
         let retry = RetryConfig { max_retries: RETRIES, retry_timeout: RETRY_TIMEOUT, ..RetryConfig::default() };
-        let (scheme, prefix) = object_store::ObjectStoreScheme::parse(url)?;
+        let (scheme, prefix) = object_store::ObjectStoreScheme::parse(&url)?;
         let store: Arc<dyn ObjectStore> = match scheme {
             object_store::ObjectStoreScheme::Http => {
                 let options = timeouts(ClientOptions::new()).with_allow_http(url.scheme() == "http");
                 let builder = HttpBuilder::new().with_url(&url[..url::Position::BeforePath]).with_retry(retry);
-                Arc::new(builder.with_client_options(options).with_http_connector(Connector).build()?)
+                Arc::new(builder.with_client_options(options).with_http_connector(Connector { authorization }).build()?)
             }
             object_store::ObjectStoreScheme::AmazonS3 => {
                 let builder = AmazonS3Builder::from_env().with_url(url.as_str()).with_retry(retry);
                 Arc::new(builder.build()?)
             }
-            _ => Arc::from(object_store::parse_url(url)?.0),
+            _ => Arc::from(object_store::parse_url(&url)?.0),
         };
         Ok(Self::Store { store, prefix })
     }
@@ -231,10 +251,10 @@ fn failure(error: object_store::Error) -> UpdateError {
     match error {
         E::NotFound { .. } | E::InvalidPath { .. } => UpdateError::NotFound,
         E::PermissionDenied { .. } | E::Unauthenticated { .. } => {
-            UpdateError::Forbidden(format!("the origin refuses it: {error}"))
+            UpdateError::Forbidden(format!("the origin refuses it: {}", scrub(&error.to_string())))
         }
-        E::NotSupported { .. } | E::NotImplemented { .. } => UpdateError::Failed(error.to_string()),
-        _ => UpdateError::Unavailable(error.to_string()),
+        E::NotSupported { .. } | E::NotImplemented { .. } => UpdateError::Failed(scrub(&error.to_string())),
+        _ => UpdateError::Unavailable(scrub(&error.to_string())),
     }
 }
 

@@ -7,15 +7,17 @@
 //!  git fetch --http--> bridge --UpdateContext::fetch--> peer's export --> git http-backend there
 //! ```
 //!
-//! Other programs on this machine can reach the port but do not know the token in the path. The bridge runs inside
+//! Other programs on this machine can reach the port but do not know the token that git has to show, which travels in
+//! git's environment: arguments are for everyone to read. The bridge runs inside
 //! the future of the update and spawns nothing, so it ends with it.
 
 use std::{convert::Infallible, io, net::Ipv4Addr};
 
 use futures::{StreamExt, stream::FuturesUnordered};
-use http::{HeaderName, Request, Response, StatusCode, Uri, header};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
+use subtle::ConstantTimeEq;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::template::{Remote, Scheme};
@@ -34,7 +36,7 @@ const HOP_BY_HOP: [HeaderName; 6] =
 /// The server for one peer and one key.
 pub(crate) struct Bridge<'a> {
     listener: TcpListener,
-    token: String,
+    token: HeaderValue,
     context: &'a UpdateContext,
     peer: &'a NodeName,
     key: &'a Key,
@@ -45,14 +47,17 @@ impl<'a> Bridge<'a> {
     #[expect(clippy::disallowed_methods, reason = "a secret comes from the operating system and nowhere else")]
     pub(crate) async fn open(context: &'a UpdateContext, peer: &'a NodeName, key: &'a Key) -> io::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        Ok(Self { listener, token: hex::encode(rand::random::<[u8; 16]>()), context, peer, key })
+        let mut token = HeaderValue::try_from(format!("Bearer {}", hex::encode(rand::random::<[u8; 16]>())))
+            .expect("hexadecimal digits are a value");
+        token.set_sensitive(true);
+        Ok(Self { listener, token, context, peer, key })
     }
 
     /// Where git finds the key.
     pub(crate) fn remote(&self) -> io::Result<Remote> {
         let origin = format!("http://{}/", self.listener.local_addr()?);
-        let url = format!("{origin}{}/{}.git", self.token, self.key);
-        Ok(Remote { url, origin, authorization: None, scheme: Scheme::Http, proxied: false })
+        let (url, authorization) = (format!("{origin}{}.git", self.key), Some(self.token.clone()));
+        Ok(Remote { url, origin, authorization, scheme: Scheme::Http, proxied: false })
     }
 
     /// Serves until it is dropped.
@@ -95,9 +100,11 @@ impl<'a> Bridge<'a> {
     /// The request as the peer gets it, without the token; `None` if it does not carry ours.
     fn inward(&self, request: Request<Incoming>) -> Option<Request<Body>> {
         let (mut parts, incoming) = request.into_parts();
-        let target = parts.uri.path_and_query()?.as_str();
-        let rest = target.strip_prefix('/')?.strip_prefix(self.token.as_str())?;
-        parts.uri = rest.starts_with('/').then(|| rest.parse::<Uri>().ok())??;
+        let shown = parts.headers.remove(header::AUTHORIZATION)?;
+        if !bool::from(shown.as_bytes().ct_eq(self.token.as_bytes())) {
+            return None;
+        }
+        parts.uri = parts.uri.path_and_query()?.as_str().parse::<Uri>().ok()?;
         HOP_BY_HOP.iter().for_each(|name| drop(parts.headers.remove(name)));
         Some(Request::from_parts(parts, body(incoming)))
     }

@@ -40,9 +40,19 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use http::{Method, Request, Response, StatusCode, header};
 
-use self::{backend::Backend, bridge::Bridge, mirror::Mirrors, path::Wish, process::Program, template::Template};
+use url::Url;
+
+use self::{
+    backend::Backend,
+    bridge::Bridge,
+    mirror::Mirrors,
+    path::Wish,
+    process::Program,
+    template::{Remote, Template},
+};
 use super::{
-    AllowList,
+    AllowList, OriginCredentials,
+    credentials::Secret,
     shelf::{KEY_FILE, Shelf},
 };
 use crate::{
@@ -57,6 +67,8 @@ pub struct GitConfig {
     /// path (`https://{key}.git`) or in its path (`https://github.com/{key}.git`). A user and password in it are sent
     /// to that host only, and kept out of arguments and files.
     pub template: String,
+    /// What is shown to upstreams whose user and password do not stand in the template. None by default.
+    pub credentials: OriginCredentials,
     /// Where mirrors are kept. Made if needed; one process at a time may use it.
     pub data: PathBuf,
     /// Which keys may be fetched. All by default. With a template that starts with `{key}`, anyone who can reach the
@@ -81,6 +93,7 @@ impl GitConfig {
     pub fn new(template: impl Into<String>, data: impl Into<PathBuf>) -> Self {
         Self {
             template: template.into(),
+            credentials: OriginCredentials::default(),
             data: data.into(),
             allow: AllowList::everything(),
             program: "git".into(),
@@ -92,9 +105,10 @@ impl GitConfig {
 }
 
 impl fmt::Debug for GitConfig {
-    /// Leaves out the template, which may carry a password.
+    /// Leaves out the template, which may carry a password, and says only the hosts that there are credentials for.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("GitConfig")
+            .field("credentials", &self.credentials)
             .field("data", &self.data)
             .field("allow", &self.allow)
             .field("program", &self.program)
@@ -133,6 +147,7 @@ pub enum GitError {
 /// A provider of git repositories; see the module.
 pub struct Git {
     template: Template,
+    credentials: OriginCredentials,
     allow: AllowList,
     mirrors: Mirrors,
     backend: Backend,
@@ -151,7 +166,19 @@ impl Git {
         let shelf = Arc::new(Shelf::open(&config.data).map_err(at)?);
         let program = Program::new(config.program, config.supervisor, shelf.root(), config.stall).map_err(at)?;
         let backend = Backend::new(program.clone(), config.serving_max);
-        Ok(Self { template, allow: config.allow, mirrors: Mirrors { program, shelf }, backend })
+        let (credentials, allow) = (config.credentials, config.allow);
+        Ok(Self { template, credentials, allow, mirrors: Mirrors { program, shelf }, backend })
+    }
+
+    /// Brings `key` from its upstream.
+    async fn fetch(&self, key: &Key, mut remote: Remote, context: &UpdateContext) -> Result<bool, UpdateError> {
+        let url = Url::parse(&remote.url).map_err(|error| UpdateError::Failed(error.to_string()))?;
+        remote.authorization = match (remote.authorization, self.credentials.of(&url)) {
+            (None, Some(Secret::Header(header))) => Some(header.clone()),
+            (None, Some(Secret::Helper(helper))) => Some(self.mirrors.program.credential(helper, &url).await?),
+            (said, _) => said,
+        };
+        self.mirrors.bring(key, &remote, context).await
     }
 
     async fn copy(&self, key: &Key, context: &UpdateContext) -> Result<bool, UpdateError> {
@@ -212,7 +239,7 @@ impl Provider for Git {
         let remote = self.template.remote(key).map_err(forbidden)?;
         self.allow.check(key)?;
         let changed = match context.peers() {
-            [] => self.mirrors.bring(key, &remote, &context).await?,
+            [] => self.fetch(key, remote, &context).await?,
             _ => self.copy(key, &context).await?,
         };
         self.mirrors.shelf.touch(key).await;

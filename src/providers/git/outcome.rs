@@ -4,7 +4,7 @@
 //! such repository, try again soon, or give up. It runs with `LC_ALL=C`, which keeps these words as they have been for
 //! years. Lines that begin with `remote:` come from the other side and decide nothing.
 
-use crate::provider::UpdateError;
+use crate::{provider::UpdateError, providers::credentials::scrub};
 
 /// Longest part of git's words that is passed on.
 const MESSAGE_CHARS_MAX: usize = 600;
@@ -108,7 +108,7 @@ pub(crate) fn is_reference_conflict(stderr: &str) -> bool {
 fn message(lines: &[&str]) -> String {
     let text = lines.iter().filter(|line| !line.is_empty()).copied().collect::<Vec<_>>().join("; ");
     let printable = |c: char| if c.is_control() { ' ' } else { c };
-    let text: String = text.chars().map(printable).take(MESSAGE_CHARS_MAX).collect();
+    let text: String = scrub(&text).chars().map(printable).take(MESSAGE_CHARS_MAX).collect();
     if text.is_empty() { "git failed without a word".to_owned() } else { format!("git: {text}") }
 }
 

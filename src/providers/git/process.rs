@@ -9,28 +9,36 @@
 use std::{
     ffi::OsStr,
     io::{self, PipeReader, PipeWriter},
-    os::{fd::AsRawFd, unix::process::ExitStatusExt},
+    os::{
+        fd::AsRawFd,
+        unix::{ffi::OsStrExt, process::ExitStatusExt},
+    },
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     sync::Arc,
     time::Duration,
 };
 
+use http::HeaderValue;
 use rustix::{
     io::{FdFlags, fcntl_setfd},
     process::{Pid, Signal, kill_process_group},
 };
 use sha2::{Digest, Sha256};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt},
     process::{Child, Command},
 };
+use url::Url;
 
 use super::{
     limits,
     template::{Remote, Scheme},
 };
-use crate::provider::{UpdateError, is_shortage};
+use crate::{
+    provider::{UpdateError, is_shortage},
+    providers::credentials::basic,
+};
 
 /// How much of a run's standard output is kept, from its beginning.
 const STDOUT_BYTES_KEPT: usize = 8 << 10;
@@ -102,12 +110,31 @@ impl Program {
             command.envs(PROXIES.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
         }
         if let Some(authorization) = &remote.authorization {
-            command
-                .env("GIT_CONFIG_COUNT", "1")
-                .env("GIT_CONFIG_KEY_0", format!("http.{}.extraHeader", remote.origin))
-                .env("GIT_CONFIG_VALUE_0", format!("Authorization: {authorization}"));
+            let value = OsStr::from_bytes(authorization.as_bytes());
+            let name = format!("http.{}.extraHeader", remote.origin);
+            configure(&mut command, &name, &[OsStr::new("Authorization: "), value].join(OsStr::new("")));
         }
         command
+    }
+
+    /// What the credential helper `helper` shows to the host of `url`.
+    ///
+    /// # Errors
+    /// It shows nothing.
+    pub(crate) async fn credential(&self, helper: &str, url: &Url) -> Result<HeaderValue, UpdateError> {
+        let mut command = self.command(["credential", "fill"], None);
+        // A helper may be a piece of shell with a secret in it.
+        configure(&mut command, "credential.helper", OsStr::new(helper));
+        let (host, port) = (url.host_str().unwrap_or_default(), url.port().map(|port| format!(":{port}")));
+        let port = port.unwrap_or_default();
+        let question = format!("protocol={}\nhost={host}{port}\n\n", url.scheme());
+        let outcome = ask(&mut command, question.as_bytes()).await?;
+        let said = |name: &str| outcome.stdout.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        let header = said("password").map(|password| basic(said("username").unwrap_or_default(), password));
+        match header {
+            Some(Ok(header)) if outcome.success => Ok(header),
+            _ => Err(UpdateError::Unavailable(format!("the credential helper has nothing for {host}"))),
+        }
     }
 }
 
@@ -132,6 +159,11 @@ impl Supervisor {
         command.arg0("datad-gossip").arg("child").arg(self.lifeline.as_raw_fd().to_string()).arg("--").arg(program);
         command
     }
+}
+
+/// A setting for one run, by the environment.
+fn configure(command: &mut Command, name: &str, value: &OsStr) {
+    command.env("GIT_CONFIG_COUNT", "1").env("GIT_CONFIG_KEY_0", name).env("GIT_CONFIG_VALUE_0", value);
 }
 
 fn settings_text(stall: Duration) -> String {
@@ -194,8 +226,7 @@ impl Drop for Group {
     }
 }
 
-/// How a run ended.
-#[derive(Debug)]
+/// How a run ended. What it printed may be secret.
 pub(crate) struct Outcome {
     pub(crate) success: bool,
     /// The beginning of what it printed.
@@ -208,12 +239,24 @@ pub(crate) struct Outcome {
 
 /// Runs `command` to its end. Dropping the future kills it.
 pub(crate) async fn run(command: &mut Command) -> Result<Outcome, UpdateError> {
+    ask(command, &[]).await
+}
+
+/// As [`run`], with something on its standard input, which fits into a pipe.
+async fn ask(command: &mut Command, input: &[u8]) -> Result<Outcome, UpdateError> {
     let cannot = |error: io::Error| {
         let passes = is_shortage(&error);
         let reason = format!("git cannot be run: {error}");
         if passes { UpdateError::Unavailable(reason) } else { UpdateError::Failed(reason) }
     };
+    if !input.is_empty() {
+        command.stdin(Stdio::piped());
+    }
     let mut group = Group::spawn(command).map_err(cannot)?;
+    if let Some(mut stdin) = group.child.stdin.take() {
+        // One that does not want to know says so by its status.
+        let _ = stdin.write_all(input).await;
+    }
     let stdout = group.child.stdout.take().expect("piped by `Program::command`");
     let stderr = group.child.stderr.take().expect("piped by `Program::command`");
     let (out, complaint, status) = tokio::join!(digest(stdout), tail(stderr), group.wait());

@@ -6,12 +6,14 @@
 
 use std::net::IpAddr;
 
-use headers::{Authorization, HeaderMap, HeaderMapExt};
-use percent_encoding::percent_decode_str;
-use url::{Host, Url};
+use http::HeaderValue;
+use url::{Host, Position, Url};
 
 use super::GitError;
-use crate::key::{Key, KeyError};
+use crate::{
+    key::{Key, KeyError},
+    providers::credentials::take_user,
+};
 
 const PLACE: &str = "{key}";
 
@@ -27,7 +29,7 @@ pub(crate) struct Template {
     after: String,
     /// Whether the first component of a key is the host.
     host_in_key: bool,
-    authorization: Option<String>,
+    authorization: Option<HeaderValue>,
 }
 
 /// How the upstream is reached.
@@ -46,7 +48,7 @@ pub(crate) struct Remote {
     /// The part of the URL that the authorization belongs to.
     pub(crate) origin: String,
     /// A value for the `Authorization` header.
-    pub(crate) authorization: Option<String>,
+    pub(crate) authorization: Option<HeaderValue>,
     pub(crate) scheme: Scheme,
     /// Whether the environment's proxies apply.
     pub(crate) proxied: bool,
@@ -101,16 +103,12 @@ impl Template {
     /// Splits off host, port and user information, which must end before the key begins.
     fn take_authority(&mut self, scheme: &str, before: &str) -> Result<(), &'static str> {
         let slash = before.find('/').ok_or("{key} may be the start of the host or stand in the path, nowhere else")?;
-        let url = Url::parse(&format!("{scheme}://{}/", &before[..slash])).map_err(|_| "the host is not valid")?;
+        let mut url = Url::parse(&format!("{scheme}://{}/", &before[..slash])).map_err(|_| "the host is not valid")?;
         if self.scheme == Scheme::File && slash != 0 {
             return Err("a file URL has no host: write file:///directory/{key}");
         }
-        if !url.username().is_empty() || url.password().is_some() {
-            self.authorization = Some(basic(&url)?);
-        }
-        let mut origin = url;
-        let _ = (origin.set_username(""), origin.set_password(None));
-        self.origin = origin.as_str().trim_end_matches('/').to_owned();
+        self.authorization = take_user(&mut url)?;
+        self.origin = url.as_str().trim_end_matches('/').to_owned();
         if self.scheme == Scheme::File {
             self.origin = "file://".to_owned();
         }
@@ -155,8 +153,8 @@ impl Template {
             return Err(refused("it leads out of the template"));
         }
         Ok(Remote {
+            origin: format!("{}/", &url[..Position::BeforePath]),
             url: text,
-            origin: format!("{}/", self.origin),
             authorization: self.authorization.clone(),
             scheme: self.scheme,
             proxied: true,
@@ -177,15 +175,6 @@ fn check_host(url: &Url, key: &Key) -> Result<(), &'static str> {
         None => true,
     };
     if here { Err("its host is this machine or link") } else { Ok(()) }
-}
-
-fn basic(url: &Url) -> Result<String, &'static str> {
-    let decode = |text| percent_decode_str(text).decode_utf8().map_err(|_| "the user information is not UTF-8");
-    let mut headers = HeaderMap::new();
-    let password = decode(url.password().unwrap_or(""))?;
-    headers.typed_insert(Authorization::basic(&decode(url.username())?, &password));
-    let value = headers[http::header::AUTHORIZATION].to_str().map_err(|_| "the user information is not valid")?;
-    Ok(value.to_owned())
 }
 
 #[cfg(test)]
@@ -256,7 +245,7 @@ mod tests {
         let remote = template.remote(&Key::new("a").unwrap()).unwrap();
         assert_eq!(remote.url, "https://host:81/a.git");
         assert_eq!(remote.origin, "https://host:81/");
-        assert_eq!(remote.authorization.as_deref(), Some("Basic bWU6cyB0"));
+        assert_eq!(remote.authorization.unwrap(), "Basic bWU6cyB0");
     }
 
     proptest! {

@@ -29,6 +29,7 @@ pub(crate) struct Serve {
     pub(crate) http: u16,
     pub(crate) data: PathBuf,
     args: Vec<String>,
+    variables: Vec<(String, String)>,
     out: PathBuf,
     log: PathBuf,
     child: Option<Child>,
@@ -56,17 +57,9 @@ impl Serve {
         args.extend_from_slice(coordination);
         args.extend_from_slice(provider);
         let file = |end: &str| dir.join(format!("{name}-{udp}.{end}"));
-        Self {
-            name: name.to_owned(),
-            port: udp,
-            http,
-            data,
-            args,
-            out: file("out"),
-            log: file("log"),
-            child: None,
-            open_files: None,
-        }
+        let variables = vec![("DATAD_LOG".to_owned(), "datad_gossip=debug,info".to_owned())];
+        let (name, out, log) = (name.to_owned(), file("out"), file("log"));
+        Self { name, port: udp, http, data, args, variables, out, log, child: None, open_files: None }
     }
 
     /// Makes it belong to another cluster.
@@ -102,6 +95,11 @@ impl Serve {
         self.open_files = Some(limit);
     }
 
+    /// Sets a variable from the next start on.
+    pub(crate) fn with_variable(&mut self, name: &str, value: &str) {
+        self.variables.push((name.to_owned(), value.to_owned()));
+    }
+
     fn replace(&mut self, option: &str, path: &Path) {
         let at = self.args.iter().position(|arg| arg == option).expect("it is among them");
         self.args[at + 1] = path.display().to_string();
@@ -121,7 +119,7 @@ impl Serve {
             }
             None => Command::new(command()),
         };
-        command.args(&self.args).env("DATAD_LOG", "datad_gossip=debug,info");
+        command.args(&self.args).envs(self.variables.iter().cloned());
         command.stdin(Stdio::null()).stdout(out).stderr(log);
         self.child = Some(command.spawn().unwrap());
     }

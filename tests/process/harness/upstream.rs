@@ -44,6 +44,10 @@ struct State {
 struct Asked {
     delay: Duration,
     down: bool,
+    /// What requests have to carry as `Authorization`.
+    authorization: Option<String>,
+    /// Requests that carried anything of the kind.
+    authorized: usize,
     files: BTreeMap<String, (Bytes, &'static str)>,
     /// Requests of any kind.
     requests: usize,
@@ -120,6 +124,16 @@ impl Upstream {
         self.asked().down = down;
     }
 
+    /// Answers only requests that carry this as `Authorization`.
+    pub(crate) fn set_authorization(&self, value: &str) {
+        self.asked().authorization = Some(value.to_owned());
+    }
+
+    /// Requests that carried an `Authorization`, whatever it was.
+    pub(crate) fn authorized(&self) -> usize {
+        self.asked().authorized
+    }
+
     /// How often a whole repository, or what is new in it, was asked for.
     pub(crate) fn packs(&self, key: &str) -> usize {
         self.asked().packs.get(key).copied().unwrap_or(0)
@@ -179,6 +193,9 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> io::Result<Res
         asked.delay
     };
     tokio::time::sleep(delay).await;
+    if let Some(refused) = refuse(&state, request.headers()) {
+        return Ok(refused);
+    }
     let path = request.uri().path().to_owned();
     if let Some(path) = path.strip_prefix("/git/") {
         return repository(&state, path, request).await;
@@ -187,6 +204,19 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> io::Result<Res
         Some(path) => Ok(file(&state, path, request.method())),
         None => Ok(plain(StatusCode::NOT_FOUND)),
     }
+}
+
+fn refuse(state: &State, fields: &http::HeaderMap) -> Option<Response<Full<Bytes>>> {
+    let mut asked = state.asked.lock().unwrap();
+    let shown = fields.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap());
+    asked.authorized += usize::from(shown.is_some());
+    let wanted = asked.authorization.as_deref()?;
+    if shown == Some(wanted) {
+        return None;
+    }
+    let mut response = plain(StatusCode::UNAUTHORIZED);
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"upstream\""));
+    Some(response)
 }
 
 fn plain(status: StatusCode) -> Response<Full<Bytes>> {
