@@ -37,6 +37,11 @@ pub(crate) struct ProviderOptions {
     /// helper COMMAND` with a credential helper of git's, or a netrc file. The variable may hold the lines themselves
     #[arg(long, env = "DATAD_ORIGIN_CREDENTIALS", value_name = "F", hide_env_values = true)]
     pub(crate) origin_credentials: Option<String>,
+    /// Let hosts that a key or a redirect names be this machine or in private networks. Those that are written here may
+    /// be anywhere
+    #[arg(long, env = "DATAD_PRIVATE_ORIGINS", value_name = "BOOL", num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true")]
+    pub(crate) private_origins: Option<bool>,
     /// Which keys may be fetched, `*` standing for anything: `github.com/my-org/*`. All, if not given
     #[arg(long, env = "DATAD_ALLOW", value_name = "PATTERN", visible_alias = "git-allow")]
     #[arg(num_args = 1.., value_delimiter = ',')]
@@ -49,6 +54,15 @@ pub(crate) struct ProviderOptions {
 pub(crate) enum Origin {
     Git { template: String },
     Files { source: String, key_depth: Option<usize>, hidden: bool },
+}
+
+/// How origins are met.
+#[derive(Clone, Debug)]
+pub(crate) struct Upstream {
+    /// What they are shown.
+    credentials: OriginCredentials,
+    /// Whether those that strangers name may be in private networks.
+    private: bool,
 }
 
 impl ProviderOptions {
@@ -74,8 +88,12 @@ impl ProviderOptions {
         }
     }
 
-    /// What origins are shown.
-    pub(crate) fn credentials(&self) -> Result<OriginCredentials, Failure> {
+    /// How origins are met.
+    pub(crate) fn upstream(&self) -> Result<Upstream, Failure> {
+        Ok(Upstream { credentials: self.credentials()?, private: self.private_origins.unwrap_or_default() })
+    }
+
+    fn credentials(&self) -> Result<OriginCredentials, Failure> {
         let text = match (&self.origin_credentials, self.credentials_file()) {
             (_, Some(path)) => secret::read(path)?,
             (text, None) => text.clone().unwrap_or_default(),
@@ -118,6 +136,9 @@ impl ProviderOptions {
         if let Some(hidden) = self.files_hidden {
             option("FILES_HIDDEN", &hidden.to_string());
         }
+        if let Some(private) = self.private_origins {
+            option("PRIVATE_ORIGINS", &private.to_string());
+        }
         if let Some(credentials) = &self.origin_credentials {
             option("ORIGIN_CREDENTIALS", credentials);
         }
@@ -150,7 +171,7 @@ pub(crate) fn without_user(text: &str) -> String {
 pub(crate) fn open(
     origin: Origin,
     allow: Vec<String>,
-    credentials: OriginCredentials,
+    upstream: Upstream,
     data: &Path,
     except: Vec<PathBuf>,
 ) -> anyhow::Result<Arc<dyn Provider>> {
@@ -158,7 +179,8 @@ pub(crate) fn open(
     match origin {
         Origin::Git { template } => {
             let mut config = GitConfig::new(template, data.join("git"));
-            (config.allow, config.credentials) = (allow, credentials);
+            (config.allow, config.credentials) = (allow, upstream.credentials);
+            config.private_origins = upstream.private;
             config.serving_max = limits::shares().exchanges;
             // This program, also when its file has been replaced meanwhile.
             config.supervisor = Some("/proc/self/exe".into()).filter(|link: &PathBuf| link.exists());
@@ -166,7 +188,8 @@ pub(crate) fn open(
         }
         Origin::Files { source, key_depth, hidden } => {
             let mut config = FilesConfig::new(source, data.join("files"));
-            (config.hidden, config.credentials) = (hidden, credentials);
+            (config.hidden, config.credentials) = (hidden, upstream.credentials);
+            config.private_origins = upstream.private;
             (config.allow, config.key_depth, config.except) = (allow, key_depth, except);
             Ok(Arc::new(Files::open(config).context("cannot serve files")?))
         }
@@ -199,6 +222,7 @@ mod tests {
             files: Some("-odd name".into()),
             key_depth: Some(3),
             files_hidden: Some(true),
+            private_origins: Some(true),
             origin_credentials: Some("host user password".into()),
             allow: Some(vec!["a/*".into(), "b".into()]),
         };

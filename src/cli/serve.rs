@@ -16,9 +16,7 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use clap::Args;
-use datad_gossip::{
-    Credentials, Node, config::NodeConfig, gateway::Gateway, key::NodeName, providers::OriginCredentials,
-};
+use datad_gossip::{Credentials, Node, config::NodeConfig, gateway::Gateway, key::NodeName};
 use rustix::fs::{FlockOperation, flock};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -26,7 +24,7 @@ use tracing::{info, warn};
 
 use super::{
     Failure, admin, limits, output,
-    provider::{self, Origin},
+    provider::{self, Origin, Upstream},
     secret,
     settings::{Settings, Sources},
     signals::{Signals, stdin_ended},
@@ -81,7 +79,7 @@ struct Plan {
     credentials: Credentials,
     origin: Origin,
     allow: Vec<String>,
-    credentials_of_origins: OriginCredentials,
+    upstream: Upstream,
     except: Vec<PathBuf>,
     data: PathBuf,
     http: SocketAddr,
@@ -117,7 +115,7 @@ impl Plan {
             credentials: own.credentials()?,
             allow: own.provider.allow.clone().unwrap_or_default(),
             http: own.http.unwrap_or(SocketAddr::from(([127, 0, 0, 1], PORT))),
-            credentials_of_origins: own.provider.credentials()?,
+            upstream: own.provider.upstream()?,
             except: own.secrets().map(Path::to_owned).collect(),
             advertise_http: own.advertise_http,
             admin_token_file: own.admin_token_file,
@@ -216,8 +214,9 @@ async fn launch(plan: &Plan, http: SocketAddr) -> anyhow::Result<Node> {
     let (origin, allow, data, mut except) =
         (plan.origin.clone(), plan.allow.clone(), plan.data.clone(), plan.except.clone());
     except.push(data.clone());
-    let shown = plan.credentials_of_origins.clone();
-    let provider = tokio::task::spawn_blocking(move || provider::open(origin, allow, shown, &data, except)).await??;
+    let upstream = plan.upstream.clone();
+    let provider =
+        tokio::task::spawn_blocking(move || provider::open(origin, allow, upstream, &data, except)).await??;
     let builder = Node::builder(plan.name.clone());
     #[cfg(feature = "etcd")]
     let builder = match &plan.etcd {

@@ -17,6 +17,7 @@ mod credentials;
 pub mod files;
 pub mod git;
 mod memory;
+mod reach;
 mod shelf;
 
 use sha2::{Digest, Sha256};

@@ -15,6 +15,7 @@
 //! | `life` | starting, stopping, who is let in, and `dev` |
 //! | `lifeline` | the programs of a node end with it |
 //! | `input` | requests that nobody honest makes |
+//! | `redirects` | whose redirects are followed, where to, and what is shown there |
 //! | `private` | what is on a node's disk is for its user alone |
 //! | `memory` | large repositories through small processes |
 
@@ -34,3 +35,4 @@ mod life;
 mod lifeline;
 mod memory;
 mod private;
+mod redirects;

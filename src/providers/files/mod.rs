@@ -19,6 +19,8 @@ mod fetch;
 mod manifest;
 mod respond;
 mod source;
+
+pub(crate) use source::client;
 #[cfg(test)]
 mod tests;
 
@@ -47,6 +49,9 @@ pub struct FilesConfig {
     pub source: String,
     /// What is shown to an HTTP source whose user and password do not stand in its URL. None by default.
     pub credentials: OriginCredentials,
+    /// Whether hosts that an HTTP source redirects to may be this machine or in private networks. Not by default. The
+    /// source itself may be anywhere.
+    pub private_origins: bool,
     /// Where copies are kept. Made if needed; one process at a time may use it. It may lie inside a source directory,
     /// and is then not part of it.
     pub data: PathBuf,
@@ -68,6 +73,7 @@ impl FilesConfig {
         Self {
             source: source.into(),
             credentials: OriginCredentials::default(),
+            private_origins: false,
             data: data.into(),
             except: Vec::new(),
             hidden: false,
@@ -139,7 +145,7 @@ impl Files {
         for path in config.except {
             except.push(path.canonicalize().map_err(|error| FilesError::Data { path, error })?);
         }
-        let source = Source::open(&config.source, &config.credentials, &except, config.hidden)?;
+        let source = Source::open(&config.source, &config.credentials, config.private_origins, &except, config.hidden)?;
         Ok(Self {
             source: Arc::new(source),
             key_depth: config.key_depth,

@@ -77,6 +77,7 @@ impl Source {
     pub(crate) fn open(
         text: &str,
         credentials: &OriginCredentials,
+        private_origins: bool,
         except: &[PathBuf],
         hidden: bool,
     ) -> Result<Self, FilesError> {
@@ -90,7 +91,7 @@ impl Source {
                 let path = url.to_file_path().map_err(|()| wrong("it is no path".to_owned()))?;
                 Self::directory(&path, except, hidden).map_err(wrong)
             }
-            _ => Self::store(url, credentials).map_err(|error| wrong(error.to_string())),
+            _ => Self::store(url, credentials, private_origins).map_err(|error| wrong(error.to_string())),
         }
     }
 
@@ -105,7 +106,7 @@ impl Source {
         Ok(Self::Directory { root, except: except.into(), hidden })
     }
 
-    fn store(mut url: Url, credentials: &OriginCredentials) -> object_store::Result<Self> {
+    fn store(mut url: Url, credentials: &OriginCredentials, private_origins: bool) -> object_store::Result<Self> {
         let generic = |reason: &'static str| object_store::Error::Generic { store: "HTTP", source: reason.into() };
         let said = take_user(&mut url).map_err(generic)?;
         let authorization = match (said, credentials.of(&url)) {
@@ -113,17 +114,15 @@ impl Source {
             (None, Some(Secret::Helper(_))) => return Err(generic("credential helpers are for git only")),
             (said, _) => said,
         };
-        // An HTTP client cannot even be built without one. If the process has chosen one, that stands.
-        if rustls::crypto::CryptoProvider::get_default().is_none() {
-            let _ = rustls::crypto::ring::default_provider().install_default();
-        }
+        choose_crypto();
         let retry = RetryConfig { max_retries: RETRIES, retry_timeout: RETRY_TIMEOUT, ..RetryConfig::default() };
         let (scheme, prefix) = object_store::ObjectStoreScheme::parse(&url)?;
         let store: Arc<dyn ObjectStore> = match scheme {
             object_store::ObjectStoreScheme::Http => {
                 let options = timeouts(ClientOptions::new()).with_allow_http(url.scheme() == "http");
+                let connector = Connector { origin: url.clone(), authorization, private_origins };
                 let builder = HttpBuilder::new().with_url(&url[..url::Position::BeforePath]).with_retry(retry);
-                Arc::new(builder.with_client_options(options).with_http_connector(Connector { authorization }).build()?)
+                Arc::new(builder.with_client_options(options).with_http_connector(connector).build()?)
             }
             object_store::ObjectStoreScheme::AmazonS3 => {
                 let builder = AmazonS3Builder::from_env().with_url(url.as_str()).with_retry(retry);
@@ -231,7 +230,15 @@ fn timeouts(options: ClientOptions) -> ClientOptions {
     options.with_timeout_disabled().with_connect_timeout(CONNECT_TIMEOUT).with_read_timeout(READ_TIMEOUT)
 }
 
+/// An HTTP client cannot even be built without a crypto provider. If the process has chosen one, that stands.
+fn choose_crypto() {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    }
+}
+
 pub(crate) fn client() -> reqwest::ClientBuilder {
+    choose_crypto();
     reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).read_timeout(READ_TIMEOUT)
 }
 

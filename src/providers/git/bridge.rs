@@ -57,7 +57,7 @@ impl<'a> Bridge<'a> {
     pub(crate) fn remote(&self) -> io::Result<Remote> {
         let origin = format!("http://{}/", self.listener.local_addr()?);
         let (url, authorization) = (format!("{origin}{}.git", self.key), Some(self.token.clone()));
-        Ok(Remote { url, origin, authorization, scheme: Scheme::Http, proxied: false })
+        Ok(Remote { url, origin, authorization, scheme: Scheme::Http, addresses: Vec::new(), proxied: false })
     }
 
     /// Serves until it is dropped.

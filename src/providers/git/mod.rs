@@ -7,6 +7,7 @@
 //! | --- | --- |
 //! | `path` | from a request path to a key, and what the request wants (pure) |
 //! | `template` | from a key to a URL that the key cannot bend (pure) |
+//! | `upstream` | where an upstream may be, what it is shown, and where it has moved |
 //! | `mirror` | cloning and fetching |
 //! | `outcome` | what git meant when it failed (pure) |
 //! | `watch`, `limits` | whether it gets on, and what it may take |
@@ -27,6 +28,7 @@ mod process;
 mod template;
 #[cfg(test)]
 mod tests;
+mod upstream;
 mod watch;
 
 use std::{
@@ -40,19 +42,9 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use http::{Method, Request, Response, StatusCode, header};
 
-use url::Url;
-
-use self::{
-    backend::Backend,
-    bridge::Bridge,
-    mirror::Mirrors,
-    path::Wish,
-    process::Program,
-    template::{Remote, Template},
-};
+use self::{backend::Backend, bridge::Bridge, mirror::Mirrors, path::Wish, process::Program, template::Template};
 use super::{
     AllowList, OriginCredentials,
-    credentials::Secret,
     shelf::{KEY_FILE, Shelf},
 };
 use crate::{
@@ -74,6 +66,10 @@ pub struct GitConfig {
     /// Which keys may be fetched. All by default. With a template that starts with `{key}`, anyone who can reach the
     /// node chooses the host, so restrict it wherever clients are not trusted.
     pub allow: AllowList,
+    /// Whether hosts that a key names may be this machine or in private networks. Not by default: services there trust
+    /// all who reach them. A host in the template may be anywhere. Needs git 2.37 to hold against names that resolve
+    /// to something else from one moment to the next.
+    pub private_origins: bool,
     /// The git program. `git` by default, looked up in `PATH`; 2.31 or later.
     pub program: PathBuf,
     /// The program `datad-gossip`, called as `PROGRAM child LIFELINE -- git ...`: it ends git, and all that git has
@@ -96,6 +92,7 @@ impl GitConfig {
             credentials: OriginCredentials::default(),
             data: data.into(),
             allow: AllowList::everything(),
+            private_origins: false,
             program: "git".into(),
             supervisor: None,
             serving_max: 64,
@@ -111,6 +108,7 @@ impl fmt::Debug for GitConfig {
             .field("credentials", &self.credentials)
             .field("data", &self.data)
             .field("allow", &self.allow)
+            .field("private_origins", &self.private_origins)
             .field("program", &self.program)
             .field("supervisor", &self.supervisor)
             .field("serving_max", &self.serving_max)
@@ -148,6 +146,7 @@ pub enum GitError {
 pub struct Git {
     template: Template,
     credentials: OriginCredentials,
+    private_origins: bool,
     allow: AllowList,
     mirrors: Mirrors,
     backend: Backend,
@@ -160,25 +159,15 @@ impl Git {
     /// # Errors
     /// See [`GitError`].
     pub fn open(config: GitConfig) -> Result<Self, GitError> {
-        let template = Template::parse(&config.template)?;
+        let template = Template::parse(&config.template)?.with_private(config.private_origins);
         check_program(&config.program)?;
         let at = |error| GitError::Data { path: config.data.clone(), error };
         let shelf = Arc::new(Shelf::open(&config.data).map_err(at)?);
         let program = Program::new(config.program, config.supervisor, shelf.root(), config.stall).map_err(at)?;
         let backend = Backend::new(program.clone(), config.serving_max);
         let (credentials, allow) = (config.credentials, config.allow);
-        Ok(Self { template, credentials, allow, mirrors: Mirrors { program, shelf }, backend })
-    }
-
-    /// Brings `key` from its upstream.
-    async fn fetch(&self, key: &Key, mut remote: Remote, context: &UpdateContext) -> Result<bool, UpdateError> {
-        let url = Url::parse(&remote.url).map_err(|error| UpdateError::Failed(error.to_string()))?;
-        remote.authorization = match (remote.authorization, self.credentials.of(&url)) {
-            (None, Some(Secret::Header(header))) => Some(header.clone()),
-            (None, Some(Secret::Helper(helper))) => Some(self.mirrors.program.credential(helper, &url).await?),
-            (said, _) => said,
-        };
-        self.mirrors.bring(key, &remote, context).await
+        let (private_origins, mirrors) = (config.private_origins, Mirrors { program, shelf });
+        Ok(Self { template, credentials, private_origins, allow, mirrors, backend })
     }
 
     async fn copy(&self, key: &Key, context: &UpdateContext) -> Result<bool, UpdateError> {

@@ -100,6 +100,11 @@ fn is_full_disk(message: &str) -> bool {
     ["No space left", "quota exceeded"].iter().any(|words| message.contains(words))
 }
 
+/// Whether `message`, of a failure, says that the repository is somewhere else, which git does not follow here.
+pub(crate) fn is_redirect(message: &str) -> bool {
+    ["301", "302", "303", "307", "308"].iter().any(|status| message.contains(&format!("returned error: {status}")))
+}
+
 /// Whether a reference could not be changed together with others, because one is a directory where the other is a file.
 pub(crate) fn is_reference_conflict(stderr: &str) -> bool {
     ["cannot lock ref", "cannot create", "conflicts with", "cannot process"].iter().any(|word| stderr.contains(word))

@@ -7,8 +7,9 @@
 //! run writes is read to its end but kept only in part.
 
 use std::{
-    ffi::OsStr,
+    ffi::{OsStr, OsString},
     io::{self, PipeReader, PipeWriter},
+    net::IpAddr,
     os::{
         fd::AsRawFd,
         unix::{ffi::OsStrExt, process::ExitStatusExt},
@@ -109,11 +110,24 @@ impl Program {
         if remote.proxied {
             command.envs(PROXIES.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
         }
+        let mut settings = Vec::new();
         if let Some(authorization) = &remote.authorization {
             let value = OsStr::from_bytes(authorization.as_bytes());
-            let name = format!("http.{}.extraHeader", remote.origin);
-            configure(&mut command, &name, &[OsStr::new("Authorization: "), value].join(OsStr::new("")));
+            let header = [OsStr::new("Authorization: "), value].join(OsStr::new(""));
+            settings.push((format!("http.{}.extraHeader", remote.origin), header));
         }
+        if let Ok(url) = Url::parse(&remote.origin)
+            && let (Some(host), false) = (url.host_str(), remote.addresses.is_empty())
+        {
+            let port = url.port_or_known_default().unwrap_or_default();
+            let addresses = remote.addresses.iter().map(|address| match address.ip() {
+                IpAddr::V4(ip) => ip.to_string(),
+                IpAddr::V6(ip) => format!("[{ip}]"),
+            });
+            let pinned = format!("{host}:{port}:{}", addresses.collect::<Vec<_>>().join(","));
+            settings.push(("http.curloptResolve".to_owned(), pinned.into()));
+        }
+        configure(&mut command, settings);
         command
     }
 
@@ -124,7 +138,7 @@ impl Program {
     pub(crate) async fn credential(&self, helper: &str, url: &Url) -> Result<HeaderValue, UpdateError> {
         let mut command = self.command(["credential", "fill"], None);
         // A helper may be a piece of shell with a secret in it.
-        configure(&mut command, "credential.helper", OsStr::new(helper));
+        configure(&mut command, vec![("credential.helper".to_owned(), helper.into())]);
         let (host, port) = (url.host_str().unwrap_or_default(), url.port().map(|port| format!(":{port}")));
         let port = port.unwrap_or_default();
         let question = format!("protocol={}\nhost={host}{port}\n\n", url.scheme());
@@ -161,9 +175,12 @@ impl Supervisor {
     }
 }
 
-/// A setting for one run, by the environment.
-fn configure(command: &mut Command, name: &str, value: &OsStr) {
-    command.env("GIT_CONFIG_COUNT", "1").env("GIT_CONFIG_KEY_0", name).env("GIT_CONFIG_VALUE_0", value);
+/// Settings for one run, by the environment.
+fn configure(command: &mut Command, settings: Vec<(String, OsString)>) {
+    command.env("GIT_CONFIG_COUNT", settings.len().to_string());
+    for (number, (name, value)) in settings.into_iter().enumerate() {
+        command.env(format!("GIT_CONFIG_KEY_{number}"), name).env(format!("GIT_CONFIG_VALUE_{number}"), value);
+    }
 }
 
 fn settings_text(stall: Duration) -> String {
@@ -181,7 +198,7 @@ fn settings_text(stall: Duration) -> String {
          [uploadpack]\n\tallowFilter = true\n\tallowAnySHA1InWant = true\n\
          [credential]\n\thelper =\n\
          [protocol]\n\tallow = never\n[protocol \"ext\"]\n\tallow = never\n\
-         [http]\n\treceivepack = false\n\tlowSpeedLimit = 1\n\tlowSpeedTime = {seconds}\n"
+         [http]\n\tfollowRedirects = false\n\treceivepack = false\n\tlowSpeedLimit = 1\n\tlowSpeedTime = {seconds}\n"
     )
 }
 

@@ -4,15 +4,18 @@
 //! `file:///srv/git/{key}` (it does not). Keys come from strangers, so the URL that results is parsed again, and is
 //! used only if scheme, user, host, port and path are letter for letter what the template promises. Pure.
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
 use http::HeaderValue;
-use url::{Host, Position, Url};
+use url::{Position, Url};
 
 use super::GitError;
 use crate::{
     key::{Key, KeyError},
-    providers::credentials::take_user,
+    providers::{
+        credentials::take_user,
+        reach::{REFUSED, is_private_host},
+    },
 };
 
 const PLACE: &str = "{key}";
@@ -29,6 +32,8 @@ pub(crate) struct Template {
     after: String,
     /// Whether the first component of a key is the host.
     host_in_key: bool,
+    /// Whether a key may name a host in a private network.
+    private: bool,
     authorization: Option<HeaderValue>,
 }
 
@@ -50,6 +55,8 @@ pub(crate) struct Remote {
     /// A value for the `Authorization` header.
     pub(crate) authorization: Option<HeaderValue>,
     pub(crate) scheme: Scheme,
+    /// The addresses to connect to, where the host may not be resolved again.
+    pub(crate) addresses: Vec<SocketAddr>,
     /// Whether the environment's proxies apply.
     pub(crate) proxied: bool,
 }
@@ -91,6 +98,7 @@ impl Template {
             before: String::new(),
             after: after.to_owned(),
             host_in_key,
+            private: false,
             authorization: None,
         };
         if !host_in_key {
@@ -98,6 +106,12 @@ impl Template {
         }
         template.check_sample()?;
         Ok(template)
+    }
+
+    /// Lets keys name hosts in private networks, or not.
+    pub(crate) fn with_private(mut self, private: bool) -> Self {
+        self.private = private;
+        self
     }
 
     /// Splits off host, port and user information, which must end before the key begins.
@@ -148,7 +162,7 @@ impl Template {
             return Err(refused("it makes a URL that is not in its plain form"));
         }
         if self.host_in_key {
-            check_host(&url, key).map_err(refused)?;
+            check_host(&url, key, self.private).map_err(refused)?;
         } else if !url.path().starts_with(&self.before) || !url.as_str().starts_with(&format!("{}/", self.origin)) {
             return Err(refused("it leads out of the template"));
         }
@@ -156,25 +170,24 @@ impl Template {
             origin: format!("{}/", &url[..Position::BeforePath]),
             url: text,
             authorization: self.authorization.clone(),
+            addresses: Vec::new(),
             scheme: self.scheme,
             proxied: true,
         })
     }
 }
 
-/// The host must be exactly the key's first component, be followed by a path, and not be this machine.
-fn check_host(url: &Url, key: &Key) -> Result<(), &'static str> {
+/// The host must be exactly the key's first component, be followed by a path, and not be this machine or an address in a
+/// private network, unless that is allowed.
+fn check_host(url: &Url, key: &Key, private: bool) -> Result<(), &'static str> {
     let first = key.components().next();
     if first != url.host_str() || key.components().count() < 2 || url.port().is_some() {
         return Err("its first component has to be a host name in lower case, followed by a path");
     }
-    let here = match url.host() {
-        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
-        Some(Host::Ipv4(ip)) => ip.is_loopback() || ip.is_unspecified() || ip.is_link_local(),
-        Some(Host::Ipv6(ip)) => IpAddr::V6(ip).is_loopback() || ip.is_unspecified(),
-        None => true,
-    };
-    if here { Err("its host is this machine or link") } else { Ok(()) }
+    match url.host() {
+        Some(host) if private || !is_private_host(&host) => Ok(()),
+        _ => Err(REFUSED),
+    }
 }
 
 #[cfg(test)]
@@ -231,9 +244,19 @@ mod tests {
         for key in ["github.com", "github.com:81/a", "user@github.com/a", "GitHub.com/a", "127.1/a", "0x7f.1/a"] {
             assert!(url("https://{key}.git", key).is_err(), "{key}");
         }
-        for key in ["localhost/a", "127.0.0.1/a", "169.254.169.254/latest", "0.0.0.0/a"] {
+        for key in [
+            "localhost/a",
+            "127.0.0.1/a",
+            "169.254.169.254/latest",
+            "0.0.0.0/a",
+            "10.0.0.1/a",
+            "100.64.0.1/a",
+            "localhost./a",
+        ] {
             assert!(url("https://{key}.git", key).is_err(), "{key}");
         }
+        let open = Template::parse("https://{key}.git").unwrap().with_private(true);
+        assert!(open.remote(&Key::new("10.0.0.1/a").unwrap()).is_ok());
         for key in ["a?x=1", "a#b", "a b", "a%2e%2e/b", "a\u{fc}"] {
             assert!(url("https://host/{key}.git", key).is_err(), "{key}");
         }

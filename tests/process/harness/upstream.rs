@@ -49,6 +49,8 @@ struct Asked {
     /// Requests that carried anything of the kind.
     authorized: usize,
     files: BTreeMap<String, (Bytes, &'static str)>,
+    /// By path: where it is now.
+    moved: BTreeMap<String, String>,
     /// Requests of any kind.
     requests: usize,
     /// By repository: how often a conversation began, and how often a pack was asked for.
@@ -129,6 +131,16 @@ impl Upstream {
         self.asked().authorization = Some(value.to_owned());
     }
 
+    /// Redirects requests for `path` to `location`.
+    pub(crate) fn redirect(&self, path: &str, location: &str) {
+        self.asked().moved.insert(path.to_owned(), location.to_owned());
+    }
+
+    /// Its URL, without a path.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     /// Requests that carried an `Authorization`, whatever it was.
     pub(crate) fn authorized(&self) -> usize {
         self.asked().authorized
@@ -197,6 +209,10 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> io::Result<Res
         return Ok(refused);
     }
     let path = request.uri().path().to_owned();
+    if let Some(location) = state.asked.lock().unwrap().moved.get(&path) {
+        let moved = Response::builder().status(StatusCode::FOUND).header(header::LOCATION, location);
+        return Ok(moved.body(Full::default()).unwrap());
+    }
     if let Some(path) = path.strip_prefix("/git/") {
         return repository(&state, path, request).await;
     }

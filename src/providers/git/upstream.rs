@@ -1,0 +1,136 @@
+//! Going to an upstream: where it may be, what it is shown, and where it has moved.
+//!
+//! ```text
+//!   host from the key? --resolve--> public? --pin its addresses-->  git, which follows no redirect
+//!                                                                    |  3xx
+//!                                      ask ourselves <---------------+
+//!                                      same host? --> git again, at the new URL
+//! ```
+//!
+//! git itself would follow a redirect to any host, and show it what was meant for the first.
+
+use http::{HeaderValue, StatusCode, header};
+use reqwest::redirect::Policy;
+use url::{Position, Url};
+
+use super::{
+    Git,
+    outcome::is_redirect,
+    template::{Remote, Scheme},
+};
+use crate::{
+    key::Key,
+    provider::{UpdateContext, UpdateError},
+    providers::{
+        credentials::Secret,
+        files::client,
+        reach::{REDIRECTS_MAX, REFUSED, is_proxied, is_same_host, public_addresses},
+    },
+};
+
+/// What every fetch begins with.
+const ADVERTISEMENT: &str = "/info/refs?service=git-upload-pack";
+
+impl Git {
+    /// Brings `key` from its upstream; whether that changed it.
+    pub(super) async fn fetch(&self, key: &Key, remote: Remote, context: &UpdateContext) -> Result<bool, UpdateError> {
+        let brought = self.bring(key, remote, context).await;
+        if !self.template.host_in_key() {
+            return brought;
+        }
+        // The words of git about a host that a stranger chose are an answer to the question of what is there.
+        brought.map_err(|error| match error {
+            UpdateError::Unavailable(reason) | UpdateError::Failed(reason) => {
+                tracing::info!(%key, reason, "the upstream cannot be fetched from");
+                UpdateError::Unavailable("its host did not give it; the log of the node that asked says why".to_owned())
+            }
+            other => other,
+        })
+    }
+
+    async fn bring(&self, key: &Key, mut remote: Remote, context: &UpdateContext) -> Result<bool, UpdateError> {
+        if remote.scheme == Scheme::File {
+            return self.mirrors.bring(key, &remote, context).await;
+        }
+        let url = Url::parse(&remote.url).map_err(|error| UpdateError::Failed(error.to_string()))?;
+        if self.template.host_in_key() && !self.private_origins {
+            remote.addresses = pin(&url).await?;
+        }
+        if remote.authorization.is_none() {
+            remote.authorization = self.authorization(&url).await?;
+        }
+        match self.mirrors.bring(key, &remote, context).await {
+            Err(UpdateError::Unavailable(reason)) if is_redirect(&reason) => {}
+            brought => return brought,
+        }
+        let moved = moved(&url, &remote).await?;
+        tracing::debug!(%key, to = %moved, "the upstream has moved");
+        remote.origin = format!("{}/", &moved[..Position::BeforePath]);
+        remote.scheme = if moved.scheme() == "https" { Scheme::Https } else { Scheme::Http };
+        remote.url = moved.into();
+        self.mirrors.bring(key, &remote, context).await
+    }
+
+    async fn authorization(&self, url: &Url) -> Result<Option<HeaderValue>, UpdateError> {
+        match self.credentials.of(url) {
+            None => Ok(None),
+            Some(Secret::Header(header)) => Ok(Some(header.clone())),
+            Some(Secret::Helper(helper)) => self.mirrors.program.credential(helper, url).await.map(Some),
+        }
+    }
+}
+
+/// The addresses of a host that a key names, for git to connect to; none if a proxy does that.
+async fn pin(url: &Url) -> Result<Vec<std::net::SocketAddr>, UpdateError> {
+    if is_proxied(url) {
+        return Ok(Vec::new());
+    }
+    let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default());
+    public_addresses(host, port).await.map_err(|error| match error.kind() {
+        std::io::ErrorKind::PermissionDenied => UpdateError::Forbidden(REFUSED.to_owned()),
+        _ => UpdateError::Unavailable(format!("{host} cannot be resolved")),
+    })
+}
+
+/// Where a repository is that the host of `url` redirects.
+///
+/// # Errors
+/// Somewhere else than on that host.
+async fn moved(url: &Url, remote: &Remote) -> Result<Url, UpdateError> {
+    let trouble = |reason: String| UpdateError::Unavailable(format!("the origin redirects: {reason}"));
+    let mut client = client().redirect(Policy::none()).user_agent("git/2 (datad-gossip)");
+    if !remote.addresses.is_empty() {
+        client = client.resolve_to_addrs(url.host_str().unwrap_or_default(), &remote.addresses);
+    }
+    let client = client.build().map_err(|error| UpdateError::Failed(error.without_url().to_string()))?;
+    let mut at = advertisement(url).map_err(|error| UpdateError::Failed(error.to_string()))?;
+    for _ in 0..REDIRECTS_MAX {
+        let mut request = client.get(at.clone());
+        // Only within the host, so it is still the one that this is for; but not from HTTPS over HTTP.
+        if let Some(authorization) = &remote.authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
+        let response = request.send().await.map_err(|error| trouble(error.without_url().to_string()))?;
+        if !is_moved(response.status()) {
+            break;
+        }
+        let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
+        let next = location.and_then(|location| at.join(location).ok());
+        let next = next.ok_or_else(|| trouble("it does not say where to".to_owned()))?;
+        if !is_same_host(&at, &next) || !next.username().is_empty() || next.password().is_some() {
+            return Err(trouble("to another host or port, where this node does not go".to_owned()));
+        }
+        at = next;
+    }
+    let moved = at.as_str().strip_suffix(ADVERTISEMENT).filter(|moved| *moved != url.as_str());
+    let moved = moved.ok_or_else(|| trouble("to something that is no repository".to_owned()))?;
+    Url::parse(moved).map_err(|error| UpdateError::Failed(error.to_string()))
+}
+
+fn advertisement(url: &Url) -> Result<Url, url::ParseError> {
+    Url::parse(&format!("{}{ADVERTISEMENT}", url.as_str().trim_end_matches('/')))
+}
+
+fn is_moved(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308)
+}
