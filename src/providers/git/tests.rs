@@ -412,6 +412,42 @@ fn is_running(id: i32) -> bool {
     fs::read_to_string(format!("/proc/{id}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
 
+/// Answers every request with a list of references that has no end.
+async fn endless_references(listener: TcpListener) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let packet = |line: &str| format!("{:04x}{line}", line.len() + 4);
+    let id = "0123456789012345678901234567890123456789";
+    while let Ok((mut stream, _)) = listener.accept().await {
+        let _ = stream.read(&mut [0; 4096]).await;
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: application/x-git-upload-pack-advertisement\r\n\r\n";
+        let service = packet("# service=git-upload-pack\n");
+        let first = packet(&format!("{id} HEAD\0multi_ack\n"));
+        let mut sent = stream.write_all(format!("{head}{service}0000{first}").as_bytes()).await;
+        let mut number = 0;
+        while sent.is_ok() {
+            let references = (number..number + 5_000).map(|number| packet(&format!("{id} refs/heads/{number:0200}\n")));
+            sent = stream.write_all(references.collect::<String>().as_bytes()).await;
+            number += 5_000;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_of_references_without_an_end_is_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let template = format!("http://{}/{{key}}", listener.local_addr().unwrap());
+    let _server = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(endless_references(listener)));
+    let lab = Lab::new().await;
+    let provider = lab.provider_of("data", &template);
+    let ended = tokio::time::timeout(Duration::from_secs(50), provider.update(&key("org/repo"), alone())).await;
+    let error = ended.expect("it is given up").unwrap_err();
+    assert!(matches!(&error, UpdateError::Unavailable(why) if why.contains("no end")), "{error:?}");
+    let marker = lab.path("data").display().to_string();
+    let runs = || children_of(&marker).into_iter().any(is_running);
+    eventually("nothing is left", || lab.leftovers("data") == 0 && !runs()).await;
+}
+
 #[tokio::test]
 async fn a_client_that_goes_away_frees_its_turn() {
     let lab = Lab::new().await;
