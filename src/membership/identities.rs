@@ -13,6 +13,7 @@
 //! remembered elsewhere ([`super::roster`]).
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, btree_map::Entry},
     net::SocketAddr,
     time::Duration,
@@ -81,7 +82,7 @@ impl Identities {
         }
         self.forget_silent(now);
         // The latest incarnation of a name first, so that it counts against the others.
-        entries.sort_by(|(a, ..), (b, ..)| b.generation_id.cmp(&a.generation_id));
+        entries.sort_by_key(|(id, ..)| Reverse(id.generation_id));
         entries.retain(|(id, heartbeat, _)| self.lets_in(now, from, id, *heartbeat));
         let mut sifted = head.to_vec();
         u16::try_from(entries.len()).ok()?.serialize(&mut sifted);
