@@ -11,7 +11,7 @@
 use std::{
     collections::BTreeSet,
     fmt,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
 };
 
 use headers::{Authorization, HeaderMapExt, authorization::Basic};
@@ -36,6 +36,20 @@ pub(super) enum Peer {
     },
     /// Over the node's Unix socket.
     Unix,
+}
+
+impl Peer {
+    /// What tells callers apart when room is shared out: an address, of IPv6 the network that one subscriber has.
+    pub(super) fn caller(&self) -> Option<IpAddr> {
+        const SUBSCRIBER: u128 = !0 << 64;
+        match self {
+            Self::Tcp { from, .. } => Some(match from.ip().to_canonical() {
+                IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & SUBSCRIBER).into(),
+                address => address,
+            }),
+            Self::Unix => None,
+        }
+    }
 }
 
 impl fmt::Display for Peer {

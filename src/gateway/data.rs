@@ -13,32 +13,30 @@ use http::{HeaderValue, Request, Uri, header, uri::PathAndQuery};
 use hyper::body::Incoming;
 use tower::Service;
 
-use super::{State, body::Impatient, headers, problem::Problem};
+use super::{State, access::Peer, body::Impatient, headers, problem::Problem};
 use crate::{
     MemberState,
     router::{AnsweredBy, Guarded},
 };
 
-/// A client that stops sending a body for this long is given up.
-const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// How long a request waits for a node that is still joining. It takes a moment, so few get to see the 503 after it.
 const JOIN_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Answers one request for data, at most so many at once.
-pub(super) async fn answer(state: &Arc<State>, request: Request<Incoming>) -> Response {
-    let Ok(permit) = state.requests.clone().try_acquire_owned() else {
+pub(super) async fn answer(state: &Arc<State>, peer: Peer, request: Request<Incoming>) -> Response {
+    let Some(place) = state.requests.admit(&peer.caller()) else {
         return Problem::overloaded("this node answers as many requests as it can; ask again, or ask another node")
             .into_response();
     };
     match route(state, request).await {
-        Ok(response) => response.map(|body| Body::new(Guarded::new(body, permit))),
+        Ok(response) => response.map(|body| Body::new(Guarded::new(body, place))),
         Err(problem) => problem.into_response(),
     }
 }
 
 async fn route(state: &Arc<State>, request: Request<Incoming>) -> Result<Response, Problem> {
     joined(state).await?;
-    let mut request = request.map(|body| Impatient::new(body, SILENCE_MAX));
+    let mut request = request.map(|body| Impatient::new(body, state.client_patience));
     to_origin_form(&mut request)?;
     headers::strip_request(request.headers_mut());
     let mut response = state.transport.clone().call(request).await?;

@@ -34,7 +34,6 @@ use super::{
     access::Peer,
     quiet::{Presence, Quiet, slot},
 };
-use crate::router::Guarded;
 
 /// From the start of a connection, or the end of a response, to the end of the next request's head. Also how long an
 /// idle connection is kept: as long as other servers do, so that load balancers do not race against it.
@@ -50,6 +49,11 @@ const PING_TIMEOUT: Duration = Duration::from_secs(20);
 const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Requests at once on one HTTP/2 connection.
 const STREAMS_MAX: u32 = 256;
+/// What an HTTP/2 stream may hold here of an answer that its client does not take in, in bytes.
+const SEND_BUFFER_BYTES: usize = 64 << 10;
+/// How far the body of one HTTP/2 request may be ahead of its reader, and all of one connection together, in bytes.
+const STREAM_WINDOW_BYTES: u32 = 256 << 10;
+const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
 /// Pause after a connection could not be accepted, usually for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -107,6 +111,7 @@ pub(super) async fn serve(
     let _guard = broken_off.clone().drop_guard();
     let mut shutdown = pin!(shutdown);
     let quiet = Quiet::default();
+    let mut sweep = pin!(gateway.state.responses.clone().sweep(gateway.limits.client_patience));
     debug!(%address, "gateway is open");
     loop {
         let accepted = async {
@@ -115,6 +120,7 @@ pub(super) async fn serve(
         };
         tokio::select! {
             () = &mut shutdown => break,
+            () = &mut sweep => {}
             accepted = accepted => match accepted {
                 Ok((stream, peer, slot)) => {
                     let connection = serve_connection(gateway.clone(), stream, peer, stop.clone(), quiet.clone());
@@ -160,7 +166,7 @@ async fn serve_connection(
         let (gateway, under_way) = (gateway.clone(), presence.ask());
         async move {
             let response = gateway.answer(peer, request).await;
-            Ok::<_, Infallible>(response.map(|body| Body::new(Guarded::new(body, under_way))))
+            Ok::<_, Infallible>(response.map(|body| Body::new(gateway.state.responses.watch(body, under_way))))
         }
     });
     let server = server();
@@ -181,6 +187,10 @@ async fn serve_connection(
                     return;
                 }
                 watching = false;
+            }
+            () = presence.stalled.cancelled() => {
+                debug!(%peer, "the client takes nothing in; its connection is broken off");
+                return;
             }
             () = presence.gives_way.cancelled(), if !stopping => {
                 debug!(%peer, "an idle connection gives way to a new one");
@@ -209,6 +219,9 @@ fn server() -> auto::Builder<TokioExecutor> {
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)
         .max_header_list_size(HEAD_BYTES_MAX as u32)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(STREAMS_MAX);
     server
 }

@@ -264,6 +264,9 @@ async fn readyz(Shared(state): Shared<Arc<State>>) -> Result<&'static str, Probl
         Some(MemberState::Left) => return Err(Problem::not_ready("the node has left the cluster")),
         _ => return Err(Problem::not_ready("the node is joining the cluster")),
     }
+    if state.requests.is_exhausted() {
+        return Err(Problem::overloaded("the node answers as many requests as it can"));
+    }
     if !catches_up(&state.client).await {
         return Err(Problem::not_ready("the node is behind on what the others have published"));
     }

@@ -4,7 +4,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -76,19 +79,23 @@ pub(super) struct Presence {
     quiet: Quiet,
     /// Cancelled when the connection is to end.
     pub(super) gives_way: CancellationToken,
+    /// Cancelled when the client takes in nothing of all that it has asked for.
+    pub(super) stalled: CancellationToken,
     state: Mutex<Asked>,
 }
 
 #[derive(Debug, Default)]
 struct Asked {
     requests: usize,
+    /// Of these, those whose client takes nothing in.
+    stalled: usize,
     place: Option<u64>,
 }
 
 impl Presence {
     pub(super) fn new(quiet: Quiet) -> Arc<Self> {
-        let (gives_way, state) = (CancellationToken::new(), Mutex::default());
-        let presence = Arc::new(Self { quiet, gives_way, state });
+        let (gives_way, stalled, state) = (CancellationToken::new(), CancellationToken::new(), Mutex::default());
+        let presence = Arc::new(Self { quiet, gives_way, stalled, state });
         presence.count(|requests| requests);
         presence
     }
@@ -96,16 +103,22 @@ impl Presence {
     /// A request is under way, until what is returned is dropped.
     pub(super) fn ask(self: &Arc<Self>) -> UnderWay {
         self.count(|requests| requests + 1);
-        UnderWay(self.clone())
+        UnderWay { presence: self.clone(), stalled: AtomicBool::new(false) }
     }
 
     fn count(&self, change: impl FnOnce(usize) -> usize) {
-        let mut asked = self.state.lock().expect("nothing panics while it holds this lock");
+        let mut asked = self.lock();
         asked.requests = change(asked.requests);
         if let Some(place) = asked.place.take() {
             self.quiet.leave(place);
         }
         asked.place = (asked.requests == 0).then(|| self.quiet.enter(&self.gives_way));
+    }
+}
+
+impl Presence {
+    fn lock(&self) -> MutexGuard<'_, Asked> {
+        self.state.lock().expect("nothing panics while it holds this lock")
     }
 }
 
@@ -118,10 +131,27 @@ impl Drop for Presence {
 }
 
 /// A request, from its head to the end of the body of its answer.
-pub(super) struct UnderWay(Arc<Presence>);
+pub(super) struct UnderWay {
+    presence: Arc<Presence>,
+    stalled: AtomicBool,
+}
+
+impl UnderWay {
+    /// The client takes in nothing of the answer. If that is so of all answers on the connection, it ends.
+    pub(super) fn stalled(&self) {
+        if !self.stalled.swap(true, Ordering::Relaxed) {
+            let mut asked = self.presence.lock();
+            asked.stalled += 1;
+            if asked.stalled == asked.requests {
+                self.presence.stalled.cancel();
+            }
+        }
+    }
+}
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.count(|requests| requests - 1);
+        self.presence.lock().stalled -= usize::from(self.stalled.load(Ordering::Relaxed));
+        self.presence.count(|requests| requests - 1);
     }
 }

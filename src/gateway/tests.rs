@@ -84,6 +84,10 @@ impl Provider for Echo {
             tokio::spawn(async move { while sender.send_data(Bytes::from_static(&[0; 1024])).await.is_ok() {} });
             return Ok(Response::new(provider::body(body)));
         }
+        if key.as_str() == "silent" {
+            let never = futures::stream::pending::<Result<http_body::Frame<Bytes>, std::io::Error>>();
+            return Ok(Response::new(provider::body(http_body_util::StreamBody::new(never))));
+        }
         let (parts, body) = request.into_parts();
         let body = body.collect().await.map_err(|error| ServeError::Failed(error.0))?.to_bytes();
         let names: Vec<&str> = parts.headers.keys().map(http::HeaderName::as_str).collect();
@@ -254,6 +258,91 @@ async fn a_request_whose_body_breaks_at_any_byte_ends_and_hurts_no_other() {
         located.holders.iter().all(|holding| holding.state == crate::HoldingState::Ready),
         "a client's trouble is not the holder's: {located:?}"
     );
+    front.stop().await;
+    holder.shutdown().await;
+}
+
+/// An HTTP/2 connection whose streams may take in so many bytes before they ask for more.
+async fn h2(address: std::net::SocketAddr, window: u32) -> hyper::client::conn::http2::SendRequest<Full<Bytes>> {
+    let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
+    let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+        .initial_stream_window_size(window)
+        .handshake(stream)
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    sender
+}
+
+fn get_at(address: std::net::SocketAddr, path: &str) -> Request<Full<Bytes>> {
+    Request::get(format!("http://{address}{path}")).body(Full::default()).unwrap()
+}
+
+#[tokio::test]
+async fn clients_that_take_nothing_in_are_given_up_and_leave_room_to_others_meanwhile() {
+    let front = front_with(|gateway| gateway.requests_max(16).client_patience(Duration::from_secs(2))).await;
+    front.get("/x").await;
+    let mut greedy = h2(front.address, 0).await;
+    let mut held = Vec::new();
+    for number in 0..16 {
+        let response = greedy.send_request(get_at(front.address, "/endless")).await.unwrap();
+        let expected = if number < 12 { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        assert_eq!(response.status(), expected, "{number}: a quarter is left to others");
+        held.push(response);
+    }
+    assert_eq!(front.get("/-/readyz").await.status(), StatusCode::OK);
+    // All of its responses have stalled, so the whole connection ends, and its places are free again.
+    let ended = async {
+        for response in held.drain(..12) {
+            assert!(response.into_body().collect().await.is_err());
+        }
+    };
+    tokio::time::timeout(PATIENCE, ended).await.expect("what stalls ends");
+    let again = async {
+        while front.get("/endless-not").await.status() != StatusCode::OK {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, again).await.expect("the places are free again");
+    front.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_loses_its_connection() {
+    let front = front_with(|gateway| gateway.client_patience(Duration::from_secs(1))).await;
+    front.get("/x").await;
+    let mut stream = TcpStream::connect(front.address).await.unwrap();
+    stream.write_all(b"GET /endless HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    // Nothing is read for longer than the patience; then all that was sent is, up to the end.
+    let ended = async {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let mut sent = Vec::new();
+        let _ = stream.read_to_end(&mut sent).await;
+    };
+    tokio::time::timeout(PATIENCE, ended).await.expect("the connection ends, though its answer never would");
+    front.stop().await;
+}
+
+/// More unread answers between two nodes than their connection has room for: calls between them get through all the same.
+#[tokio::test]
+async fn stalled_readers_of_data_do_not_stop_calls_between_nodes() {
+    let (front, holder) = front_beside_a_holder("silent").await;
+    let mut waiting = Vec::new();
+    for _ in 0..3 {
+        let mut client = h2(front.address, 1 << 20).await;
+        for _ in 0..250 {
+            waiting.push(client.send_request(get_at(front.address, "/silent")));
+        }
+    }
+    let answers = tokio::time::timeout(PATIENCE, futures::future::join_all(waiting)).await.expect("all are answered");
+    let answers: Vec<_> = answers.into_iter().map(|answer| answer.unwrap()).collect();
+    let refused = answers.iter().filter(|answer| answer.status() == StatusCode::SERVICE_UNAVAILABLE).count();
+    assert!((1..=110).contains(&refused), "{refused} of 750 found no room");
+    let recorded = tokio::time::timeout(PATIENCE, front.node.client().pin(&Key::new("silent").unwrap(), None)).await;
+    let confirmed = recorded.expect("a call is answered").unwrap().confirmed;
+    assert!(confirmed.contains(holder.name()), "{confirmed:?}");
+    assert_eq!(front.get("/-/readyz").await.status(), StatusCode::OK);
+    drop(answers);
     front.stop().await;
     holder.shutdown().await;
 }

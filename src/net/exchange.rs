@@ -22,6 +22,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::io::poll_read_buf;
 
 use super::{
@@ -71,6 +72,12 @@ impl Peer {
         purpose: Purpose,
         request: Request<Body>,
     ) -> Result<Response<Body>, ExchangeError> {
+        let room = match purpose {
+            Purpose::Serve | Purpose::Relay { .. } => &self.rooms.clients,
+            Purpose::Export => &self.rooms.exports,
+        };
+        // Held until the answer has been read to its end, or given up.
+        let Ok(room) = room.clone().try_acquire_owned() else { return Err(Refusal::Overloaded.into()) };
         let (mut send, mut recv) = self.open().await?;
         let (parts, body) = request.into_parts();
         let head = RequestHead {
@@ -106,7 +113,7 @@ impl Peer {
         };
         match head? {
             Some(ResponseHead::Answer { status, headers }) => {
-                response(status, headers, recv).map_err(|error| CallError::Broken(error).into())
+                response(status, headers, recv, room).map_err(|error| CallError::Broken(error).into())
             }
             Some(ResponseHead::Refused(refusal)) => Err(refusal.into()),
             None => Err(CallError::Broken("the peer ended the stream without an answer".into()).into()),
@@ -114,8 +121,13 @@ impl Peer {
     }
 }
 
-fn response(status: u16, headers: Vec<(String, Vec<u8>)>, recv: quinn::RecvStream) -> Result<Response<Body>, String> {
-    let mut response = Response::new(ReceivedBody::of_response(recv, &headers));
+fn response(
+    status: u16,
+    headers: Vec<(String, Vec<u8>)>,
+    recv: quinn::RecvStream,
+    room: OwnedSemaphorePermit,
+) -> Result<Response<Body>, String> {
+    let mut response = Response::new(ReceivedBody::of_response(recv, &headers, room));
     *response.status_mut() = StatusCode::from_u16(status).map_err(|error| error.to_string())?;
     *response.headers_mut() = map(headers)?;
     Ok(response)
@@ -156,7 +168,7 @@ pub(super) async fn answer(
 }
 
 fn request(head: &RequestHead, recv: quinn::RecvStream) -> Result<Request<Body>, String> {
-    let mut request = Request::new(provider::body(ReceivedBody::new(recv, None)));
+    let mut request = Request::new(provider::body(ReceivedBody::new(recv, None, None)));
     *request.method_mut() = Method::from_bytes(head.method.as_bytes()).map_err(|error| error.to_string())?;
     *request.uri_mut() = head.target.parse().map_err(|error: http::uri::InvalidUri| error.to_string())?;
     *request.headers_mut() = map(head.headers.clone())?;
@@ -228,20 +240,22 @@ struct ReceivedBody {
     remaining: Option<u64>,
     started: bool,
     ended: bool,
+    /// On the connection, of an answer.
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 impl ReceivedBody {
-    fn new(recv: quinn::RecvStream, length: Option<u64>) -> Self {
-        Self { recv, buffer: BytesMut::new(), remaining: length, started: false, ended: false }
+    fn new(recv: quinn::RecvStream, length: Option<u64>, room: Option<OwnedSemaphorePermit>) -> Self {
+        Self { recv, buffer: BytesMut::new(), remaining: length, started: false, ended: false, _room: room }
     }
 
     /// A response body; its length is known where the head says so, which lets HTTP/1.1 pass it on unchunked.
-    fn of_response(recv: quinn::RecvStream, headers: &[(String, Vec<u8>)]) -> Body {
+    fn of_response(recv: quinn::RecvStream, headers: &[(String, Vec<u8>)], room: OwnedSemaphorePermit) -> Body {
         let length = headers
             .iter()
             .find(|(name, _)| name == "content-length")
             .and_then(|(_, value)| std::str::from_utf8(value).ok()?.parse().ok());
-        provider::body(Self::new(recv, length))
+        provider::body(Self::new(recv, length, Some(room)))
     }
 }
 

@@ -41,7 +41,10 @@ use futures::{
 };
 use http::{Request, Response};
 use quinn::{ConnectionError, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::Instant,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
@@ -77,6 +80,10 @@ const ADDRESSES_MAX: usize = 4096;
 /// Streams that one peer may have open towards us: requests, and gossip messages.
 const PEER_STREAMS_MAX: u32 = 1024;
 const PEER_GOSSIP_STREAMS_MAX: u32 = 128;
+/// Of these, how many requests of clients and copies of keys may take up, each until its answer has ended. The others are left
+/// to calls and feeds, so that stalled readers of data do not stop what holds the cluster together.
+const CLIENT_STREAMS_MAX: usize = 640;
+const EXPORT_STREAMS_MAX: usize = 128;
 /// Bytes that one stream may be ahead of its reader. One stream alone must be able to fill a link of 8 Gbit/s at 1 ms.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 /// Bytes that all streams of one connection may be ahead of their readers: each as far as its own window lets it. With
@@ -133,6 +140,23 @@ pub(crate) struct Peer {
     pub(crate) revision: u16,
     pub(crate) advertise: SocketAddr,
     connection: quinn::Connection,
+    rooms: StreamRooms,
+}
+
+/// Room for streams of data on one connection.
+#[derive(Debug)]
+struct StreamRooms {
+    clients: Arc<Semaphore>,
+    exports: Arc<Semaphore>,
+}
+
+impl Default for StreamRooms {
+    fn default() -> Self {
+        Self {
+            clients: Arc::new(Semaphore::new(CLIENT_STREAMS_MAX)),
+            exports: Arc::new(Semaphore::new(EXPORT_STREAMS_MAX)),
+        }
+    }
 }
 
 /// Why there is no connection to a peer. All may pass with time, except `WrongName`.
@@ -186,11 +210,11 @@ pub(crate) struct Net {
     inbound: OnceLock<Weak<dyn Inbound>>,
     tasks: TaskTracker,
     stop: CancellationToken,
-    gossip_in_flight: Arc<tokio::sync::Semaphore>,
+    gossip_in_flight: Arc<Semaphore>,
     gossip_messages: AtomicU64,
     gossip_bytes: AtomicU64,
     gossip_largest: AtomicU64,
-    handshakes: Arc<tokio::sync::Semaphore>,
+    handshakes: Arc<Semaphore>,
     refused: watch::Sender<Option<HelloRefusal>>,
     /// How long a peer that is dialled may say nothing at all.
     silence_max: Duration,
@@ -233,11 +257,11 @@ impl Net {
             inbound: OnceLock::new(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
-            gossip_in_flight: Arc::new(tokio::sync::Semaphore::new(GOSSIP_IN_FLIGHT_MAX)),
+            gossip_in_flight: Arc::new(Semaphore::new(GOSSIP_IN_FLIGHT_MAX)),
             gossip_messages: AtomicU64::new(0),
             gossip_bytes: AtomicU64::new(0),
             gossip_largest: AtomicU64::new(0),
-            handshakes: Arc::new(tokio::sync::Semaphore::new(HANDSHAKES_MAX)),
+            handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
             refused: watch::Sender::new(None),
             silence_max: (profile.initial_rtt * SILENT_ROUND_TRIPS).clamp(SILENT_MIN, DIAL_TIMEOUT),
             pause_max: profile.idle_timeout.saturating_sub(profile.keep_alive).max(PAUSE_MIN),
@@ -430,6 +454,7 @@ impl Net {
             revision: theirs.revision,
             advertise: theirs.advertise,
             connection,
+            rooms: StreamRooms::default(),
         }))
     }
 

@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tracing::{Instrument, debug, debug_span, info, warn};
 
 use super::{
-    DIAL_TIMEOUT, HANDSHAKES_MAX, Inbound, Net, OPENING_TIMEOUT, Peer, code,
+    DIAL_TIMEOUT, HANDSHAKES_MAX, Inbound, Net, OPENING_TIMEOUT, Peer, StreamRooms, code,
     codec::{self, CodecError, FRAME_BYTES_MAX, OPENING_BYTES_MAX},
     exchange, identity,
     wire::{GOSSIP_BYTES_MAX, Hello, HelloRefusal, HelloReply, Opening, Position, Refusal, Reply},
@@ -110,7 +110,8 @@ impl Net {
         codec::write_frame(&mut send, &reply).await.map_err(|error| error.to_string())?;
         let _ = send.finish();
         let Hello { revision, name, incarnation, advertise } = hello;
-        Ok(Arc::new(Peer { name, incarnation, revision, advertise, connection }))
+        let rooms = StreamRooms::default();
+        Ok(Arc::new(Peer { name, incarnation, revision, advertise, connection, rooms }))
     }
 
     fn check(&self, hello: &Hello, connection: &quinn::Connection) -> Result<(), HelloRefusal> {

@@ -108,16 +108,20 @@ impl Inbound for Answers {
 
     async fn exchange(
         &self,
-        _from: &NodeName,
+        from: &NodeName,
         head: RequestHead,
         request: Request<Body>,
     ) -> Result<Response<Body>, Refusal> {
-        let Ok(permit) = self.0.peer_requests.clone().try_acquire_owned() else { return Err(Refusal::Overloaded) };
+        let room = match head.purpose {
+            Purpose::Serve | Purpose::Relay { .. } => &self.0.peer_requests,
+            Purpose::Export => &self.0.peer_exports,
+        };
+        let Some(place) = room.admit(from) else { return Err(Refusal::Overloaded) };
         let answer = match &head.purpose {
             Purpose::Relay { to } if *to != self.0.name => pass_on(&self.0, to, &head.key, request).await,
             purpose => self.serve(&head.key, purpose, request).await,
         };
-        Ok(answer?.map(|body| provider::body(Guarded::new(body, permit))))
+        Ok(answer?.map(|body| provider::body(Guarded::new(body, place))))
     }
 }
 

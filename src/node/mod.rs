@@ -34,6 +34,8 @@ use crate::{client::Client, key::NodeName, net::Inbound};
 
 /// How long a stopping node waits for requests that it is answering, and for its connections.
 const DRAIN: Duration = Duration::from_secs(10);
+/// Between two looks at whether they have ended.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
 const CLOSE: Duration = Duration::from_secs(2);
 
 /// A running member of the cluster.
@@ -113,12 +115,15 @@ impl Node {
     }
 
     async fn finish_requests(&self) {
-        let all = u32::try_from(self.shared.peer_requests.available_permits()).unwrap_or(u32::MAX);
-        let busy = shared::PEER_REQUESTS_MAX as u32 - all;
-        if busy > 0 {
-            debug!(busy, "finishing requests of peers");
+        let busy = || self.shared.peer_requests.taken() + self.shared.peer_exports.taken();
+        if busy() > 0 {
+            debug!(busy = busy(), "finishing requests of peers");
         }
-        let idle = self.shared.peer_requests.acquire_many(shared::PEER_REQUESTS_MAX as u32);
+        let idle = async {
+            while busy() > 0 {
+                tokio::time::sleep(DRAIN_LOOK).await;
+            }
+        };
         let _ = tokio::time::timeout(DRAIN, idle).await;
     }
 

@@ -21,6 +21,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{ActorKind, Coordination, mailbox::Mailbox};
 use crate::{
+    admission::Admission,
     balancer::{Heat, Level, Room, Uses, actor as balancer},
     catalog::{Intents, actor as catalog},
     config::{NodeConfig, REPLICAS_MAX},
@@ -36,8 +37,10 @@ use crate::{
     world::World,
 };
 
-/// Requests of peers that are answered at once; more are told that the node is overloaded and go elsewhere.
-pub(super) const PEER_REQUESTS_MAX: usize = 1024;
+/// Requests of clients at peers that are answered at once, and copies that peers make; more are told that the node is
+/// overloaded and go elsewhere. No peer gets all of them.
+const PEER_REQUESTS_MAX: usize = 1024;
+const PEER_EXPORTS_MAX: usize = 256;
 /// Intents of peers that wait for the disk; more are told so, and pulled later.
 const PEER_INTENTS_MAX: usize = 256;
 
@@ -93,7 +96,9 @@ pub(crate) struct Shared {
     /// What keeps an actor from its work for longer than a restart would mend, in words.
     troubles: Mutex<BTreeMap<ActorKind, String>>,
     /// Held from the arrival of a peer's request to the end of the body of its answer.
-    pub(crate) peer_requests: Arc<Semaphore>,
+    pub(crate) peer_requests: Admission<NodeName>,
+    /// Likewise, of what is copied.
+    pub(crate) peer_exports: Admission<NodeName>,
     /// Intents that peers want written down at once.
     pub(crate) peer_intents: Semaphore,
     pub(crate) stop: CancellationToken,
@@ -145,7 +150,8 @@ impl Shared {
             known_incarnation: AtomicU64::new(0),
             ledger_version: registry::version_channel(),
             troubles: Mutex::default(),
-            peer_requests: Arc::new(Semaphore::new(PEER_REQUESTS_MAX)),
+            peer_requests: Admission::new(PEER_REQUESTS_MAX),
+            peer_exports: Admission::new(PEER_EXPORTS_MAX),
             peer_intents: Semaphore::new(PEER_INTENTS_MAX),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
