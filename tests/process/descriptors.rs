@@ -26,6 +26,7 @@ async fn idle(port: u16) -> Vec<TcpStream> {
 async fn is_well(node: &Serve, pin: &str) {
     assert_eq!(get(node.http, "/-/healthz").await.unwrap().status, StatusCode::OK);
     let request = http::Request::builder().method(Method::PUT).uri(format!("/-/pins/{pin}"));
+    let request = request.header(http::header::AUTHORIZATION, node.authorization());
     let answer = send(node.http, request.body(Empty::new()).unwrap()).await.unwrap();
     assert!(answer.status.is_success(), "{answer:?}");
 }

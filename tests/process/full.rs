@@ -216,6 +216,7 @@ async fn pin_all(node: &Serve, names: impl Iterator<Item = String>) -> BTreeSet<
     let mut acknowledged = BTreeSet::new();
     for name in names {
         let request = http::Request::builder().method(Method::PUT).uri(format!("/-/pins/{name}"));
+        let request = request.header(http::header::AUTHORIZATION, node.authorization());
         let answer = send(node.http, request.body(Empty::new()).unwrap()).await.unwrap();
         if answer.status.is_success() {
             acknowledged.insert(name);
