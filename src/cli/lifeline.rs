@@ -20,6 +20,7 @@ use std::{
     process::{Command, ExitCode, ExitStatus},
 };
 
+use datad_gossip::providers::git::limit_supervisor;
 use rustix::process::{Signal, getpgrp, getpid, kill_process, kill_process_group};
 
 use super::output;
@@ -52,6 +53,7 @@ pub(crate) fn main(mut arguments: impl Iterator<Item = OsString>) -> ExitCode {
 fn run(lifeline: &OsString, program: &mut Command) -> io::Result<ExitStatus> {
     // Opened anew, because only a number was passed on. That the node is gone by now is seen at the first read.
     let mut lifeline = File::open(std::path::Path::new("/dev/fd").join(lifeline))?;
+    limit_supervisor();
     let mut program = program.spawn()?;
     std::thread::Builder::new().spawn(move || {
         // Nothing is ever written to it.

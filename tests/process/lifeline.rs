@@ -40,11 +40,38 @@ async fn git_and_what_it_has_started_end_with_a_node_that_is_killed() {
     .await;
     let before = at_work(&data);
     assert!(before.len() >= 3, "{before:?}");
+    for (id, line) in &before {
+        let limits = fs::read_to_string(format!("/proc/{id}/limits")).unwrap_or_default();
+        let cpu = limits.lines().find(|line| line.starts_with("Max cpu time")).unwrap_or_default();
+        assert!(cpu.split_whitespace().any(|word| word == "3600"), "{line}: {cpu}");
+    }
     cluster.nodes[0].kill9();
     eventually("they are gone", async || before.iter().all(|(id, _)| !lives(id))).await;
     asking.abort();
     upstream.set_delay(Duration::ZERO);
     cluster.nodes[0].restart().await;
+    assert_eq!(get(port, "/org/repo/info/refs?service=git-upload-pack").await.unwrap().status, 200);
+}
+
+#[tokio::test]
+async fn a_fetch_that_hangs_ends_with_the_last_request_that_waits_for_it() {
+    let upstream = Upstream::start().await;
+    upstream.create("org/repo", &[("file", b"content")]).await;
+    upstream.set_delay(Duration::from_secs(600));
+    let config = QUICK.replace("request_patience = \"25s\"", "request_patience = \"4s\"");
+    let config = format!("{config}stalled_fetch_patience = \"2s\"\n");
+    let cluster = Cluster::start(1, &config, &["--git", &upstream.git_template()]).await;
+    let (port, data) = (cluster.nodes[0].http, cluster.nodes[0].data.clone());
+    let asking = tokio::spawn(async move { get(port, "/org/repo/info/refs?service=git-upload-pack").await });
+    eventually("git talks to the upstream", async || {
+        upstream.requests() > 0 && at_work(&data).iter().any(|(_, line)| line.contains("remote-http"))
+    })
+    .await;
+    asking.abort();
+    eventually("git is ended", async || at_work(&data).is_empty()).await;
+    let status = cluster.nodes[0].status().await.unwrap();
+    assert_eq!(status["fetching"], 0, "{status}");
+    upstream.set_delay(Duration::ZERO);
     assert_eq!(get(port, "/org/repo/info/refs?service=git-upload-pack").await.unwrap().status, 200);
 }
 

@@ -1,8 +1,9 @@
 //! What a program that this node starts may take: memory, processor time and open files. What it starts itself inherits
 //! that.
 //!
-//! Limits are set right after the start, from outside: setting them in the child before it runs needs unsafe code. A
-//! program has to be loaded before it can take anything, so it cannot outrun them by much.
+//! A supervisor sets them on itself before it starts the program. Without one they are set right after the start, from
+//! outside: setting them in the child before it runs needs unsafe code. A program has to be loaded before it can take
+//! anything, so it cannot outrun them by much.
 //!
 //! Memory means what it writes to (`RLIMIT_DATA`): packs are mapped and read, whatever their size. How much is written to
 //! the disk is watched while it is fetched ([`super::watch`]), because that is shared with others.
@@ -35,19 +36,29 @@ pub(crate) fn limits_of_children() -> [(Resource, u64); 4] {
 
 /// Sets them for a process that was just started. One that has ended already needs none.
 pub(crate) fn limit(child: Pid) {
+    lower_all(Some(child));
+}
+
+/// Limits this process, a [supervisor](super::GitConfig::supervisor), and what it starts: memory, processor time and open
+/// files. Call it before anything is started. No limit is ever raised.
+pub fn limit_supervisor() {
+    lower_all(None);
+}
+
+fn lower_all(process: Option<Pid>) {
     for (resource, wanted) in limits_of_children() {
-        if let Err(error) = lower(child, resource, wanted) {
+        if let Err(error) = lower(process, resource, wanted) {
             tracing::debug!(?resource, %error, "a program cannot be limited");
         }
     }
 }
 
 /// Never raises a limit: a child begins with those of this process.
-fn lower(child: Pid, resource: Resource, wanted: u64) -> Result<()> {
+fn lower(process: Option<Pid>, resource: Resource, wanted: u64) -> Result<()> {
     let known = getrlimit(resource);
     let lowest = |limit: Option<u64>| Some(limit.map_or(wanted, |limit| limit.min(wanted)));
     let lower = Rlimit { current: lowest(known.current), maximum: lowest(known.maximum) };
-    prlimit(Some(child), resource, lower).map(drop)
+    prlimit(process, resource, lower).map(drop)
 }
 
 fn memory_bytes() -> Option<u64> {

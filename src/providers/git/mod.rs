@@ -42,6 +42,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use http::{Method, Request, Response, StatusCode, header};
 
+pub use self::limits::limit_supervisor;
 use self::{backend::Backend, bridge::Bridge, mirror::Mirrors, path::Wish, process::Program, template::Template};
 use super::{
     AllowList, OriginCredentials,
