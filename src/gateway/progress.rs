@@ -8,8 +8,11 @@
 use std::{
     collections::BTreeMap,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, Weak},
-    task::{Context, Poll},
+    sync::{
+        Arc, Mutex, MutexGuard, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
     time::Duration,
 };
 
@@ -43,8 +46,22 @@ struct State {
     /// What was handed over since `since`.
     bytes: u64,
     since: Instant,
-    /// Whether the body had nothing to give when it was last asked.
-    waits_for_source: bool,
+    /// Whether the body had nothing to give when it was last asked, and still has not.
+    waits_for_source: Arc<AtomicBool>,
+}
+
+/// Passes a wake-up on, and notes that the body has something to give again: it may not be asked before its client has taken
+/// in what is there.
+struct Noting {
+    waits_for_source: Arc<AtomicBool>,
+    task: Waker,
+}
+
+impl Wake for Noting {
+    fn wake(self: Arc<Self>) {
+        self.waits_for_source.store(false, Ordering::Relaxed);
+        self.task.wake_by_ref();
+    }
 }
 
 impl std::fmt::Debug for State {
@@ -61,7 +78,7 @@ impl Responses {
             under_way: Some(under_way),
             bytes: 0,
             since: Instant::now(),
-            waits_for_source: false,
+            waits_for_source: Arc::default(),
         };
         let state = Arc::new(Mutex::new(state));
         let mut sent = lock(&self.0);
@@ -94,7 +111,7 @@ impl Responses {
 impl State {
     /// The body, if its client has stalled.
     fn judge(&mut self, now: Instant, limit: Duration) -> Option<(Body, UnderWay)> {
-        if self.waits_for_source || self.bytes >= BYTES_MIN {
+        if self.waits_for_source.load(Ordering::Relaxed) || self.bytes >= BYTES_MIN {
             (self.since, self.bytes) = (now, 0);
             return None;
         }
@@ -128,11 +145,17 @@ impl http_body::Body for Watched {
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let mut state = lock(&self.state);
+        let state = &mut *state;
         let Some(body) = &mut state.body else {
             return Poll::Ready(Some(Err(axum::Error::new("the client took nothing in for too long"))));
         };
-        let polled = Pin::new(body).poll_frame(context);
-        state.waits_for_source = polled.is_pending();
+        let waits_for_source = state.waits_for_source.clone();
+        waits_for_source.store(true, Ordering::Relaxed);
+        let noting = Noting { waits_for_source: waits_for_source.clone(), task: context.waker().clone() };
+        let polled = Pin::new(body).poll_frame(&mut Context::from_waker(&Arc::new(noting).into()));
+        if polled.is_ready() {
+            waits_for_source.store(false, Ordering::Relaxed);
+        }
         if let Poll::Ready(Some(Ok(frame))) = &polled {
             state.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
         }

@@ -18,8 +18,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 /// How long nothing has to be asked on a connection before it gives way: a request that is on its way should arrive. With
-/// a dozen slots, 180 idle clients hold up a new one for three seconds.
-const QUIET_MIN: Duration = Duration::from_millis(200);
+/// a dozen slots, 180 idle clients hold up a new one for seven seconds.
+const QUIET_MIN: Duration = Duration::from_millis(500);
 /// How often it is looked for a connection that may give way.
 const GIVE_WAY_PAUSE: Duration = Duration::from_millis(20);
 

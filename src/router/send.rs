@@ -279,6 +279,7 @@ impl Course {
                 Ok(Ensured::NotFound) => return Err(RouteError::NotFound { key }),
                 Ok(Ensured::Forbidden(reason)) => return Err(RouteError::Forbidden { key, reason }),
                 Ok(Ensured::Failed { node, reason, retry_after_ms }) => {
+                    debug!(%key, %node, %reason, "it could not be fetched");
                     self.attempts.failed(node, AttemptError::FetchFailed(reason));
                     let retry_after = Duration::from_millis(retry_after_ms.into());
                     return Err(RouteError::Failed { key, attempts: self.failures(false), retry_after });

@@ -44,7 +44,7 @@ async fn a_node_that_is_asked_to_stop_leaves_in_order_and_no_request_through_the
     let ended = cluster.by_name_mut("n3").sigterm().await;
     assert_eq!(ended.code(), Some(0));
     for node in cluster.running() {
-        eventually("it is known to have left", || async { node.state_of("n3").await == "left" }).await;
+        eventually("it is known to be away", || async { node.state_of("n3").await == "leaving" }).await;
     }
     cluster.until_members_are(2).await;
     stop.store(true, Ordering::Relaxed);
