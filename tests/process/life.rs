@@ -10,9 +10,13 @@ use std::{
     time::Duration,
 };
 
+use http::StatusCode;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 
-use super::harness::{Cluster, DEADLINE, QUICK, Upstream, command, eventually, get, port, write_key};
+use super::{
+    harness::{Cluster, DEADLINE, QUICK, Upstream, command, eventually, get, port, write_key},
+    memory::noise,
+};
 
 #[tokio::test]
 async fn a_node_that_is_asked_to_stop_leaves_in_order_and_no_request_through_the_others_fails() {
@@ -53,6 +57,44 @@ async fn a_node_that_is_asked_to_stop_leaves_in_order_and_no_request_through_the
     cluster.by_name_mut("n3").restart().await;
     cluster.until_members_are(3).await;
     assert_eq!(get(cluster.by_name("n3").http, "/file1").await.unwrap().text(), "content 1");
+}
+
+#[tokio::test]
+async fn a_node_that_is_told_to_stop_and_returns_costs_no_copy() {
+    let upstream = Upstream::start().await;
+    upstream.put_file("large", noise(1, 150 << 20), "application/octet-stream");
+    let config = format!("{}repair_delay = \"60s\"\n", without(QUICK, "repair_delay"));
+    let mut cluster = Cluster::start(3, &config, &["--files", &upstream.files_url()]).await;
+    assert_eq!(get(cluster.nodes[0].http, "/large").await.unwrap().status, StatusCode::OK);
+    let holders = cluster.until_held("large", 2).await;
+    let outsider = cluster.other_than(&holders).name.clone();
+    cluster.until_converged().await;
+    let before = cluster.by_name(&outsider).kept();
+    assert_eq!(cluster.by_name_mut(&holders[0]).sigterm().await.code(), Some(0));
+    let away = async || cluster.by_name(&outsider).state_of(&holders[0]).await == "leaving";
+    eventually("it is known to be away", away).await;
+    // Plans are made some rounds of gossip after a change; a copy would have begun long before the last of these looks.
+    for _ in 0..150 {
+        let status = cluster.by_name(&outsider).status().await.unwrap();
+        assert_eq!((&status["fetching"], &status["repairs_running"]), (&0.into(), &0.into()), "{status}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(get(cluster.by_name(&outsider).http, "/large").await.unwrap().status, StatusCode::OK);
+    cluster.by_name_mut(&holders[0]).restart().await;
+    cluster.until_members_are(3).await;
+    cluster.until_converged().await;
+    let mut back = cluster.until_held("large", 2).await;
+    back.sort();
+    let mut holders = holders;
+    holders.sort();
+    assert_eq!(back, holders);
+    assert_eq!(cluster.by_name(&outsider).kept(), before, "it has copied nothing");
+    assert_eq!(upstream.reads("large"), 1);
+}
+
+/// `config` without the line that sets `name`.
+fn without(config: &str, name: &str) -> String {
+    config.lines().filter(|line| !line.starts_with(name)).map(|line| format!("{line}\n")).collect()
 }
 
 #[tokio::test]
