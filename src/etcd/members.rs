@@ -42,6 +42,8 @@ use crate::{
 
 /// Added to the time to live of a lease before a name that is still in use is taken to be somebody else's.
 const NAME_GRACE: Duration = Duration::from_secs(2);
+/// How many times the time to live of a lease a member is kept whose record is gone though it answers.
+const LAPSE_TTLS: u32 = 3;
 /// How long a member may take to answer a first greeting before the others are not kept waiting for it.
 const GREETING: Duration = Duration::from_secs(1);
 
@@ -90,6 +92,12 @@ pub(crate) struct State {
     roster: Roster,
     /// The others whose records stand.
     others: BTreeMap<NodeName, Observation>,
+    /// Others whose records are gone without a goodbye while this node is still connected with them, and since when: etcd may
+    /// have lost a lease over an election, or is just being listed. One that stays cut off from etcd takes no keys, so it
+    /// does not remain here.
+    lapsed: BTreeMap<NodeName, (Duration, Observation)>,
+    /// How long they remain: enough for an election, and for the member to be registered again.
+    lapse_max: Duration,
     /// The starts of them that were spoken to, and those that are being.
     greeted: BTreeSet<(NodeName, u64)>,
     greeting: BTreeSet<(NodeName, u64)>,
@@ -116,6 +124,7 @@ impl Actor for Membership {
         myself.send_interval(shared.config.profile.gossip_interval, || membership::Message::Tick.into());
         let (announcements, announced) = watch::channel(facts.clone());
         let (mirror, mirrored) = watch::channel(None);
+        let lapse_max = etcd.lease_ttl * LAPSE_TTLS;
         let keep_pins = pins::keep(shared.clone(), etcd.clone(), mirrored);
         let layout = Layout::new(&etcd.prefix);
         let session = Session {
@@ -133,6 +142,8 @@ impl Actor for Membership {
             layout,
             incarnation,
             others: BTreeMap::new(),
+            lapsed: BTreeMap::new(),
+            lapse_max,
             greeted: BTreeSet::new(),
             greeting: BTreeSet::new(),
             waiting: Vec::new(),
@@ -220,7 +231,8 @@ impl State {
 
     fn seen(&mut self, entries: &[Entry], listing: bool, taken: oneshot::Sender<()>, myself: &ActorRef<Message>) {
         if listing {
-            self.others.clear();
+            let listed_before = std::mem::take(&mut self.others);
+            listed_before.into_values().for_each(|other| self.lapse(other));
         }
         for entry in entries {
             let Some(Place::Member(name)) = self.layout.place(&entry.name) else { continue };
@@ -228,9 +240,14 @@ impl State {
                 continue;
             }
             match entry.value.as_deref().and_then(MemberRecord::parse) {
-                Some(record) => self.others.insert(name.clone(), observation(name, record)),
-                None => self.others.remove(&name),
-            };
+                Some(record) => {
+                    self.others.insert(name.clone(), observation(name, record));
+                }
+                None => {
+                    let gone = self.others.remove(&name);
+                    gone.into_iter().for_each(|other| self.lapse(other));
+                }
+            }
             // One by one, so that a goodbye is seen although the record goes right after it.
             self.look();
         }
@@ -240,6 +257,13 @@ impl State {
             self.waiting.push(taken);
         } else {
             let _ = taken.send(());
+        }
+    }
+
+    /// Keeps a member whose record is gone, unless it said goodbye.
+    fn lapse(&mut self, other: Observation) {
+        if !matches!(other.facts.state, Announced::Left | Announced::Away) {
+            self.lapsed.insert(other.name.clone(), (self.shared.uptime(), other));
         }
     }
 
@@ -265,7 +289,8 @@ impl State {
         if answered {
             self.greeted.insert(start);
             let stands = |(name, incarnation): &(NodeName, u64)| {
-                self.others.get(name).is_some_and(|other| other.incarnation == *incarnation)
+                let known = [self.others.get(name), self.lapsed.get(name).map(|(_, other)| other)];
+                known.into_iter().flatten().any(|other| other.incarnation == *incarnation)
             };
             self.greeted.retain(stands);
             self.look();
@@ -285,7 +310,12 @@ impl State {
             facts: self.recorded.clone(),
         };
         let proved = |other: &&Observation| self.greeted.contains(&(other.name.clone(), other.incarnation));
-        let mut observations: Vec<Observation> = self.others.values().filter(proved).cloned().collect();
+        let (others, net, now, most) = (&self.others, &self.shared.net, self.shared.uptime(), self.lapse_max);
+        self.lapsed.retain(|name, (since, other)| {
+            !others.contains_key(name) && net.is_connected(other.address) && now < *since + most
+        });
+        let known = self.others.values().chain(self.lapsed.values().map(|(_, other)| other));
+        let mut observations: Vec<Observation> = known.filter(proved).cloned().collect();
         observations.push(observation(self.shared.name.clone(), own));
         if let Some(view) = self.roster.observe(self.shared.uptime(), observations) {
             publish(&self.shared, view);

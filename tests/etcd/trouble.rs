@@ -193,6 +193,38 @@ async fn no_request_fails_while_a_three_member_etcd_loses_its_leader() {
 }
 
 #[tokio::test]
+async fn a_member_that_answers_is_not_gone_because_etcd_lost_its_record() {
+    let mut cluster = Cluster::start(3).await;
+    let was_missed = Arc::new(AtomicBool::new(false));
+    let watches: Vec<_> = ["n1", "n3"]
+        .map(|watcher| {
+            let (client, was_missed) = (cluster.client(watcher), was_missed.clone());
+            tokio::spawn(async move {
+                client.view_when(|view| !view.is_alive(&name("n2"))).await;
+                was_missed.store(true, Ordering::Relaxed);
+            })
+        })
+        .into();
+    for _ in 0..5 {
+        let etcd = cluster.etcd();
+        etcd.ctl(&["del", "/datad/nodes/n2"]);
+        eventually("it is recorded again", || async {
+            etcd.names("/datad/nodes/").iter().any(|record| record.ends_with("/n2"))
+        })
+        .await;
+    }
+    cluster.until_whole().await;
+    assert!(!was_missed.load(Ordering::Relaxed), "it was there all the time");
+    watches.iter().for_each(tokio::task::JoinHandle::abort);
+    // One that is dead is missed all the same.
+    cluster.kill("n2");
+    for watcher in ["n1", "n3"] {
+        let gone = cluster.client(watcher);
+        eventually("the dead member is missed", || async { !gone.view().is_alive(&name("n2")) }).await;
+    }
+}
+
+#[tokio::test]
 async fn a_full_etcd_is_told_of_and_used_again_once_it_has_room() {
     let mut cluster = Cluster::start(0).await;
     cluster.etcd = Some(Etcd::with_quota(4 << 20).await);
