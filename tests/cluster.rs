@@ -284,3 +284,32 @@ fn a_node_leaves_no_task_behind_whether_shut_down_or_dropped() {
         eventually("all tasks ended", || async { alive() <= before }).await;
     });
 }
+
+#[tokio::test]
+async fn observers_and_restarts_leave_nothing_behind_in_gossip() {
+    #[cfg(feature = "etcd")]
+    if common::BY_ETCD {
+        // There is no gossip.
+        return;
+    }
+    let mut cluster = Cluster::start(2).await;
+    for batch in 0..3 {
+        let joined = (0..10).map(|number| {
+            let observer = cluster.builder(&format!("observer-{batch}-{number}-{}", "x".repeat(45)));
+            async move { observer.join().await.unwrap().leave().await }
+        });
+        futures::future::join_all(joined).await;
+        let memory = cluster.kill("n2");
+        cluster.add("n2", memory).await;
+    }
+    cluster.until_whole().await;
+    for member in cluster.members.values() {
+        let client = member.node.client();
+        eventually("gossip tells of the two members alone", || async {
+            client.status().await.gossip_identities == 2
+        })
+        .await;
+        // With every observer and start in it, the largest message would be longer than this.
+        assert!(client.status().await.gossip_largest < 5_000, "{}", client.status().await.gossip_largest);
+    }
+}
