@@ -43,7 +43,10 @@ async fn main() -> anyhow::Result<()> {
         let status = a.client().status().await;
         if batch % 5 == 4 {
             let (identities, largest) = (status.gossip_identities, status.gossip_largest);
-            println!("{} observers: gossip tells of {identities}, largest message {largest} bytes", (batch + 1) * BATCH);
+            println!(
+                "{} observers: gossip tells of {identities}, largest message {largest} bytes",
+                (batch + 1) * BATCH
+            );
         }
         ensure!(status.gossip_largest < 65_507, "a gossip message was too long");
     }

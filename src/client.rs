@@ -13,7 +13,7 @@ use crate::{
     config::{NodeConfig, REPLICAS_MAX},
     explain::{Explanation, explain, size},
     key::{Key, NodeName},
-    membership::{Brake, Member, MemberState, View},
+    membership::{Brake, ClockDifference, Member, MemberState, SeedStatus, View},
     net::{
         identity::Credentials,
         wire::{Call, Ensured, Refusal, Reply},
@@ -87,7 +87,7 @@ pub struct Status {
     pub members: usize,
     /// Known keys.
     pub keys: usize,
-    /// Known keys with fewer live replicas than there should be.
+    /// Known keys with fewer live replicas than pins and settings ask for, also where there are too few members for more.
     pub under_replicated: usize,
     /// Keys that are asked for so often that more nodes than usual should keep them.
     pub hot: usize,
@@ -100,12 +100,20 @@ pub struct Status {
     /// Why what was lost is not restored for now, if so.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repairs_paused: Option<String>,
-    /// Whether this node knows all that the others have published, has read its own disk, and has nothing to do.
+    /// Whether this node has joined, knows all that the others have published, has read its own disk, and has nothing to do
+    /// that it could: a lone node can be that while keys lack replicas.
     pub converged: bool,
     /// While the node still reads what is on its disk: how many keys it has found so far. It serves meanwhile, also what it has
     /// not come to yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scanning: Option<usize>,
+    /// The configured seeds, and why those that do not answer do not.
+    pub seeds: Vec<SeedStatus>,
+    /// Members whose wall clock is more than a minute from this node's. Not known where etcd coordinates.
+    pub clocks_apart: Vec<ClockDifference>,
+    /// What this node lacks that only the operator can bring, in words: members that it should have met, or that could keep
+    /// what it has too few replicas of.
+    pub waiting_for: Vec<String>,
     /// Connections to other members.
     pub connections: usize,
     /// Gossip messages that were sent since the start.
@@ -209,10 +217,13 @@ impl Client {
         self.shared.view.wait_for(condition).await
     }
 
-    /// All known members by name, the dead included.
+    /// All known members by name, the dead included. Those that are gone or on their way out accept nothing; the
+    /// [view](Client::view) keeps what they said last, by which they hold their place.
     #[must_use]
     pub fn members(&self) -> Vec<Member> {
-        self.shared.view.load().members().cloned().collect()
+        let view = self.shared.view.load();
+        let takes_keys = |member: &Member| member.accepting && view.is_staying(&member.name);
+        view.members().map(|member| Member { accepting: takes_keys(member), ..member.clone() }).collect()
     }
 
     /// Live members that hold `key` ready, in no particular order. Local, lock-free, and without allocation for up to
@@ -277,6 +288,7 @@ impl Client {
         let scanned = self.shared.scanned.load(std::sync::atomic::Ordering::Acquire);
         let (gossip_messages, gossip_bytes, gossip_largest) = self.shared.net.gossip_sent();
         let trouble = self.shared.trouble();
+        let joined = *self.shared.joined().borrow();
         let known = summary.caught_up && summary.published && trouble.is_none();
         Status {
             node: self.shared.name.clone(),
@@ -288,7 +300,10 @@ impl Client {
             repairs_waiting: balance.waiting,
             repairs_running: balance.running,
             repairs_paused: self.repairs_paused(),
-            converged: known && scanned && balance.idle && summary.fetching == 0,
+            seeds: self.shared.seeds.snapshot().to_vec(),
+            clocks_apart: self.shared.clocks.snapshot().to_vec(),
+            waiting_for: self.waiting_for(balance.most_asked),
+            converged: known && joined && scanned && balance.idle && summary.fetching == 0,
             scanning: (!scanned).then(|| self.shared.scan_found.load(std::sync::atomic::Ordering::Acquire)),
             connections: self.shared.net.connections(),
             gossip_messages,
@@ -306,6 +321,23 @@ impl Client {
         let left =
             humantime::format_duration(Duration::from_secs(until.saturating_sub(self.shared.uptime()).as_secs()));
         Some(format!("{lost} of {members} members were lost at once; waiting for some to return, for at most {left}"))
+    }
+
+    /// `most_asked`: how many nodes should keep the key that lacks replicas and should be on most.
+    fn waiting_for(&self, most_asked: usize) -> Vec<String> {
+        let mut waiting_for = self.shared.lacking();
+        let takers = self.shared.view.load().accepting().count();
+        if most_asked > takers {
+            waiting_for.push(format!(
+                "members that take keys: there are keys that {most_asked} nodes should keep, and {takers} that take any"
+            ));
+        }
+        waiting_for
+    }
+
+    /// What this node waits for before it is part of its cluster, in words. Nothing once it has been.
+    pub(crate) fn waits_to_join(&self) -> Option<String> {
+        (!*self.shared.joined().borrow()).then(|| self.shared.lacking().join("; and for "))
     }
 
     /// Whether this node knows all that the others are known to have published.

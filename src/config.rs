@@ -24,11 +24,16 @@ pub struct NodeConfig {
     /// that others use as seeds want a fixed one.
     pub listen: SocketAddr,
     /// The address that other nodes use, where it differs from `listen` (behind a port mapping, or when `listen` is
-    /// `0.0.0.0`). Default: the bound address; a node bound to `0.0.0.0` must set it unless all run on this machine.
+    /// `0.0.0.0`). Default: the bound address; where that is `0.0.0.0`, the own address that leads to the first seed on another
+    /// machine. A node that listens on `0.0.0.0` and names no seed must set it.
     pub advertise: Option<SocketAddr>,
     /// Addresses of other members, `host:port`; names are resolved again every minute. One that is up is enough; naming
     /// three or all of them is safer. Empty: the first node of a cluster.
     pub seeds: Vec<String>,
+    /// Live members, this node included, below which a node that has just started does not call itself ready: `/-/readyz` and
+    /// the program's `ready` line wait for them. Default 0: it waits for none. Half of the cluster or more keeps a load
+    /// balancer from nodes that were started with a wrong key or address; losses after the start do not count.
+    pub expect_members: usize,
     /// How many nodes keep each key: 1 to 8, default 2. The same on all nodes. With fewer members, all of them keep it.
     pub replicas: usize,
     /// How many nodes keep the keys that begin so, where it is not `replicas`: the longest prefix counts, 1 to 8 each. The
@@ -118,6 +123,7 @@ impl Default for NodeConfig {
             listen: SocketAddr::from(([0, 0, 0, 0], 0)),
             advertise: None,
             seeds: Vec::new(),
+            expect_members: 0,
             replicas: 2,
             prefix_replicas: BTreeMap::new(),
             weight: 100,

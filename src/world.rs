@@ -6,7 +6,7 @@
 
 use std::{
     fmt, fs, io,
-    net::{SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
@@ -39,6 +39,16 @@ pub trait World: Send + Sync + fmt::Debug + 'static {
 
     /// Milliseconds since 1970. May jump; used only for what has to be compared across machines or restarts.
     fn unix_ms(&self) -> u64;
+
+    /// The own address from which packets to `target` go out; nothing is sent. For a node that listens on all interfaces, it is
+    /// where others that are reached that way find it.
+    ///
+    /// # Errors
+    /// There is no way there, or this world does not know.
+    fn source_for(&self, target: SocketAddr) -> io::Result<IpAddr> {
+        let _ = target;
+        Err(io::ErrorKind::Unsupported.into())
+    }
 
     /// A fresh seed for a generator. Different at each call.
     fn seed(&self) -> u64;
@@ -106,6 +116,14 @@ impl World for Machine {
     fn unix_ms(&self) -> u64 {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn source_for(&self, target: SocketAddr) -> io::Result<IpAddr> {
+        let any: IpAddr = if target.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        let socket = UdpSocket::bind((any, 0))?;
+        // Connecting a datagram socket looks the route up, and no more.
+        socket.connect(target)?;
+        Ok(socket.local_addr()?.ip())
     }
 
     fn seed(&self) -> u64 {

@@ -305,10 +305,8 @@ async fn observers_and_restarts_leave_nothing_behind_in_gossip() {
     cluster.until_whole().await;
     for member in cluster.members.values() {
         let client = member.node.client();
-        eventually("gossip tells of the two members alone", || async {
-            client.status().await.gossip_identities == 2
-        })
-        .await;
+        eventually("gossip tells of the two members alone", || async { client.status().await.gossip_identities == 2 })
+            .await;
         // With every observer and start in it, the largest message would be longer than this.
         assert!(client.status().await.gossip_largest < 5_000, "{}", client.status().await.gossip_largest);
     }

@@ -33,6 +33,7 @@ use super::{
     queue::{Queue, Urgency},
     relief::{Candidate, Grounds},
     room::{Level, Pace},
+    shortages::Shortages,
     sight::Sight,
 };
 use crate::{
@@ -101,6 +102,8 @@ pub(crate) enum Message {
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Summary {
     pub(crate) under_replicated: usize,
+    /// How many nodes should keep the one of these keys that should be on most; 0 if there is none.
+    pub(crate) most_asked: usize,
     pub(crate) idle: bool,
     pub(crate) waiting: usize,
     pub(crate) running: usize,
@@ -119,7 +122,7 @@ pub(crate) struct State {
     ring: Arc<Ring>,
     hold_until: Duration,
     rng: StdRng,
-    under_replicated: BTreeSet<Key>,
+    shortages: Shortages,
     /// Until when failed keys are left alone.
     back_off: Timers,
     /// From when on surplus keys may go.
@@ -175,7 +178,7 @@ impl Actor for Balancer {
             ring,
             hold_until: Duration::ZERO,
             rng,
-            under_replicated: BTreeSet::new(),
+            shortages: Shortages::default(),
             back_off: Timers::default(),
             trim_at: Timers::default(),
             vouched_until: Timers::default(),
@@ -321,7 +324,7 @@ impl State {
             }
             _ => {
                 self.sweep = Sweep::Idle;
-                debug!(under_replicated = self.under_replicated.len(), "looked at all keys");
+                debug!(under_replicated = self.shortages.len(), "looked at all keys");
                 if again {
                     self.ask_for_keys(None);
                 }
@@ -422,10 +425,10 @@ impl State {
             let Some(key) = self.queue.next() else { return };
             match self.plan(&key) {
                 // With all its replicas elsewhere, the key only moves here; missing ones are more urgent.
-                (Action::Copy, false) => self.ensure(key, false, UpdateReason::Rebalance),
-                (Action::Copy, true) => self.ensure(key, false, UpdateReason::Repair),
-                (Action::Fetch, _) => self.ensure(key, true, UpdateReason::Repair),
-                (Action::Nothing | Action::Trim, _) => self.queue.finished(&key),
+                (Action::Copy, false, _) => self.ensure(key, false, UpdateReason::Rebalance),
+                (Action::Copy, true, _) => self.ensure(key, false, UpdateReason::Repair),
+                (Action::Fetch, _, _) => self.ensure(key, true, UpdateReason::Repair),
+                (Action::Nothing | Action::Trim, _, _) => self.queue.finished(&key),
             }
         }
     }
@@ -436,18 +439,14 @@ impl State {
 
     /// Decides about one key and sets in motion what can be done at once.
     fn look_at(&mut self, key: Key, surplus: &mut Vec<(Key, Grounds)>) {
-        let (action, under_replicated) = self.plan(&key);
-        if under_replicated {
-            self.under_replicated.insert(key.clone());
-        } else {
-            self.under_replicated.remove(&key);
-        }
+        let (action, can_be_repaired, asked) = self.plan(&key);
+        self.shortages.note(&key, asked);
         if action != Action::Trim {
             self.trim_at.remove(&key);
         }
         match action {
             Action::Nothing => self.queue.forget(&key),
-            Action::Copy if !under_replicated => self.queue.want(key, Urgency::Move),
+            Action::Copy if !can_be_repaired => self.queue.want(key, Urgency::Move),
             Action::Copy | Action::Fetch => self.queue.want(key, Urgency::Repair),
             Action::Trim => {
                 self.queue.forget(&key);
@@ -461,12 +460,13 @@ impl State {
         }
     }
 
-    fn plan(&self, key: &Key) -> (Action, bool) {
+    /// What to do about `key`, whether that would restore a replica, and how many were asked for if it has fewer.
+    fn plan(&self, key: &Key) -> (Action, bool, Option<usize>) {
         let sight = Sight::of(&self.shared, key);
         let situation = sight.situation(&self.shared, self.back_off.get(key).is_some());
         // On its way out, it takes nothing either.
         let action = if self.may_drop() { situation.action() } else { Action::Nothing };
-        (self.or_withdraw(key, action, &sight), situation.is_under_replicated())
+        (self.or_withdraw(key, action, &sight), situation.is_under_replicated(), sight.shortage())
     }
 
     fn explain(&self, key: &Key) -> Intention {
@@ -607,7 +607,8 @@ impl State {
             && self.trim_at.is_empty()
             && matches!(self.sweep, Sweep::Idle);
         Summary {
-            under_replicated: self.under_replicated.len(),
+            under_replicated: self.shortages.len(),
+            most_asked: self.shortages.most_asked(),
             idle,
             waiting: self.queue.waiting(),
             running: self.queue.running(),

@@ -14,6 +14,7 @@ pub(crate) mod pressure;
 mod queue;
 mod relief;
 mod room;
+mod shortages;
 mod sight;
 mod uses;
 

@@ -62,7 +62,8 @@ impl Situation<'_> {
         self.owners.iter().filter(|owner| self.state_of(owner) == Some(HolderState::Ready)).count()
     }
 
-    /// Whether fewer live nodes have it than should.
+    /// Whether fewer live nodes have it than there are owners, so that a copy would restore a replica. Of what is asked for
+    /// beyond the members that could keep it, see [`super::sight::Sight::shortage`].
     pub(crate) fn is_under_replicated(&self) -> bool {
         let have = self.holders.iter().filter(|(name, _)| self.has(name)).count();
         self.known && have < self.owners_wanted

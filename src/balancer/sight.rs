@@ -17,6 +17,8 @@ pub(super) struct Sight {
     pub(super) known: bool,
     live_owners: Names,
     owners_wanted: usize,
+    /// How many nodes should keep it by pins and settings, however many there are.
+    asked: usize,
     leader: Option<NodeName>,
 }
 
@@ -33,7 +35,17 @@ impl Sight {
         let counted = if standing.forgotten { &live } else { &claims };
         let known = standing.pinned.is_some()
             || counted.iter().any(|(_, state)| matches!(state, HolderState::Ready | HolderState::Presumed));
-        Self { known, live_owners, owners_wanted, leader: shared.leader(key), live }
+        let asked = shared.intents.replicas(key);
+        Self { known, live_owners, owners_wanted, asked, leader: shared.leader(key), live }
+    }
+
+    /// How many nodes should keep it, if fewer live ones have it.
+    pub(super) fn shortage(&self) -> Option<usize> {
+        // While a key is hot there are more owners; that they are is nothing that somebody asked for beyond them.
+        let asked = self.asked.max(self.owners_wanted);
+        let has = |state: &HolderState| matches!(state, HolderState::Ready | HolderState::Presumed);
+        let have = self.live.iter().filter(|(_, state)| has(state)).count();
+        (self.known && have < asked).then_some(asked)
     }
 
     pub(super) fn situation<'a>(&'a self, shared: &'a Shared, backing_off: bool) -> Situation<'a> {

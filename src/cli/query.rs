@@ -188,6 +188,42 @@ struct StatusDocument {
     #[serde(default)]
     full: bool,
     trouble: Option<String>,
+    #[serde(default)]
+    seeds: Vec<SeedDocument>,
+    #[serde(default)]
+    clocks_apart: Vec<ClockDocument>,
+    #[serde(default)]
+    waiting_for: Vec<String>,
+}
+
+#[derive(Deserialize)]
+struct ClockDocument {
+    node: String,
+    ahead_seconds: i64,
+}
+
+impl ClockDocument {
+    fn text(&self) -> String {
+        let far = humantime::format_duration(Duration::from_secs(self.ahead_seconds.unsigned_abs()));
+        let way = if self.ahead_seconds < 0 { "behind" } else { "ahead of" };
+        format!("that of {} is {far} {way} this node's", self.node)
+    }
+}
+
+#[derive(Deserialize)]
+struct SeedDocument {
+    address: String,
+    answers: bool,
+    reason: Option<String>,
+}
+
+/// How many seeds answer, and a line for each that does not.
+fn seed_lines(seeds: &[SeedDocument]) -> Vec<(&'static str, String)> {
+    let answering = seeds.iter().filter(|seed| seed.answers).count();
+    let count = (!seeds.is_empty()).then(|| ("seeds", format!("{answering} of {} answer", seeds.len())));
+    let silent = seeds.iter().filter(|seed| !seed.answers);
+    let silent = silent.map(|seed| ("seed", format!("{}: {}", seed.address, seed.reason.as_deref().unwrap_or("?"))));
+    count.into_iter().chain(silent).collect()
 }
 
 #[derive(Deserialize)]
@@ -280,6 +316,9 @@ pub(super) async fn status(ask: &Ask) -> Result<(), Failure> {
         pairs.extend(status.repairs_paused.clone().map(|why| ("repairs paused", why)));
         pairs.extend(status.disk.as_ref().map(|disk| ("disk", disk.text())));
         pairs.extend(status.full.then(|| ("full", "yes: no new keys are taken here".into())));
+        pairs.extend(seed_lines(&status.seeds));
+        pairs.extend(status.clocks_apart.iter().map(|clock| ("clock", clock.text())));
+        pairs.extend(status.waiting_for.iter().map(|what| ("waiting for", what.clone())));
         pairs.extend(status.trouble.clone().map(|trouble| ("trouble", trouble)));
         Table::of_pairs(pairs).text()
     })

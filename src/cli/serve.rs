@@ -67,7 +67,8 @@ Examples:
       --http 0.0.0.0:8400 --advertise 10.0.0.2:8400 --seed 10.0.0.1:8400 --git 'https://{key}.git'
   datad-gossip serve --config /etc/datad.toml
 
-Prints `ready NAME http://ADDR pid PID` once it serves; until then /-/readyz is 503.
+Prints `ready NAME http://ADDR pid PID` once it serves and has met another node, if it names seeds, and as many as
+--expect-members says; until then /-/readyz is 503 and says what it waits for, as `status` does.
 SIGTERM ends it in order; a second one at once.";
 
 /// Everything that is known before anything is done.
@@ -106,7 +107,8 @@ impl Plan {
         let data = own.data.clone().ok_or_else(|| Failure::Usage("give the node a folder with --data".into()))?;
         // Read again when the node starts; what is wrong with it is said before anything is done.
         own.admin_token_file.as_deref().map(secret::read).transpose()?;
-        Ok(Self {
+        let listens_everywhere = node.advertise.unwrap_or(node.listen).ip().is_unspecified();
+        let plan = Self {
             name: own.node_name()?,
             config: node,
             #[cfg(feature = "etcd")]
@@ -123,7 +125,15 @@ impl Plan {
             requests_max: own.requests_max,
             is_child: false,
             data,
-        })
+        };
+        if listens_everywhere && plan.config.seeds.is_empty() {
+            let listen = plan.config.listen;
+            return Err(Failure::Usage(format!(
+                "other nodes cannot reach this one at {listen}, which is every interface; give its address with --advertise, \
+                 or choose one with --listen"
+            )));
+        }
+        Ok(plan)
     }
 }
 
@@ -228,7 +238,7 @@ async fn launch(plan: &Plan, http: SocketAddr) -> anyhow::Result<Node> {
         .credentials(plan.credentials.clone())
         .provider(provider)
         .data_folder(plan.data.join("node"))
-        .advertise_http(url_of(plan, http))
+        .advertise_http(url_of(plan, http, plan.config.advertise))
         .launch()
         .await?;
     if plan.is_child {
@@ -238,9 +248,9 @@ async fn launch(plan: &Plan, http: SocketAddr) -> anyhow::Result<Node> {
     Ok(node)
 }
 
-/// How the node's HTTP side is to be called.
-fn url_of(plan: &Plan, bound: SocketAddr) -> String {
-    match (&plan.advertise_http, plan.config.advertise) {
+/// How the node's HTTP side is to be called, if the other nodes reach it at `udp`.
+fn url_of(plan: &Plan, bound: SocketAddr, udp: Option<SocketAddr>) -> String {
+    match (&plan.advertise_http, udp) {
         (Some(url), _) => url.clone(),
         (None, Some(advertise)) if bound.ip().is_unspecified() => {
             format!("http://{}", SocketAddr::new(advertise.ip(), bound.port()))
@@ -255,7 +265,7 @@ fn gateway(plan: &Plan, node: &Node, http: SocketAddr, token: &str, watchdog: Op
     if let Some(watchdog) = watchdog {
         gateway = gateway.stuck_threads(watchdog.stuck());
     }
-    let advertised = url_of(plan, http).parse::<reqwest::Url>().ok();
+    let advertised = url_of(plan, http, Some(node.address())).parse::<reqwest::Url>().ok();
     let advertised = advertised.as_ref().and_then(|url| url.host_str()).map(str::to_owned);
     for name in plan.host_names.iter().chain(&advertised) {
         gateway = gateway.host_name(name);
@@ -269,8 +279,12 @@ fn gateway(plan: &Plan, node: &Node, http: SocketAddr, token: &str, watchdog: Op
 /// Says when the node is ready, and returns when it is to stop or has stopped.
 async fn until_told(plan: &Plan, node: &Node, http: SocketAddr, signals: &mut Signals) -> Result<(), Failure> {
     let mut orphaned = pin!(stdin_ended(plan.is_child));
+    let ready = async {
+        node.serving().await?;
+        node.joined().await
+    };
     tokio::select! {
-        served = node.serving() => served.map_err(anyhow::Error::from)?,
+        ready = ready => ready.map_err(anyhow::Error::from)?,
         () = signals.next() => return Ok(()),
         () = &mut orphaned => return Ok(()),
     }

@@ -238,6 +238,7 @@ impl MemberRecord {
             ledger: LedgerMark::default(),
             hot: raw.hot,
             gone: None,
+            clock: None,
             catalog: raw.catalog.and_then(|digest| u64::from_str_radix(&digest, 16).ok()),
         };
         Some(Self { incarnation: raw.incarnation, address: raw.address, facts })
@@ -305,6 +306,7 @@ mod tests {
             catalog: Some(7),
             hot: [(Key::new("org/repo").unwrap(), 2)].into(),
             gone: None,
+            clock: None,
         };
         let record = MemberRecord { incarnation: 7, address: "192.0.2.1:8400".parse().unwrap(), facts };
         assert_eq!(MemberRecord::parse(record.to_json().as_bytes()), Some(record));

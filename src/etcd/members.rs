@@ -165,7 +165,7 @@ impl Actor for Membership {
         message: Message,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        use membership::Message::{Announce, GoneHeard, Leave, LoadChanged, Panic, SeedsResolved, Tick};
+        use membership::Message::{Announce, GoneHeard, Leave, LoadChanged, Panic, SeedsResolved, SeedsTried, Tick};
         match message {
             Message::Membership(Tick) => {
                 state.shared.check_incarnation(state.incarnation)?;
@@ -177,7 +177,7 @@ impl Actor for Membership {
             Message::Membership(Announce(announced)) => state.announce(announced),
             Message::Membership(Leave { goodbye, reply }) => state.leave(goodbye, reply),
             Message::Membership(LoadChanged) => state.note_load(),
-            Message::Membership(SeedsResolved(_) | GoneHeard(_)) => {}
+            Message::Membership(SeedsResolved(_) | SeedsTried(_) | GoneHeard(_)) => {}
             Message::Membership(Panic) => panic!("membership was told to fail"),
             Message::Seen { entries, listing, taken } => state.seen(&entries, listing, taken, &myself),
             Message::Greeted { name, incarnation, answered } => state.was_greeted((name, incarnation), answered),

@@ -10,7 +10,7 @@
 //! | `POST /-/members/NAME/drain?force=&timeout=` | 200 and [`Drained`](crate::Drained) when it has left; 409 if it is the last live holder of a key |
 //! | `GET /-/plan?without=N,N&with=N=WEIGHT,..` | [`Forecast`](crate::placement::Forecast): what would move if these members went or came |
 //! | `GET /-/healthz` | 200 while the process lives |
-//! | `GET /-/readyz` | 200 while the node serves and has caught up, else 503 |
+//! | `GET /-/readyz` | 200 while the node has joined, serves and has caught up, else 503 and why |
 //! | `GET /-/metrics` | OpenMetrics text |
 
 use std::{sync::Arc, time::Duration};
@@ -258,11 +258,17 @@ async fn drain(
 async fn readyz(Shared(state): Shared<Arc<State>>) -> Result<&'static str, Problem> {
     let view = state.client.view();
     match view.member(view.me()).map(|me| me.state) {
-        Some(MemberState::Serving) => {}
         Some(MemberState::Leaving | MemberState::Away) => return Err(Problem::not_ready("the node is about to stop")),
         Some(MemberState::Draining) => return Err(Problem::not_ready("the node is draining")),
         Some(MemberState::Left) => return Err(Problem::not_ready("the node has left the cluster")),
-        _ => return Err(Problem::not_ready("the node is joining the cluster")),
+        state_now => {
+            if let Some(what) = state.client.waits_to_join() {
+                return Err(Problem::not_ready(format!("the node is joining the cluster: it waits for {what}")));
+            }
+            if state_now != Some(MemberState::Serving) {
+                return Err(Problem::not_ready("the node is joining the cluster"));
+            }
+        }
     }
     if state.requests.is_exhausted() {
         return Err(Problem::overloaded("the node answers as many requests as it can"));

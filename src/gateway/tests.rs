@@ -712,8 +712,10 @@ async fn a_joining_node_is_alive_but_not_ready_and_requests_wait_for_it() {
     let readiness = front.get("/-/readyz").await;
     assert_eq!(readiness.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert!(text(&readiness).contains("joining"), "{}", text(&readiness));
-    assert_eq!(front.get("/a").await.status(), StatusCode::OK);
-    assert_eq!(front.get("/-/readyz").await.status(), StatusCode::OK);
+    assert_eq!(front.get("/a").await.status(), StatusCode::OK, "it serves alone after a while");
+    let readiness = front.get("/-/readyz").await;
+    assert_eq!(readiness.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(text(&readiness).contains("an answer of a seed"), "{}", text(&readiness));
     front.stop().await;
 }
 

@@ -13,6 +13,7 @@ use std::{
 };
 
 use chitchat::{ChitchatConfig, ChitchatHandle, ChitchatId, FailureDetectorConfig, NodeState, spawn_chitchat};
+use futures::future::join_all;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use rand::{RngExt, rngs::StdRng, seq::IndexedRandom};
 use tokio::sync::{mpsc, oneshot};
@@ -20,16 +21,21 @@ use tracing::{info, warn};
 
 use super::{
     Announced, Facts, Gossip, LedgerMark, MemberState, Role, View,
+    clocks::{self, Clocks},
     gossip::QuicTransport,
     identities::Identities,
     roster::{GONE_GRACE, GONE_MAX, Observation, Roster},
+    seeds::{SeedStatus, Unanswered},
 };
 use crate::{
     balancer::actor as balancer,
     catalog::actor as catalog,
     config::Profile,
     key::{Key, NodeName},
-    net::wire::{Call, GoneMember, REVISION_RELAY, Reply},
+    net::{
+        DialError,
+        wire::{Call, GoneMember, HelloRefusal, REVISION_RELAY, Reply},
+    },
     node::Shared,
     registry::actor as registry,
 };
@@ -51,8 +57,10 @@ pub(crate) enum Message {
     Announce(Announced),
     /// Whether this node takes new keys, or which keys are hot here, may have changed.
     LoadChanged,
-    /// Seed names were resolved.
-    SeedsResolved(Vec<SocketAddr>),
+    /// Seed names were resolved, in the order of the settings; or why not, in words.
+    SeedsResolved(Vec<Result<Vec<SocketAddr>, String>>),
+    /// Every seed was tried.
+    SeedsTried(Vec<SeedStatus>),
     /// What a member remembers of those that are gone; `None` if it did not answer.
     GoneHeard(Option<Vec<GoneMember>>),
     /// Announce the end, for good or until soon, and reply when others had a chance to hear it.
@@ -97,7 +105,12 @@ pub(crate) struct State {
     ticks: u32,
     /// Whether the seeds are being resolved.
     resolving: bool,
+    /// Whether they are being tried, which takes longer where they do not answer.
+    trying: bool,
     usurper_reported: bool,
+    clocks: Clocks,
+    /// When the own clock was told last.
+    clock_told: Duration,
     /// Whether a member is being asked which ones are gone.
     asking_of_gone: bool,
 }
@@ -127,7 +140,10 @@ impl Actor for Membership {
             rng,
             ticks: 0,
             resolving: false,
+            trying: false,
             usurper_reported: false,
+            clocks: Clocks::default(),
+            clock_told: Duration::ZERO,
             asking_of_gone: false,
         };
         state.look().await;
@@ -147,10 +163,8 @@ impl Actor for Membership {
             }
             Message::Announce(announced) => state.announce(announced).await,
             Message::LoadChanged => state.refresh().await,
-            Message::SeedsResolved(addresses) => {
-                state.resolving = false;
-                state.contact(&addresses);
-            }
+            Message::SeedsResolved(resolved) => state.resolved(&myself, resolved),
+            Message::SeedsTried(seeds) => state.tried(seeds),
             Message::GoneHeard(gone) => state.hear_of_gone(gone.unwrap_or_default()),
             Message::Leave { goodbye, reply } => state.leave(goodbye, reply).await,
             Message::Panic => panic!("membership was told to fail"),
@@ -268,6 +282,7 @@ impl State {
             accepting: self.shared.accepts(),
             hot: self.shared.extras(),
             gone: Some(self.roster.gone_digest()),
+            clock: self.clock_to_tell(),
             ..self.facts.clone()
         };
         if fresh != self.facts {
@@ -275,6 +290,30 @@ impl State {
             self.gossip_facts().await;
         }
         self.look().await;
+    }
+
+    /// What is told of the own clock: what it said when it was told last, unless that is a while ago.
+    fn clock_to_tell(&mut self) -> Option<u64> {
+        let now = self.shared.uptime();
+        if self.facts.clock.is_none() || now >= self.clock_told + clocks::TOLD_EVERY {
+            self.clock_told = now;
+            return Some(self.shared.world.unix_ms());
+        }
+        self.facts.clock
+    }
+
+    /// Compares the others' clocks with the own one, and says which are far from it.
+    fn compare_clocks(&mut self, observations: &[Observation]) {
+        let live = observations.iter().filter(|seen| seen.alive && seen.name != self.shared.name);
+        let live: Vec<_> = live.filter_map(|seen| Some((&seen.name, seen.facts.clock?))).collect();
+        self.clocks.observe(self.shared.world.unix_ms(), &live);
+        let (far, before) = (self.clocks.far(), self.shared.clocks.snapshot());
+        if far != *before {
+            for other in far.iter().filter(|other| before.iter().all(|known| known.node != other.node)) {
+                warn!(member = %other.node, ahead_seconds = other.ahead_seconds, "its clock is far from this node's");
+            }
+            self.shared.clocks.publish(Arc::new(far));
+        }
     }
 
     async fn announce(&mut self, announced: Announced) {
@@ -317,6 +356,7 @@ impl State {
     async fn look(&mut self) {
         let mut observations = self.observations().await;
         self.check_for_usurper(&observations);
+        self.compare_clocks(&observations);
         observations.retain(|seen| seen.name != self.shared.name);
         observations.push(Observation {
             name: self.shared.name.clone(),
@@ -376,15 +416,43 @@ impl State {
         self.resolving = true;
         let myself = myself.clone();
         self.shared.spawn(async move {
-            let mut addresses = Vec::new();
-            for seed in &seeds {
-                match tokio::net::lookup_host(seed).await {
-                    Ok(found) => addresses.extend(found),
-                    Err(error) => warn!(%seed, %error, "cannot resolve a seed"),
-                }
-            }
-            let _ = myself.send_message(Message::SeedsResolved(addresses));
+            // Side by side: a name server that does not answer for one of them keeps none of the others waiting.
+            let resolved = join_all(seeds.iter().map(|seed| async move {
+                let found = tokio::net::lookup_host(seed).await.map_err(|error| error.to_string())?;
+                Ok(found.collect())
+            }));
+            let _ = myself.send_message(Message::SeedsResolved(resolved.await));
         });
+    }
+
+    fn resolved(&mut self, myself: &ActorRef<Message>, resolved: Vec<Result<Vec<SocketAddr>, String>>) {
+        self.resolving = false;
+        let addresses: Vec<SocketAddr> = resolved.iter().flatten().flatten().copied().collect();
+        self.contact(&addresses);
+        if self.trying {
+            return;
+        }
+        self.trying = true;
+        let (myself, shared) = (myself.clone(), self.shared.clone());
+        self.shared.spawn(async move {
+            let seeds = shared.config.seeds.iter().zip(resolved);
+            let seeds = join_all(seeds.map(|(seed, resolved)| try_seed(&shared, seed, resolved))).await;
+            let _ = myself.send_message(Message::SeedsTried(seeds));
+        });
+    }
+
+    fn tried(&mut self, seeds: Vec<SeedStatus>) {
+        self.trying = false;
+        let before = self.shared.seeds.snapshot();
+        for (seed, before) in seeds.iter().zip(before.iter()).filter(|(seed, before)| seed != before) {
+            match &seed.reason {
+                Some(reason) => warn!(seed = %seed.address, %reason, "a seed does not answer"),
+                None => info!(seed = %seed.address, was = before.reason, "a seed answers"),
+            }
+        }
+        if *before != seeds {
+            self.shared.seeds.publish(Arc::new(seeds));
+        }
     }
 
     /// All seeds when alone, else one: enough to join what was apart.
@@ -398,6 +466,31 @@ impl State {
             let _ = self.chitchat.gossip(address);
         }
     }
+}
+
+/// Connects to every address of a seed, or finds that it is connected.
+async fn try_seed(shared: &Arc<Shared>, seed: &str, resolved: Result<Vec<SocketAddr>, String>) -> SeedStatus {
+    let addresses = match resolved {
+        Ok(addresses) => addresses,
+        Err(error) => return SeedStatus::unresolved(seed, &error),
+    };
+    let own = shared.net.advertise();
+    let tried = addresses.into_iter().map(|address| async move {
+        if address == own {
+            return Err(Unanswered::Itself);
+        }
+        match shared.net.peer(address, None).await {
+            Ok(_) => Ok(()),
+            // Its own name at its own address: the node has reached itself on another way.
+            Err(DialError::Refused { refusal: HelloRefusal::NameInUse { at, .. }, .. }) if at == own => {
+                Err(Unanswered::Itself)
+            }
+            Err(DialError::Refused { refusal, .. }) => Err(Unanswered::Because(format!("refused: {refusal}"))),
+            Err(DialError::Unreachable { reason, .. }) => Err(Unanswered::Because(reason)),
+            Err(error) => Err(Unanswered::Because(error.to_string())),
+        }
+    });
+    SeedStatus::tried(seed, &join_all(tried).await)
 }
 
 /// The members that are gone, as far as this node remembers; not observers, which had nothing.
@@ -426,6 +519,7 @@ impl GoneMember {
             catalog: None,
             hot: BTreeMap::new(),
             gone: None,
+            clock: None,
         };
         Observation { name: self.name, incarnation: self.incarnation, address: self.address, alive: false, facts }
     }
@@ -445,6 +539,7 @@ fn observation(id: &ChitchatId, state: &NodeState, alive: bool) -> Option<Observ
 pub(crate) fn publish(shared: &Shared, view: View) {
     let old = shared.view.snapshot();
     log_changes(&old, &view);
+    shared.note_members(&view);
     let moves_keys = (old.since(), old.brake()) != (view.since(), view.brake());
     shared.view.publish(Arc::new(view));
     let _ = shared.registry.send(registry::Message::MembersChanged);

@@ -11,20 +11,27 @@
 
 pub(crate) mod actor;
 mod brake;
+mod clocks;
 mod gossip;
 mod identities;
 mod roster;
+mod seeds;
 mod view;
 
-pub use self::view::{Member, MemberState, View};
 pub(crate) use self::{
     actor::gone_members,
     brake::Brake,
     gossip::{Gossip, gossip_channel},
     roster::{Announced, Facts, LedgerMark, Role},
+    seeds::{is_joined, lacking},
 };
 #[cfg(feature = "etcd")]
 pub(crate) use self::{
     actor::publish,
     roster::{Observation, Roster},
+};
+pub use self::{
+    clocks::ClockDifference,
+    seeds::SeedStatus,
+    view::{Member, MemberState, View},
 };

@@ -49,6 +49,8 @@ pub(crate) struct Facts {
     pub(crate) hot: BTreeMap<Key, u8>,
     /// Digest of the dead that it remembers; `None` of a version that does not tell.
     pub(crate) gone: Option<u64>,
+    /// What its wall clock said a while ago, in milliseconds since 1970; `None` of a version that does not tell.
+    pub(crate) clock: Option<u64>,
 }
 
 /// The states that a member can announce, in their order; death it cannot.
@@ -96,6 +98,7 @@ impl Facts {
         };
         let catalog = self.catalog.map(|digest| ("catalog", format!("{digest:016x}")));
         let gone = self.gone.map(|digest| ("gone", format!("{digest:016x}")));
+        let clock = self.clock.map(|ms| ("clock", ms.to_string()));
         let pairs = vec![
             ("state", state.into()),
             ("role", role.into()),
@@ -105,7 +108,7 @@ impl Facts {
             ("ledger", format!("{}:{:016x}", self.ledger.version, self.ledger.digest)),
         ];
         let hot: Vec<String> = self.hot.iter().map(|(key, extra)| format!("{extra} {key}")).collect();
-        pairs.into_iter().chain(catalog).chain(gone).chain([("hot", hot.join("\n"))]).collect()
+        pairs.into_iter().chain(catalog).chain(gone).chain(clock).chain([("hot", hot.join("\n"))]).collect()
     }
 
     /// Reads them back. `None` while some have not arrived yet, or if they make no sense.
@@ -128,6 +131,7 @@ impl Facts {
             ledger: LedgerMark { version: version.parse().ok()?, digest: u64::from_str_radix(digest, 16).ok()? },
             catalog: read("catalog").and_then(|digest| u64::from_str_radix(digest, 16).ok()),
             gone: read("gone").and_then(|digest| u64::from_str_radix(digest, 16).ok()),
+            clock: read("clock").and_then(|ms| ms.parse().ok()),
             hot: read("hot").unwrap_or_default().lines().filter_map(hot_key).collect(),
         })
     }
@@ -530,6 +534,7 @@ mod tests {
             catalog: Some(7),
             hot: [(Key::new("a key").unwrap(), 1), (Key::new("b").unwrap(), 2)].into(),
             gone: Some(3),
+            clock: Some(1_800_000_000_000),
         }
     }
 
@@ -558,10 +563,10 @@ mod tests {
         let read = |key: &str| pairs.iter().find(|(name, _)| *name == key).map(|(_, value)| value.as_str());
         assert_eq!(Facts::parse(read), Some(facts.clone()));
         assert_eq!(Facts::parse(|key| read(key).filter(|_| key != "weight")), None);
-        let older = Facts::parse(|key| read(key).filter(|_| !matches!(key, "catalog" | "hot" | "gone")));
+        let older = Facts::parse(|key| read(key).filter(|_| !matches!(key, "catalog" | "hot" | "gone" | "clock")));
         assert_eq!(
             older,
-            Some(Facts { catalog: None, hot: BTreeMap::new(), gone: None, ..facts }),
+            Some(Facts { catalog: None, hot: BTreeMap::new(), gone: None, clock: None, ..facts }),
             "a version without catalogs is a member all the same"
         );
     }

@@ -17,6 +17,7 @@
 pub(crate) mod codec;
 mod exchange;
 pub(crate) mod identity;
+mod refusal;
 mod serve;
 #[cfg(test)]
 mod tests;
@@ -40,7 +41,7 @@ use futures::{
     stream::BoxStream,
 };
 use http::{Request, Response};
-use quinn::{ConnectionError, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use quinn::{Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
 use tokio::{
     sync::{Semaphore, watch},
     time::Instant,
@@ -225,7 +226,7 @@ pub(crate) struct Net {
 }
 
 impl Net {
-    /// Binds the endpoint. Nothing is accepted before [`Net::serve`].
+    /// Binds the endpoint. Nothing is accepted before [`Net::serve`]. An address to advertise with port 0 gets the bound port.
     pub(crate) fn bind(
         world: &dyn World,
         name: NodeName,
@@ -251,7 +252,11 @@ impl Net {
         Ok(Arc::new(Self {
             name,
             incarnation: AtomicU64::new(0),
-            advertise: advertise.unwrap_or(bound),
+            advertise: match advertise {
+                Some(address) if address.port() == 0 => SocketAddr::new(address.ip(), bound.port()),
+                Some(address) => address,
+                None => bound,
+            },
             endpoint,
             slots: Mutex::default(),
             inbound: OnceLock::new(),
@@ -427,9 +432,9 @@ impl Net {
         // The name in the TLS hello is not what is verified: see identity.rs.
         let mut connecting = self.endpoint.connect(address, "datad").map_err(|error| unreachable(error.to_string()))?;
         if tokio::time::timeout(self.silence_max, connecting.handshake_data()).await.is_err() {
-            return Err(unreachable(format!("nothing was heard from it within {:?}", self.silence_max)));
+            return Err(unreachable(format!("no answer: nothing was heard from it within {:?}", self.silence_max)));
         }
-        let connection = connecting.await.map_err(|error| unreachable(error.to_string()))?;
+        let connection = connecting.await.map_err(|error| unreachable(refusal::in_words(&error)))?;
         let hello = self.hello();
         let greeting = async {
             let (mut send, mut recv) = connection.open_bi().await.map_err(|error| error.to_string())?;
@@ -584,8 +589,5 @@ fn transport(profile: &Profile) -> TransportConfig {
 
 /// The reason that a peer gave for closing a connection, if it gave one.
 fn refusal_of(connection: &quinn::Connection) -> Option<String> {
-    match connection.close_reason()? {
-        ConnectionError::ApplicationClosed(close) => Some(String::from_utf8_lossy(&close.reason).into_owned()),
-        error => Some(error.to_string()),
-    }
+    Some(refusal::in_words(&connection.close_reason()?))
 }

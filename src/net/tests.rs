@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicUsize;
 
 use futures::{StreamExt, stream};
 use http_body_util::BodyExt;
+use quinn::ConnectionError;
 
 use super::{
     identity::{ClusterKey, Credentials},

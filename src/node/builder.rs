@@ -4,10 +4,10 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use ractor::Actor;
 use tokio::{sync::watch, time::Instant};
-use tracing::{info, warn};
+use tracing::info;
 
 use super::{
-    Coordination, Node, Shared,
+    AdvertiseError, Coordination, Node, Shared, advertise,
     inbound::Answers,
     incarnation,
     supervisor::{self, Supervisor},
@@ -50,6 +50,9 @@ pub enum StartError {
         /// What the system said.
         error: std::io::Error,
     },
+    /// Where other nodes reach this one is not known. Set `advertise`.
+    #[error(transparent)]
+    Advertise(#[from] AdvertiseError),
     /// The node's own records cannot be read or written.
     #[error("cannot use the data folder: {0}")]
     Disk(std::io::Error),
@@ -177,34 +180,25 @@ impl NodeBuilder {
             None => Arc::new(Machine::default()),
         });
         let listen = self.config.listen;
-        let bind =
-            Net::bind(&*world, self.name.clone(), &identity, listen, self.config.advertise, &self.config.profile);
+        let advertise = advertise::address(&*world, &self.config).await?;
+        let bind = Net::bind(&*world, self.name.clone(), &identity, listen, advertise, &self.config.profile);
         let net = bind.map_err(|error| StartError::Bind { listen, error })?;
         let incarnation = incarnation::next(&*world).await.map_err(StartError::Disk)?;
         net.reincarnate(incarnation);
-        warn_of_unreachable(&net, &self.config);
         info!(node = %self.name, address = %net.advertise(), incarnation, "starting");
 
         let shared = Shared::new(self.name, self.config, self.coordination, world, self.provider, net);
         let answers: Arc<dyn Inbound> = Arc::new(Answers(shared.clone()));
         shared.net.serve(&answers);
         let (ended_tx, ended) = watch::channel(None);
-        let arguments = supervisor::Arguments { shared: shared.clone(), incarnation, http: self.http, ended: ended_tx };
+        let http = self.http.map(|url| advertise::reachable(url, shared.net.advertise().ip()));
+        let arguments = supervisor::Arguments { shared: shared.clone(), incarnation, http, ended: ended_tx };
         let (supervisor, supervising) = Actor::spawn(None, Supervisor, arguments).await.map_err(|error| {
             shared.stop.cancel();
             shared.net.abort();
             StartError::Actor(error.to_string())
         })?;
         Ok(Node { shared, _answers: answers, supervisor, supervising: Some(supervising), ended })
-    }
-}
-
-fn warn_of_unreachable(net: &Net, config: &NodeConfig) {
-    if net.advertise().ip().is_unspecified() && !config.seeds.is_empty() {
-        warn!(
-            "listening on {} without an address to advertise: other machines cannot reach this node",
-            net.advertise()
-        );
     }
 }
 
@@ -244,6 +238,22 @@ impl Node {
                 () = tokio::time::sleep(Duration::from_millis(100)), if refused_since.is_some() => {}
                 reason = self.failed() => return Err(StartError::Actor(reason.to_string())),
             }
+        }
+    }
+}
+
+impl Node {
+    /// Waits until this node is part of its cluster: it has met another member if it names seeds, and as many members as
+    /// `expect_members` says. A node that reaches nobody serves what it has and waits here; [`Client::status`] says what
+    /// for. Done at once for a first node. Cancel safe.
+    ///
+    /// # Errors
+    /// The node ended; shut it down or drop it.
+    pub async fn joined(&self) -> Result<(), StartError> {
+        let mut joined = self.shared.joined();
+        tokio::select! {
+            _ = joined.wait_for(|joined| *joined) => Ok(()),
+            reason = self.failed() => Err(StartError::Actor(reason.to_string())),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! finish what is being answered, stop). A node that is dropped without `shutdown` stops at once; peers take it for
 //! dead. Either way no task of it is left.
 
+mod advertise;
 mod builder;
 mod coordination;
 mod drain;
@@ -20,6 +21,7 @@ use tokio::{sync::watch, task::JoinHandle};
 use tracing::{debug, info};
 
 pub use self::{
+    advertise::AdvertiseError,
     builder::{NodeBuilder, StartError},
     drain::Drained,
     supervisor::{ActorKind, StopReason},

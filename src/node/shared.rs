@@ -26,7 +26,7 @@ use crate::{
     catalog::{Intents, actor as catalog},
     config::{NodeConfig, REPLICAS_MAX},
     key::{Key, NodeName},
-    membership::{Gossip, View, actor as membership},
+    membership::{ClockDifference, Gossip, SeedStatus, View, actor as membership, is_joined, lacking},
     net::{DialError, Net, Peer, wire::HelloRefusal},
     provider::{Capacity, Provider},
     published::Published,
@@ -56,6 +56,12 @@ pub(crate) struct Shared {
     pub(crate) provider: Option<Arc<dyn Provider>>,
     pub(crate) net: Arc<Net>,
     pub(crate) view: Published<View>,
+    /// The configured seeds, and how they were last found. Empty where etcd coordinates.
+    pub(crate) seeds: Published<Vec<SeedStatus>>,
+    /// Members whose wall clock is far from this node's.
+    pub(crate) clocks: Published<Vec<ClockDifference>>,
+    /// Whether this node has been part of its cluster since the process began; never taken back.
+    joined: watch::Sender<bool>,
     pub(crate) index: Index,
     pub(crate) intents: Intents,
     /// Starts of nodes that gossip tells of.
@@ -117,12 +123,20 @@ impl Shared {
     ) -> Arc<Self> {
         let ring = Arc::new(crate::placement::Ring::build([], crate::placement::RingOptions::default()));
         let view = View::new(name.clone(), BTreeMap::new(), ring, Duration::ZERO);
+        let seeds: Vec<SeedStatus> = match coordination {
+            Coordination::Gossip => config.seeds.iter().map(|seed| SeedStatus::untried(seed)).collect(),
+            #[cfg(feature = "etcd")]
+            Coordination::Etcd(_) => Vec::new(),
+        };
         Arc::new(Self {
             index: IndexWriter::new(KeyHasher::seeded(world.seed())).index(),
             intents: Intents::new(&config, KeyHasher::seeded(world.seed())),
             gossip_identities: AtomicUsize::new(0),
             catalog_digest: AtomicU64::new(0),
             view: Published::new(view),
+            joined: watch::Sender::new(is_joined(seeds.len(), 1, config.expect_members)),
+            seeds: Published::new(seeds),
+            clocks: Published::new(Vec::new()),
             routes: Published::new(Routes::default()),
             retry_budget: RetryBudget::default(),
             repair_pace: Arc::new(Pace::new(config.repair_bytes_per_second)),
@@ -179,6 +193,26 @@ impl Shared {
             Some(trouble) => troubles.insert(actor, trouble.clone()) != Some(trouble),
             None => troubles.remove(&actor).is_some(),
         }
+    }
+
+    /// Takes note of the members that are about to be published.
+    pub(crate) fn note_members(&self, view: &View) {
+        let joins = || is_joined(self.seeds.load().len(), view.alive().count(), self.config.expect_members);
+        if !*self.joined.borrow() && joins() {
+            tracing::info!(members = view.alive().count(), "joined");
+            self.joined.send_replace(true);
+        }
+    }
+
+    /// Whether this node has been part of its cluster: it met another member if it names seeds, and as many members as it
+    /// expects. What it loses later does not count.
+    pub(crate) fn joined(&self) -> watch::Receiver<bool> {
+        self.joined.subscribe()
+    }
+
+    /// Which members this node lacks now, in words.
+    pub(crate) fn lacking(&self) -> Vec<String> {
+        lacking(&self.seeds.load(), self.view.load().alive().count(), self.config.expect_members)
     }
 
     /// Spawns a task that ends when the node does.

@@ -258,6 +258,7 @@ impl State {
             catalog: Some(self.shared.catalog_digest.load(Ordering::Acquire)),
             hot: self.shared.extras(),
             gone: None,
+            clock: None,
         }
     }
 }

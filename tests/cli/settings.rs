@@ -12,6 +12,7 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     ("listen", "127.0.0.1:1234", "'127.0.0.1:1234'"),
     ("advertise", "192.0.2.1:1234", "'192.0.2.1:1234'"),
     ("seeds", "a.example:1,b.example:2", "['a.example:1', 'b.example:2']"),
+    ("expect_members", "3", "3"),
     ("replicas", "3", "3"),
     ("prefix_replicas", "a/=4,b/=1", "{ 'a/' = 4, 'b/' = 1 }"),
     ("weight", "50", "50"),
@@ -116,7 +117,7 @@ fn every_setting_of_a_node_comes_through_from_a_file() {
 
 #[test]
 fn what_is_printed_is_a_file_that_says_the_same_without_the_password_of_an_origin() {
-    let folder = Folder::new("replicas = 3\nrefresh = { 'a/' = { interval = '1h' } }");
+    let folder = Folder::new("listen = '127.0.0.1:1'\nreplicas = 3\nrefresh = { 'a/' = { interval = '1h' } }");
     let mut check = program(&["check", "--config", folder.file()]);
     let first = check.env("DATAD_FILES", "https://me:canary@host.example/x").output().unwrap().stdout;
     assert!(text(&first).contains("https://host.example/x") && !text(&first).contains("canary"), "{}", text(&first));
@@ -134,6 +135,8 @@ fn settings_that_cannot_be_are_named_before_anything_is_started() {
         ("key_depth = 0", "`key_depth` is 0"),
         ("repairs = 'three'", "repairs"),
         ("repair = 3", "there is no setting `repair`"),
+        ("listen = '0.0.0.0:1'", "--advertise"),
+        ("advertise = '0.0.0.0:1'", "--advertise"),
     ] {
         for command in ["check", "serve"] {
             let output = run(&[command, "--config", Folder::new(setting).file()]);
@@ -174,7 +177,7 @@ fn a_file_with_a_password_is_read_only_if_it_is_for_its_owner_alone() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("node.toml");
         let files = if setting.starts_with("git") { "" } else { "files = '/f'\n" };
-        fs::write(&file, format!("name = 'n1'\ndata = '/d'\n{files}{setting}\n")).unwrap();
+        fs::write(&file, format!("name = 'n1'\nlisten = '127.0.0.1:1'\ndata = '/d'\n{files}{setting}\n")).unwrap();
         let check = |mode| {
             fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(mode)).unwrap();
             let mut check = program(&["check", "--config", file.to_str().unwrap()]);

@@ -16,12 +16,16 @@ pub(crate) struct NodeOptions {
     /// UDP address for the other nodes. Port 8400 of all interfaces, if not given
     #[arg(long, env = "DATAD_LISTEN", value_name = "UDP")]
     listen: Option<SocketAddr>,
-    /// UDP address that the other nodes use, where it is not the one listened on
+    /// UDP address that the other nodes use, where it is not the one listened on. Where that is every interface, the address
+    /// of this machine that leads to the seeds, if not given
     #[arg(long, env = "DATAD_ADVERTISE", value_name = "UDP")]
     advertise: Option<SocketAddr>,
     /// `host:port` of another node; give it several times, or with commas. None: the first node of a cluster
     #[arg(long = "seed", env = "DATAD_SEED", value_name = "ADDR", value_delimiter = ',')]
     seeds: Option<Vec<String>>,
+    /// Live members, this node included, that a started node waits for before it says that it is ready. None, if not given
+    #[arg(long, env = "DATAD_EXPECT_MEMBERS", value_name = "N")]
+    expect_members: Option<usize>,
 
     /// How many nodes keep each key, 1 to 8; the same on all nodes. 2, if not given
     #[arg(long, env = "DATAD_REPLICAS", value_name = "R", help_heading = "Tuning")]

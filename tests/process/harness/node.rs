@@ -78,11 +78,18 @@ impl Serve {
     }
 
     /// Leaves out an option and its value from the next start on.
-    #[cfg(feature = "etcd")]
-    #[allow(dead_code, reason = "for the test program of that name")]
+    #[allow(dead_code, reason = "not all test programs need it")]
     pub(crate) fn without(&mut self, option: &str) {
         let at = self.args.iter().position(|arg| arg == option).expect("it is among them");
         self.args.drain(at..at + 2);
+    }
+
+    /// Leaves out all seeds from the next start on.
+    #[allow(dead_code, reason = "not all test programs need it")]
+    pub(crate) fn without_seeds(&mut self) {
+        while self.args.iter().any(|arg| arg == "--seed") {
+            self.without("--seed");
+        }
     }
 
     /// Adds an option and its value from the next start on.
