@@ -4,6 +4,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -27,6 +28,9 @@ use crate::{
 
 /// Keys that are asked for in one go when all are listed.
 const PAGE_KEYS: usize = 4096;
+/// Sizes of keys that are asked for at once, and how long in all: each may cost a run of git where the key is.
+const SIZES_AT_ONCE: usize = 8;
+const SIZES_PATIENCE: Duration = Duration::from_secs(5);
 const SYNC_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A few node names, inline.
@@ -454,11 +458,20 @@ impl Client {
             page.iter().for_each(|key| forecaster.add(key, self.shared.intents.replicas(key)));
             after = page.last().cloned();
             if page.len() < PAGE_KEYS {
-                let sizes = forecaster.sample().map(|key| size(&self.shared, key));
-                let sizes = futures::future::join_all(sizes).await;
-                return Ok(forecaster.finish(sizes.into_iter().flatten()));
+                let sizes = self.sizes(forecaster.sample().cloned().collect()).await;
+                return Ok(forecaster.finish(sizes));
             }
         }
+    }
+
+    /// How many bytes some of these keys take, each where it is held: of as many as there is time for.
+    async fn sizes(&self, keys: Vec<Key>) -> Vec<u64> {
+        let sizes = futures::stream::iter(keys).map(|key| {
+            let shared = self.shared.clone();
+            async move { size(&shared, &key).await }
+        });
+        let in_time = sizes.buffer_unordered(SIZES_AT_ONCE).take_until(Box::pin(tokio::time::sleep(SIZES_PATIENCE)));
+        in_time.filter_map(std::future::ready).collect().await
     }
 
     /// All pinned keys and patterns, in order.

@@ -22,6 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// How long a data source has to describe a key: the rest of the answer should still be in time.
 const DESCRIBE_PATIENCE: Duration = Duration::from_secs(2);
 
+/// Keys that the data source describes at once, whoever asks: it may run a program for each, and has requests to answer.
+pub(crate) const DESCRIBING_MAX: usize = 4;
+
 /// Where a key is, where it should be, why, and what is about to happen to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -180,6 +183,8 @@ pub(crate) async fn insight(shared: &Arc<Shared>, key: &Key) -> Result<Insight, 
 pub(crate) async fn describe(shared: &Shared, key: &Key) -> Option<Description> {
     let provider = shared.provider.as_ref()?;
     let asked = async {
+        // Held while the data source looks, for itself or for another node that asks.
+        let _permit = shared.describing.acquire().await.ok()?;
         if !matches!(provider.has(key).await, Ok(true)) {
             return None;
         }
@@ -198,7 +203,7 @@ pub(crate) async fn describe(shared: &Shared, key: &Key) -> Option<Description> 
             None
         }
         Err(_) => {
-            tracing::warn!(%key, "the data source takes long to describe the key");
+            tracing::warn!(%key, "the data source takes long to describe the key, or has many to describe");
             None
         }
     }

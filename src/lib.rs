@@ -1,5 +1,4 @@
 //! Spreads an existing data source over a cluster.
-mod admission;
 mod balancer;
 mod catalog;
 mod client;
@@ -14,6 +13,8 @@ mod membership;
 mod net;
 mod node;
 pub mod placement;
+mod places;
+mod places;
 pub mod provider;
 pub mod providers;
 mod published;

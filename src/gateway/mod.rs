@@ -5,6 +5,7 @@
 //! | `listen`, `quiet` | connections: how many, how slow, how they end, and which one gives way |
 //! | `data` | a request for data, through the router and back |
 //! | `operations` | the documents and changes under `/-/` |
+//! | `admission` | what operations may cost: how large, how many at once |
 //! | `access` | who may change something, and by which names the node is asked (pure) |
 //! | `background` | updates that nobody waits for |
 //! | `headers`, `problem` | what crosses a hop (pure), and errors as RFC 9457 documents (pure) |
@@ -14,6 +15,7 @@
 //! No path can be both: a key never has a component that begins with `-`.
 
 mod access;
+mod admission;
 mod background;
 mod body;
 mod data;
@@ -45,11 +47,12 @@ use tower::ServiceExt;
 
 use self::{
     access::{Access, AdminToken, Peer},
+    admission::Admission,
     background::Background,
     metrics::{Kind, Metrics},
     progress::Responses,
 };
-use crate::{Client, PathTransport, admission::Admission};
+use crate::{Client, PathTransport, places::Places};
 
 /// Changes that go on after their request was answered; more are refused.
 const BACKGROUND_CHANGES_MAX: usize = 256;
@@ -87,10 +90,11 @@ struct State {
     client: Client,
     transport: PathTransport,
     access: Access,
-    requests: Admission<Option<IpAddr>>,
+    requests: Places<Option<IpAddr>>,
     responses: Responses,
     /// How long a client may send or take in next to nothing.
     client_patience: Duration,
+    admission: Admission,
     background: Background,
     metrics: Metrics,
     joined: std::sync::atomic::AtomicBool,
@@ -173,8 +177,8 @@ impl GatewayBuilder {
     }
 
     /// Requests for data that are answered at once, at least 1; more get 503. The last quarter is kept for addresses that
-    /// have few of them. Default 4,096. Operations are not counted, so that an overloaded node can still be asked how it
-    /// is.
+    /// have few of them. Default 4,096. Operations have bounds of their own, so that an overloaded node can still be asked
+    /// how it is.
     #[must_use]
     pub fn requests_max(mut self, requests: usize) -> Self {
         self.limits.requests_max = requests.clamp(1, Semaphore::MAX_PERMITS);
@@ -218,9 +222,10 @@ impl GatewayBuilder {
             transport: self.client.transport(),
             client: self.client,
             access: self.access,
-            requests: Admission::new(self.limits.requests_max),
+            requests: Places::new(self.limits.requests_max),
             responses: Responses::default(),
             client_patience: self.limits.client_patience,
+            admission: Admission::default(),
             background: Background::new(BACKGROUND_CHANGES_MAX),
             metrics: Metrics::new(self.stuck_threads),
             joined: std::sync::atomic::AtomicBool::new(false),

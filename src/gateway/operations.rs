@@ -8,16 +8,19 @@
 //! | `GET /-/pins` | a list of [`Pin`](crate::Pin) |
 //! | `PUT /-/pins/KEY?replicas=`, `DELETE /-/pins/KEY`, `DELETE /-/keys/KEY` | pins, unpins, forgets; 200 and [`Recorded`](crate::Recorded) |
 //! | `POST /-/members/NAME/drain?force=&timeout=` | 200 and [`Drained`](crate::Drained) when it has left; 409 if it is the last live holder of a key |
-//! | `GET /-/plan?without=N,N&with=N=WEIGHT,..` | [`Forecast`](crate::placement::Forecast): what would move if these members went or came |
+//! | `GET /-/plan?without=N,N&with=N=WEIGHT,..` | [`Forecast`](crate::placement::Forecast): what would move if these members went or came; 64 names at most, weights up to 1,000 and 20,000 together |
 //! | `GET /-/healthz` | 200 while the process lives |
 //! | `GET /-/readyz` | 200 while the node has joined, serves and has caught up, else 503 and why |
 //! | `GET /-/metrics` | OpenMetrics text |
+//!
+//! Each has bounds (see `admission`): beyond them it is refused with 400, 413, or 503 and `Retry-After`.
 
 use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
     extract::{Extension, Path, Query, State as Shared, rejection::QueryRejection},
+    middleware,
     response::{IntoResponse, Response},
     routing::{MethodRouter, delete, get, post, put},
 };
@@ -25,9 +28,10 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::json;
+use tokio::runtime::Handle;
 use tracing::info;
 
-use super::{State, access, metrics, problem::Problem};
+use super::{State, access, admission::admit, metrics, problem::Problem};
 use crate::{
     Client, MemberState,
     key::{Key, NodeName},
@@ -36,6 +40,14 @@ use crate::{
 
 const KEYS_DEFAULT: usize = 1_000;
 const KEYS_MAX: usize = 10_000;
+/// Names in a plan: what somebody changes at a time.
+const PLAN_NAMES_MAX: usize = 64;
+/// The largest weight of a member, and that of all in a plan together: virtual nodes follow from weights, 100 being usual, and
+/// so does how long it takes to build their ring, some tens of milliseconds.
+const WEIGHT_MAX: u32 = 1_000;
+const PLAN_WEIGHT_MAX: u64 = 20_000;
+/// How long a plan may take: less than the program's own commands wait.
+const PLAN_PATIENCE: Duration = Duration::from_secs(25);
 /// How long `readyz` lets a node catch up with what was published a moment ago before it calls it behind.
 const CATCH_UP: Duration = Duration::from_secs(1);
 const CATCH_UP_STEP: Duration = Duration::from_millis(50);
@@ -57,6 +69,7 @@ pub(super) fn routes(state: Arc<State>) -> Router {
         .route("/-/readyz", reading(get(readyz)))
         .route("/-/metrics", reading(get(render_metrics)))
         .fallback(|uri: Uri| async move { Problem::unknown_operation(uri.path()) })
+        .layer(middleware::from_fn_with_state(state.clone(), admit))
         .with_state(state)
 }
 
@@ -90,6 +103,7 @@ async fn keys(
     if !(1..=KEYS_MAX).contains(&limit) {
         return Err(Problem::bad_request(format!("`limit` has to be 1 to {KEYS_MAX}")));
     }
+    let _turn = state.admission.listings.take().await?;
     let found = state.client.keys(&page.prefix, page.after, limit).await;
     let next = found.last().filter(|_| found.len() == limit).map(|last| {
         let encoded = |text| utf8_percent_encode(text, IN_QUERY);
@@ -121,6 +135,7 @@ async fn locate(
     let Query(Locating { explain }) = locating.map_err(|error| Problem::bad_request(error.body_text()))?;
     let key = key_after("/-/locate/", &uri)?;
     if explain {
+        let _turn = state.admission.explanations.take().await?;
         return Ok(document(Json(state.client.explain(&key).await)));
     }
     Ok(document(Json(state.client.locate(&key))))
@@ -169,18 +184,48 @@ async fn plan(
     planning: Result<Query<Planning>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(Planning { without, with }) = planning.map_err(|error| Problem::bad_request(error.body_text()))?;
+    let change = change_of(&without, &with)?;
+    let turn = state.admission.plans.take().await?;
+    let (client, runtime) = (state.client.clone(), Handle::current());
+    // Away from the threads that answer peers: a ring is built in one go, and all keys are looked up on it.
+    let planned = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        runtime.block_on(tokio::time::timeout(PLAN_PATIENCE, client.forecast(&change)))
+    });
+    match planned.await {
+        Ok(Ok(forecast)) => Ok(document(Json(forecast.map_err(|error| Problem::bad_request(error.to_string()))?))),
+        Ok(Err(_)) => Err(Problem::overloaded(format!("the plan was not made within {PLAN_PATIENCE:?}"))),
+        Err(error) => {
+            Err(Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", "The plan failed", error.to_string()))
+        }
+    }
+}
+
+/// Reads lists of members that go and come.
+fn change_of(without: &str, with: &str) -> Result<Change, Problem> {
     let parts =
         |list: &str| -> Vec<String> { list.split(',').filter(|part| !part.is_empty()).map(str::to_owned).collect() };
+    let names = parts(without).len() + parts(with).len();
+    if names > PLAN_NAMES_MAX {
+        return Err(Problem::bad_request(format!("a plan may have {PLAN_NAMES_MAX} names; this one has {names}")));
+    }
     let name = |text: &str| NodeName::new(text).map_err(|error| Problem::bad_request(format!("{text}: {error}")));
-    let without = parts(&without).iter().map(|text| name(text)).collect::<Result<_, _>>()?;
+    let without = parts(without).iter().map(|text| name(text)).collect::<Result<_, _>>()?;
     let weighted = |text: &String| {
         let pair = text.split_once('=').and_then(|(node, weight)| Some((node, weight.parse().ok()?)));
         let (node, weight) = pair.ok_or_else(|| Problem::bad_request(format!("{text}: it looks like node-4=100")))?;
-        Ok::<_, Problem>((name(node)?, weight))
+        if weight > WEIGHT_MAX {
+            return Err(Problem::bad_request(format!("{text}: a weight is 0 to {WEIGHT_MAX}")));
+        }
+        Ok((name(node)?, weight))
     };
-    let with = parts(&with).iter().map(weighted).collect::<Result<_, _>>()?;
-    let forecast = state.client.forecast(&Change { without, with }).await;
-    Ok(document(Json(forecast.map_err(|error| Problem::bad_request(error.to_string()))?)))
+    let with: Vec<(NodeName, u32)> = parts(with).iter().map(weighted).collect::<Result<_, _>>()?;
+    let weight: u64 = with.iter().map(|(_, weight)| u64::from(*weight)).sum();
+    if weight > PLAN_WEIGHT_MAX {
+        let detail = format!("the weights in a plan may come to {PLAN_WEIGHT_MAX}; these come to {weight}");
+        return Err(Problem::bad_request(detail));
+    }
+    Ok(Change { without, with })
 }
 
 async fn pins(Shared(state): Shared<Arc<State>>) -> Response {

@@ -29,8 +29,9 @@ use super::{Gateway, GatewayBuilder};
 use crate::{
     ClusterKey, Credentials, Node,
     config::{NodeConfig, Profile},
+    explain::DESCRIBING_MAX,
     key::{Key, NodeName},
-    provider::{self, Body, Provider, ProviderError, ServeError, UpdateContext, UpdateError, full},
+    provider::{self, Body, Description, Provider, ProviderError, ServeError, UpdateContext, UpdateError, full},
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -43,6 +44,10 @@ struct Echo {
     /// Updates of the key `gated` that began, and how many of them may end.
     begun: AtomicUsize,
     allowed: watch::Sender<usize>,
+    /// Whether descriptions are held back, how many are being made, and the most that were at once.
+    mute: watch::Sender<bool>,
+    describing: AtomicUsize,
+    describing_most: AtomicUsize,
 }
 
 #[async_trait]
@@ -71,6 +76,14 @@ impl Provider for Echo {
                 Ok(())
             }
         }
+    }
+
+    async fn describe(&self, _: &Key) -> Result<Description, ProviderError> {
+        let now = self.describing.fetch_add(1, Ordering::SeqCst) + 1;
+        self.describing_most.fetch_max(now, Ordering::SeqCst);
+        let _ = self.mute.subscribe().wait_for(|mute| !mute).await;
+        self.describing.fetch_sub(1, Ordering::SeqCst);
+        Ok(Description::default())
     }
 
     async fn remove(&self, key: &Key) -> Result<(), ProviderError> {
@@ -542,6 +555,67 @@ async fn the_documents_say_what_the_node_knows() {
     }
     assert_eq!(front.get("/-/locate/b//1").await.status(), StatusCode::BAD_REQUEST);
     assert_eq!(front.post("/-/status").await.status(), StatusCode::METHOD_NOT_ALLOWED);
+    front.stop().await;
+}
+
+#[tokio::test]
+async fn a_hundred_explanations_have_few_descriptions_made_at_once_and_the_node_still_says_how_it_is() {
+    let front = front().await;
+    front.get("/a").await;
+    front.echo.mute.send_replace(true);
+    let asks = futures::future::join_all((0..100).map(|_| front.get("/-/locate/a?explain=true")));
+    let others = async {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while front.echo.describing.load(Ordering::SeqCst) < DESCRIBING_MAX {
+            assert!(tokio::time::Instant::now() < deadline, "no more than one is made at once");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // Answered while none of the hundred is: nothing lets them go on before this.
+        for path in ["/-/healthz", "/-/readyz", "/-/status", "/-/locate/a", "/a"] {
+            assert_eq!(front.get(path).await.status(), StatusCode::OK, "{path}");
+        }
+        front.echo.mute.send_replace(false);
+    };
+    let (answers, ()) = tokio::join!(asks, others);
+    let count = |wanted| answers.iter().filter(|answer| answer.status() == wanted).count();
+    let (explained, turned_away) = (count(StatusCode::OK), count(StatusCode::SERVICE_UNAVAILABLE));
+    assert_eq!(explained + turned_away, 100);
+    assert!(explained >= DESCRIBING_MAX, "{explained} were explained");
+    for answer in answers.iter().filter(|answer| answer.status() == StatusCode::SERVICE_UNAVAILABLE) {
+        assert!(answer.headers().contains_key(header::RETRY_AFTER));
+        assert!(json_of(answer)["detail"].as_str().unwrap().contains("explanations"), "{:?}", answer.body());
+    }
+    assert_eq!(front.echo.describing_most.load(Ordering::SeqCst), DESCRIBING_MAX);
+    front.stop().await;
+}
+
+#[tokio::test]
+async fn what_an_operation_is_asked_has_bounds_that_are_said() {
+    let front = front().await;
+    let names = |count: usize, weight: u32| -> String {
+        let names: Vec<String> = (0..count).map(|number| format!("m{number}={weight}")).collect();
+        names.join(",")
+    };
+    let with = |with: String| format!("/-/plan?with={with}");
+    let long = format!("/-/keys?prefix={}", "x".repeat(9_000));
+    for (path, complaint) in [
+        (with(names(4_000, 1_000)), "8192"),
+        (with(names(65, 1)), "64 names"),
+        (with(names(21, 1_000)), "20000"),
+        (with("m=1001".to_owned()), "0 to 1000"),
+        (long, "8192"),
+    ] {
+        let answer = front.get(&path).await;
+        assert_eq!(answer.status(), StatusCode::BAD_REQUEST, "{complaint}");
+        assert_eq!(answer.headers()[header::CONTENT_TYPE], "application/problem+json");
+        assert!(json_of(&answer)["detail"].as_str().unwrap().contains(complaint), "{:?}", answer.body());
+    }
+    assert_eq!(front.get(&with(names(64, 100))).await.status(), StatusCode::OK, "as much as is allowed");
+
+    let request = Request::put("/-/pins/a").header("authorization", format!("Bearer {TOKEN}"));
+    let answer = front.ask(request.body(Full::new(Bytes::from(vec![0; 100_000]))).unwrap()).await;
+    assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    assert!(json_of(&front.get("/-/pins").await).as_array().unwrap().is_empty(), "nothing was pinned");
     front.stop().await;
 }
 

@@ -21,13 +21,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{ActorKind, Coordination, mailbox::Mailbox};
 use crate::{
-    admission::Admission,
     balancer::{Heat, Level, Room, Uses, actor as balancer},
     catalog::{Intents, actor as catalog},
     config::{NodeConfig, REPLICAS_MAX},
+    explain::DESCRIBING_MAX,
     key::{Key, NodeName},
     membership::{ClockDifference, Gossip, SeedStatus, View, actor as membership, is_joined, lacking},
     net::{DialError, Net, Peer, wire::HelloRefusal},
+    places::Places,
     provider::{Capacity, Provider},
     published::Published,
     refresh::actor as refresh,
@@ -102,9 +103,11 @@ pub(crate) struct Shared {
     /// What keeps an actor from its work for longer than a restart would mend, in words.
     troubles: Mutex<BTreeMap<ActorKind, String>>,
     /// Held from the arrival of a peer's request to the end of the body of its answer.
-    pub(crate) peer_requests: Admission<NodeName>,
+    pub(crate) peer_requests: Places<NodeName>,
     /// Likewise, of what is copied.
-    pub(crate) peer_exports: Admission<NodeName>,
+    pub(crate) peer_exports: Places<NodeName>,
+    /// Keys that the data source is asked to describe at once, for whatever node wants to know.
+    pub(crate) describing: Semaphore,
     /// Intents that peers want written down at once.
     pub(crate) peer_intents: Semaphore,
     pub(crate) stop: CancellationToken,
@@ -164,8 +167,9 @@ impl Shared {
             known_incarnation: AtomicU64::new(0),
             ledger_version: registry::version_channel(),
             troubles: Mutex::default(),
-            peer_requests: Admission::new(PEER_REQUESTS_MAX),
-            peer_exports: Admission::new(PEER_EXPORTS_MAX),
+            peer_requests: Places::new(PEER_REQUESTS_MAX),
+            peer_exports: Places::new(PEER_EXPORTS_MAX),
+            describing: Semaphore::new(DESCRIBING_MAX),
             peer_intents: Semaphore::new(PEER_INTENTS_MAX),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),

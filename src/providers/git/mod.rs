@@ -20,6 +20,7 @@
 mod backend;
 mod bridge;
 mod cgi;
+mod describing;
 mod limits;
 mod mirror;
 mod outcome;
@@ -43,7 +44,10 @@ use futures::stream::BoxStream;
 use http::{Method, Request, Response, StatusCode, header};
 
 pub use self::limits::limit_supervisor;
-use self::{backend::Backend, bridge::Bridge, mirror::Mirrors, path::Wish, process::Program, template::Template};
+use self::{
+    backend::Backend, bridge::Bridge, describing::Describing, mirror::Mirrors, path::Wish, process::Program,
+    template::Template,
+};
 use super::{
     AllowList, OriginCredentials,
     shelf::{KEY_FILE, Shelf},
@@ -151,6 +155,7 @@ pub struct Git {
     allow: AllowList,
     mirrors: Mirrors,
     backend: Backend,
+    describing: Describing,
 }
 
 impl Git {
@@ -168,7 +173,8 @@ impl Git {
         let backend = Backend::new(program.clone(), config.serving_max);
         let (credentials, allow) = (config.credentials, config.allow);
         let (private_origins, mirrors) = (config.private_origins, Mirrors { program, shelf });
-        Ok(Self { template, credentials, private_origins, allow, mirrors, backend })
+        let describing = Describing::default();
+        Ok(Self { template, credentials, private_origins, allow, mirrors, backend, describing })
     }
 
     async fn copy(&self, key: &Key, context: &UpdateContext) -> Result<bool, UpdateError> {
@@ -259,11 +265,16 @@ impl Provider for Git {
 
     /// The version is what a client would be told: where the references point.
     async fn describe(&self, key: &Key) -> Result<Description, ProviderError> {
-        Ok(Description {
-            version: Some(self.mirrors.version(key).await.map_err(ProviderError::new)?),
-            bytes: Some(self.mirrors.shelf.bytes(key).await?),
-            updated_ms: self.mirrors.shelf.touched_ms(key).await,
-        })
+        // Looked up first: what is touched while it is described is described anew.
+        let updated_ms = self.mirrors.shelf.touched_ms(key).await;
+        let describe = async {
+            Ok(Description {
+                version: Some(self.mirrors.version(key).await.map_err(ProviderError::new)?),
+                bytes: Some(self.mirrors.shelf.bytes(key).await?),
+                updated_ms,
+            })
+        };
+        self.describing.of(key, updated_ms, describe).await
     }
 
     /// Fetching only reads, also where it is a POST.

@@ -20,7 +20,7 @@ const KEPT_SHARE: usize = 4;
 const SMALL_SHARE: usize = 16;
 
 /// Places for requests of callers that `K` tells apart.
-pub(crate) struct Admission<K>(Arc<Mutex<Held<K>>>);
+pub(crate) struct Places<K>(Arc<Mutex<Held<K>>>);
 
 struct Held<K> {
     places: usize,
@@ -28,7 +28,7 @@ struct Held<K> {
     by: BTreeMap<K, usize>,
 }
 
-impl<K: Ord + Clone> Admission<K> {
+impl<K: Ord + Clone> Places<K> {
     /// So many places, none of them taken.
     pub(crate) fn new(places: usize) -> Self {
         Self(Arc::new(Mutex::new(Held { places, taken: 0, by: BTreeMap::new() })))
@@ -43,7 +43,7 @@ impl<K: Ord + Clone> Admission<K> {
         }
         held.taken += 1;
         *held.by.entry(caller.clone()).or_default() += 1;
-        Some(Place { admission: self.0.clone(), caller: caller.clone() })
+        Some(Place { places: self.0.clone(), caller: caller.clone() })
     }
 
     /// Places that are taken.
@@ -68,22 +68,22 @@ fn lock<K>(held: &Mutex<Held<K>>) -> MutexGuard<'_, Held<K>> {
     held.lock().expect("nothing panics while it holds this lock")
 }
 
-impl<K> fmt::Debug for Admission<K> {
+impl<K> fmt::Debug for Places<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let held = lock(&self.0);
-        f.debug_struct("Admission").field("places", &held.places).field("taken", &held.taken).finish_non_exhaustive()
+        f.debug_struct("Places").field("places", &held.places).field("taken", &held.taken).finish_non_exhaustive()
     }
 }
 
 /// A place that is taken. Dropping it gives it back.
 pub(crate) struct Place<K: Ord> {
-    admission: Arc<Mutex<Held<K>>>,
+    places: Arc<Mutex<Held<K>>>,
     caller: K,
 }
 
 impl<K: Ord> Drop for Place<K> {
     fn drop(&mut self) {
-        let mut held = lock(&self.admission);
+        let mut held = lock(&self.places);
         held.taken -= 1;
         let held = &mut *held;
         // Entries go with their last place, so that callers that came once leave nothing behind.
@@ -104,24 +104,24 @@ mod tests {
 
     #[test]
     fn one_caller_gets_most_and_others_still_find_a_place() {
-        let admission = Admission::new(64);
-        let greedy: Vec<_> = std::iter::from_fn(|| admission.admit(&"greedy")).collect();
+        let places = Places::new(64);
+        let greedy: Vec<_> = std::iter::from_fn(|| places.admit(&"greedy")).collect();
         assert_eq!(greedy.len(), 48);
-        let modest: Vec<_> = (0..4).map_while(|_| admission.admit(&"modest")).collect();
+        let modest: Vec<_> = (0..4).map_while(|_| places.admit(&"modest")).collect();
         assert_eq!(modest.len(), 4);
-        assert!(admission.admit(&"modest").is_none(), "that is more than its small share");
-        assert!(admission.admit(&"other").is_some());
+        assert!(places.admit(&"modest").is_none(), "that is more than its small share");
+        assert!(places.admit(&"other").is_some());
         drop(greedy);
-        assert!(admission.admit(&"modest").is_some());
+        assert!(places.admit(&"modest").is_some());
     }
 
     #[test]
     fn a_single_place_goes_to_any_caller() {
-        let admission = Admission::new(1);
-        let place = admission.admit(&1).unwrap();
-        assert!(admission.is_exhausted() && admission.admit(&2).is_none());
+        let places = Places::new(1);
+        let place = places.admit(&1).unwrap();
+        assert!(places.is_exhausted() && places.admit(&2).is_none());
         drop(place);
-        assert!(admission.admit(&2).is_some());
+        assert!(places.admit(&2).is_some());
     }
 
     proptest! {
@@ -129,20 +129,20 @@ mod tests {
         fn no_more_places_are_given_out_than_there_are_and_all_come_back(
             places in 1..40usize, script in proptest::collection::vec((0..5u8, any::<bool>()), 0..200),
         ) {
-            let admission = Admission::new(places);
+            let shared = Places::new(places);
             let mut held: Vec<Place<u8>> = Vec::new();
             for (caller, comes) in script {
                 if comes {
-                    held.extend(admission.admit(&caller));
+                    held.extend(shared.admit(&caller));
                 } else if !held.is_empty() {
                     held.remove(usize::from(caller) % held.len());
                 }
                 prop_assert!(held.len() <= places);
-                prop_assert_eq!(admission.taken(), held.len());
+                prop_assert_eq!(shared.taken(), held.len());
             }
             drop(held);
-            prop_assert_eq!(admission.taken(), 0);
-            prop_assert!(lock(&admission.0).by.is_empty());
+            prop_assert_eq!(shared.taken(), 0);
+            prop_assert!(lock(&shared.0).by.is_empty());
         }
     }
 }
