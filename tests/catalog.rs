@@ -188,6 +188,13 @@ async fn a_wall_clock_that_is_wrong_by_a_year_does_no_harm() {
     let late = cluster.upstream.memory();
     cluster.add_with_clock("n3", late, YEAR_MS).await;
     cluster.until_whole().await;
+    let months = 300 * 24 * 3600;
+    eventually("n2 says whose clock is off", || async {
+        let apart = cluster.client("n2").status().await.clocks_apart;
+        apart.iter().map(|clock| clock.node.as_str()).eq(["n1", "n3"])
+            && apart.iter().all(|clock| clock.ahead_seconds > months)
+    })
+    .await;
     cluster.client("n3").pin(&key("b"), Some(1)).await.unwrap();
     cluster.client("n2").pin(&key("c"), Some(1)).await.unwrap();
     until_pins_are(&cluster, &[("a", 1), ("b", 1), ("c", 1)]).await;

@@ -82,6 +82,9 @@ pub(super) struct Metrics {
     disk_used: Gauge,
     disk_total: Gauge,
     members: Family<InState, Gauge>,
+    seeds: Family<InState, Gauge>,
+    clocks_apart: Gauge,
+    waiting_for: Gauge,
     stuck_threads: Gauge,
     /// Where a watchdog counts them, if there is one.
     watched: Option<Arc<AtomicU64>>,
@@ -109,6 +112,9 @@ impl Metrics {
             disk_used: Gauge::default(),
             disk_total: Gauge::default(),
             members: Family::default(),
+            seeds: Family::default(),
+            clocks_apart: Gauge::default(),
+            waiting_for: Gauge::default(),
             stuck_threads: Gauge::default(),
             watched,
             seconds: seconds.clone(),
@@ -120,7 +126,7 @@ impl Metrics {
         let help = "HTTP requests whose response has not ended";
         registry.register("http_in_flight", help, metrics.in_flight.clone());
         registry.register("keys", "Keys that this node knows of", metrics.keys.clone());
-        let help = "Known keys with fewer live replicas than there should be";
+        let help = "Known keys with fewer live replicas than was asked for";
         registry.register("under_replicated", help, metrics.under_replicated.clone());
         let help = "Known keys that are asked for so often that more nodes than usual should keep them";
         registry.register("hot_keys", help, metrics.hot.clone());
@@ -131,6 +137,11 @@ impl Metrics {
         let help = "1 if this node knows all there is to know and has nothing to do";
         registry.register("converged", help, metrics.converged.clone());
         registry.register("members", "Known members by state", metrics.members.clone());
+        registry.register("seeds", "Configured seeds by whether they answer", metrics.seeds.clone());
+        let help = "Members whose wall clock is more than a minute from this node's";
+        registry.register("clocks_apart", help, metrics.clocks_apart.clone());
+        let help = "Things that the node waits for and only an operator can bring; status names them";
+        registry.register("waiting_for", help, metrics.waiting_for.clone());
         let help = "1 while the node still reads what is on its disk";
         registry.register("scanning", help, metrics.scanning.clone());
         registry.register("gossip_messages", "Gossip messages sent", metrics.gossip_messages.clone());
@@ -186,11 +197,15 @@ impl Metrics {
         let bytes = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
         set(&self.disk_used, status.disk.map_or(0, |disk| bytes(disk.used)));
         set(&self.disk_total, status.disk.map_or(0, |disk| bytes(disk.total)));
-        for state in
-            [MemberState::Joining, MemberState::Serving, MemberState::Draining, MemberState::Left, MemberState::Dead]
-        {
-            let count = members.iter().filter(|member| member.state == state).count();
-            set(&self.members.get_or_create_owned(&InState { state: state_name(state) }), count);
+        set(&self.clocks_apart, status.clocks_apart.len());
+        set(&self.waiting_for, status.waiting_for.len());
+        let answering = status.seeds.iter().filter(|seed| seed.answers).count();
+        for (state, count) in [("answering", answering), ("silent", status.seeds.len() - answering)] {
+            set(&self.seeds.get_or_create_owned(&InState { state }), count);
+        }
+        for state in ["joining", "serving", "leaving", "draining", "left", "dead"] {
+            let count = members.iter().filter(|member| state_name(member.state) == state).count();
+            set(&self.members.get_or_create_owned(&InState { state }), count);
         }
     }
 }

@@ -807,6 +807,9 @@ async fn metrics_are_text_that_prometheus_reads() {
         "datad_keys 1",
         "datad_members{state=\"serving\"} 1",
         "datad_members{state=\"dead\"} 0",
+        "datad_members{state=\"leaving\"} 0",
+        "datad_seeds{state=\"silent\"} 0",
+        "datad_clocks_apart 0",
         "datad_peer_connections 0",
         "# EOF",
     ] {

@@ -36,7 +36,7 @@ use crate::{
         DialError,
         wire::{Call, GoneMember, HelloRefusal, REVISION_RELAY, Reply},
     },
-    node::Shared,
+    node::{ActorKind, Shared},
     registry::actor as registry,
 };
 
@@ -107,7 +107,6 @@ pub(crate) struct State {
     resolving: bool,
     /// Whether they are being tried, which takes longer where they do not answer.
     trying: bool,
-    usurper_reported: bool,
     clocks: Clocks,
     /// When the own clock was told last.
     clock_told: Duration,
@@ -141,7 +140,6 @@ impl Actor for Membership {
             ticks: 0,
             resolving: false,
             trying: false,
-            usurper_reported: false,
             clocks: Clocks::default(),
             clock_told: Duration::ZERO,
             asking_of_gone: false,
@@ -389,15 +387,16 @@ impl State {
     }
 
     /// Somebody else uses this node's name: it started when nobody who knew both of us could refuse it.
-    fn check_for_usurper(&mut self, observations: &[Observation]) {
+    fn check_for_usurper(&self, observations: &[Observation]) {
         let usurper = observations
             .iter()
             .find(|seen| seen.name == self.shared.name && seen.alive && seen.address != self.shared.net.advertise());
-        if let Some(other) = usurper
-            && !self.usurper_reported
+        let trouble = usurper
+            .map(|other| format!("another live node, at {}, has this node's name; stop one of them", other.address));
+        if self.shared.set_trouble(ActorKind::Membership, trouble.clone())
+            && let Some(trouble) = trouble
         {
-            self.usurper_reported = true;
-            warn!(other = %other.address, "another live node has this node's name; stop one of them");
+            warn!("{trouble}");
         }
     }
 
