@@ -14,7 +14,6 @@ mod net;
 mod node;
 pub mod placement;
 mod places;
-mod places;
 pub mod provider;
 pub mod providers;
 mod published;
