@@ -57,6 +57,9 @@ use crate::{
     provider::{Body, Capacity, Description, Provider, ProviderError, ServeError, UpdateContext, UpdateError, full},
 };
 
+/// The part of what is served at a time that is kept for other nodes.
+const EXPORT_SHARE: usize = 4;
+
 /// What a [`Git`] provider is set up with. Start from [`GitConfig::new`] and change what has to differ.
 #[derive(Clone)]
 pub struct GitConfig {
@@ -81,8 +84,9 @@ pub struct GitConfig {
     /// started, when this process is gone. `None`, the default: git is started directly, and survives a process that is
     /// killed for as long as it has something to do, also in mirrors that are swept at the next start.
     pub supervisor: Option<PathBuf>,
-    /// How many requests are served at a time, at least 1; further ones wait. 64 by default: each is a git process that
-    /// may use a core and, for large repositories, some hundred megabytes.
+    /// How many requests are served at a time, at least 2; further ones wait a while. A quarter of these is for other nodes that
+    /// copy a mirror. 64 by default: each is a git process that may use a core and, for large repositories, some hundred
+    /// megabytes.
     pub serving_max: usize,
     /// How long a transfer may stand still before it is given up; whole seconds. 5 minutes by default: a large upstream
     /// thinks for a while before it sends anything.
@@ -155,6 +159,7 @@ pub struct Git {
     allow: AllowList,
     mirrors: Mirrors,
     backend: Backend,
+    exports: Backend,
     describing: Describing,
 }
 
@@ -170,11 +175,25 @@ impl Git {
         let at = |error| GitError::Data { path: config.data.clone(), error };
         let shelf = Arc::new(Shelf::open(&config.data).map_err(at)?);
         let program = Program::new(config.program, config.supervisor, shelf.root(), config.stall).map_err(at)?;
-        let backend = Backend::new(program.clone(), config.serving_max);
+        let copies_max = config.serving_max.div_ceil(EXPORT_SHARE);
+        let backend = Backend::new(program.clone(), config.serving_max.saturating_sub(copies_max));
+        let exports = Backend::new(program.clone(), copies_max);
         let (credentials, allow) = (config.credentials, config.allow);
         let (private_origins, mirrors) = (config.private_origins, Mirrors { program, shelf });
         let describing = Describing::default();
-        Ok(Self { template, credentials, private_origins, allow, mirrors, backend, describing })
+        Ok(Self { template, credentials, private_origins, allow, mirrors, backend, exports, describing })
+    }
+
+    async fn answer(&self, backend: &Backend, key: &Key, request: Request<Body>) -> Result<Response<Body>, ServeError> {
+        let slot = self.mirrors.shelf.slot(key);
+        if !self.mirrors.shelf.holds(key, KEY_FILE).await? {
+            return Err(ServeError::NotHeld);
+        }
+        match path::wish(request.method(), request.uri().path(), request.uri().query()) {
+            Wish::Advertisement => backend.exchange(&slot, "/info/refs", request).await,
+            Wish::UploadPack => backend.exchange(&slot, "/git-upload-pack", request).await,
+            Wish::Refused(status, text) => Ok(refusal(status, text)),
+        }
     }
 
     async fn copy(&self, key: &Key, context: &UpdateContext) -> Result<bool, UpdateError> {
@@ -248,15 +267,12 @@ impl Provider for Git {
     }
 
     async fn serve(&self, key: &Key, request: Request<Body>) -> Result<Response<Body>, ServeError> {
-        let slot = self.mirrors.shelf.slot(key);
-        if !self.mirrors.shelf.holds(key, KEY_FILE).await? {
-            return Err(ServeError::NotHeld);
-        }
-        match path::wish(request.method(), request.uri().path(), request.uri().query()) {
-            Wish::Advertisement => self.backend.exchange(&slot, "/info/refs", request).await,
-            Wish::UploadPack => self.backend.exchange(&slot, "/git-upload-pack", request).await,
-            Wish::Refused(status, text) => Ok(refusal(status, text)),
-        }
+        self.answer(&self.backend, key, request).await
+    }
+
+    /// With turns of its own: clients do not keep other nodes from copying a mirror, nor the other way round.
+    async fn export(&self, key: &Key, request: Request<Body>) -> Result<Response<Body>, ServeError> {
+        self.answer(&self.exports, key, request).await
     }
 
     async fn capacity(&self) -> Result<Option<Capacity>, ProviderError> {

@@ -76,7 +76,11 @@ impl Lab {
 
     /// A provider `name` of what lies in `up`.
     fn provider(&self, name: &str) -> Arc<Git> {
-        self.provider_of(name, &format!("file://{}/{{key}}", self.path("up").display()))
+        self.provider_of(name, &self.template())
+    }
+
+    fn template(&self) -> String {
+        format!("file://{}/{{key}}", self.path("up").display())
     }
 
     fn provider_of(&self, name: &str, template: &str) -> Arc<Git> {
@@ -198,6 +202,23 @@ async fn clients_clone_shallow_partial_and_whole() {
     assert_eq!(lab.git(&["-C", "partial", "show", "HEAD~:file"]).await, "one");
     let (pushed, output) = lab.run(&["-C", "whole", "push", "-q", "origin", "HEAD:refs/heads/new"]).await;
     assert!(!pushed && output.contains("403"), "{output}");
+}
+
+#[tokio::test]
+async fn clients_that_hold_all_turns_keep_no_node_from_copying_and_are_told_of_by_the_next() {
+    let lab = Lab::new().await;
+    let mut config = GitConfig::new(lab.template(), lab.path("a"));
+    config.serving_max = 2;
+    let provider = Arc::new(Git::open(config).unwrap());
+    let key = key("org/repo");
+    provider.update(&key, alone()).await.unwrap();
+    let head = || request(Method::GET, "/org/repo/info/refs?service=git-upload-pack");
+    // A response that is not read to its end holds its turn.
+    let held = provider.serve(&key, head()).await.unwrap();
+    assert_eq!(provider.export(&key, head()).await.unwrap().status(), StatusCode::OK);
+    assert!(matches!(provider.serve(&key, head()).await, Err(ServeError::Overloaded { .. })));
+    drop(held);
+    assert_eq!(provider.serve(&key, head()).await.unwrap().status(), StatusCode::OK);
 }
 
 #[tokio::test]
