@@ -48,7 +48,9 @@ pub(super) struct Attempts {
     tried: Vec<NodeName>,
     /// The last failure of each node, in the order of their first.
     failed: Vec<Attempt>,
-    /// Nodes whose failure counts towards `limit` in this round.
+    /// Of these, nodes that gave no answer in this round.
+    unanswered: Vec<NodeName>,
+    /// Nodes whose failure counts towards `limit`: all that refused, and in this round those that gave no answer.
     spent: usize,
     /// Attempts that reached a node and broke off, in all rounds.
     broken: usize,
@@ -64,6 +66,7 @@ impl Attempts {
             limit,
             tried: broke_off.into_iter().collect(),
             failed: Vec::new(),
+            unanswered: Vec::new(),
             spent: 0,
             broken: 0,
             ensures: 0,
@@ -96,9 +99,10 @@ impl Attempts {
         nodes.into_iter().filter(|name| !self.tried.contains(name)).collect()
     }
 
-    /// Takes up again the nodes that did not answer. Those that refused stay refused.
+    /// Takes up again the nodes that gave no answer in this round. If there are none, waiting does not help: those that refused
+    /// stay refused, and those that gave no answer earlier hold the key no more.
     fn next_round(&mut self) -> Step {
-        let unanswered = self.unreachable();
+        let unanswered = std::mem::take(&mut self.unanswered);
         if unanswered.is_empty() {
             return Step::End;
         }
@@ -130,6 +134,7 @@ impl Attempts {
     /// `node` was not reached: it cannot have acted on the request.
     pub(super) fn not_sent(&mut self, node: NodeName, reason: String) {
         self.spent += 1;
+        self.unanswered.push(node.clone());
         self.record(node, AttemptError::Unreachable(reason));
     }
 
@@ -138,7 +143,10 @@ impl Attempts {
         // A holder that has let the key go says so at once, and more than one may have: a key that is forgotten while a
         // client asks for it is fetched anew.
         self.spent += usize::from(!matches!(error, AttemptError::NotHeld));
-        self.broken += usize::from(matches!(error, AttemptError::Unreachable(_)));
+        if matches!(error, AttemptError::Unreachable(_)) {
+            self.broken += 1;
+            self.unanswered.push(node.clone());
+        }
         self.record(node, error);
     }
 
@@ -152,9 +160,7 @@ impl Attempts {
     /// `nodes` have just said that they have the key, whatever they said before. Those that could not be reached in this
     /// round are left out of what is returned.
     pub(super) fn ensured(&mut self, nodes: Vec<NodeName>) -> Vec<NodeName> {
-        let unreachable = self.unreachable();
-        let usable: Vec<NodeName> =
-            nodes.into_iter().filter(|node| !(unreachable.contains(node) && self.tried.contains(node))).collect();
+        let usable: Vec<NodeName> = nodes.into_iter().filter(|node| !self.unanswered.contains(node)).collect();
         self.tried.retain(|node| !usable.contains(node));
         usable
     }
@@ -167,11 +173,6 @@ impl Attempts {
     /// Whether a node had to be made to have the key.
     pub(super) fn has_ensured(&self) -> bool {
         self.has_ensured
-    }
-
-    fn unreachable(&self) -> Vec<NodeName> {
-        let unanswered = |attempt: &&Attempt| matches!(attempt.error, AttemptError::Unreachable(_));
-        self.failed.iter().filter(unanswered).map(|attempt| attempt.node.clone()).collect()
     }
 
     /// What each node answered; with `timed_out`, also those that have not.
@@ -224,6 +225,25 @@ mod tests {
             assert_eq!(attempts.next(vec![name(1)], true), Step::Ensure);
         }
         assert_eq!(attempts.next(vec![name(1)], true), Step::End);
+    }
+
+    #[test]
+    fn a_request_does_not_wait_for_a_node_that_holds_the_key_no_more() {
+        let mut attempts = Attempts::new(3, None);
+        attempts.started(name(1));
+        attempts.not_sent(name(1), "no route".into());
+        let mut wait = || loop {
+            match attempts.next(vec![name(2)], true) {
+                Step::Try(candidates) => {
+                    attempts.started(candidates[0].clone());
+                    attempts.failed(candidates[0].clone(), AttemptError::Refused("no".into()));
+                }
+                Step::Ensure => {}
+                step => return step,
+            }
+        };
+        assert!(matches!(wait(), Step::Wait(_)), "it may be back in a moment");
+        assert_eq!(wait(), Step::End, "node 2 refuses, and node 1 is no holder now");
     }
 
     #[test]
