@@ -24,8 +24,8 @@ pub struct NodeConfig {
     /// that others use as seeds want a fixed one.
     pub listen: SocketAddr,
     /// The address that other nodes use, where it differs from `listen` (behind a port mapping, or when `listen` is
-    /// `0.0.0.0`). Default: the bound address; where that is `0.0.0.0`, the own address that leads to the first seed on another
-    /// machine. A node that listens on `0.0.0.0` and names no seed must set it.
+    /// `0.0.0.0`). Default: the bound address; where that is `0.0.0.0`, this machine's address that leads
+    /// to the first seed on another machine. A node that listens on `0.0.0.0` and names no seed must set it.
     pub advertise: Option<SocketAddr>,
     /// Addresses of other members, `host:port`; names are resolved again every minute. One that is up is enough; naming
     /// three or all of them is safer. Empty: the first node of a cluster.
@@ -56,7 +56,7 @@ pub struct NodeConfig {
     #[serde(with = "humantime_serde")]
     pub update_timeout: Duration,
     /// How long a request waits for a key that is being fetched. Default 60 s; beyond it gets 504. The fetch goes
-    /// on while somebody waits for it or it gets on.
+    /// on while a request waits for it or it makes progress.
     #[serde(with = "humantime_serde")]
     pub request_patience: Duration,
     /// How long a fetch that no request waits for any more may stand still before it is cancelled. Default 30 s: longer than

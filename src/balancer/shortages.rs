@@ -12,7 +12,7 @@ pub(super) struct Shortages {
 }
 
 impl Shortages {
-    /// Takes note that `key` lacks replicas and so many were asked for, at most [`REPLICAS_MAX`]; or that it lacks none.
+    /// Records how many replicas were asked for of a `key` that lacks some, at most [`REPLICAS_MAX`]; or that it lacks none.
     pub(super) fn note(&mut self, key: &Key, asked: Option<usize>) {
         let before = match asked {
             Some(asked) => {

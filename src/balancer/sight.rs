@@ -41,7 +41,7 @@ impl Sight {
 
     /// How many nodes should keep it, if fewer live ones have it.
     pub(super) fn shortage(&self) -> Option<usize> {
-        // While a key is hot there are more owners; that they are is nothing that somebody asked for beyond them.
+        // A hot key has more owners than were asked for, and lacks replicas until all of them have it.
         let asked = self.asked.max(self.owners_wanted);
         let has = |state: &HolderState| matches!(state, HolderState::Ready | HolderState::Presumed);
         let have = self.live.iter().filter(|(_, state)| has(state)).count();

@@ -9,7 +9,7 @@
 //! reads what the other wrote.
 //!
 //! After a frame that does not verify, the next one is found by trying every offset: a length that fits, a beginning that
-//! entries have, and the checksum. Nobody can hide a frame in a key: a length that fits has a zero byte, which keys may not
+//! entries have, and the checksum. A key cannot contain a frame: a length that fits has a zero byte, which keys may not
 //! have. The bytes that are hashed in a search are bounded; what lies behind counts as damaged.
 
 use std::{collections::BTreeMap, hash::Hasher, io};

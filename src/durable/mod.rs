@@ -133,7 +133,7 @@ impl Durable {
         Ok(())
     }
 
-    /// Writes a file that nobody reads yet. Its name is durable once its folder is synced.
+    /// Writes a file that has no readers yet. Its name is durable once its folder is synced.
     ///
     /// # Errors
     /// The file may be there in part.

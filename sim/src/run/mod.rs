@@ -144,7 +144,7 @@ impl Outcome {
     }
 }
 
-/// What libraries draw once for the whole process, they draw in the first run. Nobody looks at that one.
+/// What libraries draw once for the whole process, they draw in the first run. Its result is discarded.
 static WARM: OnceLock<()> = OnceLock::new();
 
 /// Runs a script on a thread of its own. The same options give the same outcome, also in another process: the first call
