@@ -1,7 +1,8 @@
-//! Observers join and leave by the hundred; gossip stays small, and a third node can join at any time.
+//! Observers join and leave by the hundred, or stay; gossip stays small, and a third node can join at any time.
 //!
 //! ```sh
-//! cargo run --release --example observers -- 900
+//! cargo run --release --example observers -- 900          # they come and go
+//! cargo run --release --example observers -- 900 stay     # they are all there at once
 //! ```
 
 use std::{sync::Arc, time::Duration};
@@ -23,6 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let total: usize = std::env::args().nth(1).context("how many observers?")?.parse()?;
+    let stay = std::env::args().nth(2).is_some_and(|word| word == "stay");
+    let mut staying = Vec::new();
     let secret = ClusterKey::generate();
     let a = start("a", &secret, Vec::new()).await?;
     let seeds = vec![a.address().to_string()];
@@ -32,20 +35,19 @@ async fn main() -> anyhow::Result<()> {
         for number in batch * BATCH..(batch + 1) * BATCH {
             let name = NodeName::new(format!("observer-{number:05}-{}", "x".repeat(45)))?;
             let (credentials, config) = (Credentials::ClusterKey(secret.clone()), config(seeds.clone()));
-            observers.spawn(async move {
-                Client::join(name, credentials, config).await?.leave().await;
-                anyhow::Ok(())
-            });
+            observers.spawn(async move { anyhow::Ok(Client::join(name, credentials, config).await?) });
         }
-        while let Some(ended) = observers.join_next().await {
-            ended??;
+        while let Some(joined) = observers.join_next().await {
+            let observer = joined??;
+            if stay { staying.push(observer) } else { observer.leave().await }
         }
         let status = a.client().status().await;
         if batch % 5 == 4 {
             let (identities, largest) = (status.gossip_identities, status.gossip_largest);
             println!(
-                "{} observers: gossip tells of {identities}, largest message {largest} bytes",
-                (batch + 1) * BATCH
+                "{} observers: gossip tells of {identities}, largest message {largest} bytes; {} follow this member",
+                (batch + 1) * BATCH,
+                status.observers,
             );
         }
         ensure!(status.gossip_largest < 65_507, "a gossip message was too long");

@@ -89,6 +89,8 @@ pub struct Status {
     pub node: NodeName,
     /// Members that are alive.
     pub members: usize,
+    /// Observers that follow this node's view; each follows two members. None where etcd coordinates: there they are members.
+    pub observers: usize,
     /// Known keys.
     pub keys: usize,
     /// Known keys with fewer live replicas than pins and settings ask for, also where there are too few members for more.
@@ -190,8 +192,10 @@ impl Client {
         Self { shared, observer: None }
     }
 
-    /// Joins the cluster as an observer: a member that only consumes, with the same local lookup, never an owner. It
-    /// leaves when the last clone of the client is dropped, or with [`Client::leave`].
+    /// Joins the cluster as an observer, which only consumes: it has the same local lookup and never owns a key. It follows
+    /// the view of two members over a stream each instead of gossiping, so there may be thousands. The members do not list
+    /// it, but its name has to be one that neither a member nor another observer has. It leaves when the last clone of the
+    /// client is dropped, or with [`Client::leave`].
     ///
     /// # Errors
     /// See [`StartError`].
@@ -297,6 +301,7 @@ impl Client {
         Status {
             node: self.shared.name.clone(),
             members: self.shared.view.load().alive().count(),
+            observers: self.shared.watchers.count(),
             keys: self.shared.index.len(),
             under_replicated: balance.under_replicated,
             hot: self.shared.view.load().extras().len(),

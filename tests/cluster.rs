@@ -5,7 +5,7 @@ pub(crate) mod common;
 use std::{sync::Arc, time::Duration};
 
 use common::{Cluster, DEADLINE, eventually, fetch, key, name, quick};
-use datad_gossip::{ActorKind, MemberState, RouteError, StartError};
+use datad_gossip::{ActorKind, RouteError, StartError};
 use http::StatusCode;
 
 #[tokio::test]
@@ -208,9 +208,111 @@ async fn an_observer_looks_up_and_routes_but_never_owns() {
     assert_eq!(fetch(&observer, "k").await.unwrap(), (StatusCode::OK, "v".to_owned()));
     eventually("both nodes have it", || async { observer.nodes_for_key(&key("k")).len() == 2 }).await;
     assert!(!observer.view().ring().nodes().contains(&name("watcher")));
+    until_followed(&cluster, 1).await;
     observer.leave().await;
-    let gone = |view: &datad_gossip::View| view.member(&name("watcher")).is_some_and(|m| m.state == MemberState::Left);
-    tokio::time::timeout(DEADLINE, cluster.any().view_when(gone)).await.unwrap();
+    until_followed(&cluster, 0).await;
+}
+
+/// Waits until the members have so many observers, and checks that they do not list them.
+async fn until_followed(cluster: &Cluster, observers: usize) {
+    #[cfg(feature = "etcd")]
+    if common::BY_ETCD {
+        let alive = |view: &datad_gossip::View| view.alive().filter(|member| member.observer).count() == observers;
+        tokio::time::timeout(DEADLINE, cluster.any().view_when(alive)).await.unwrap();
+        return;
+    }
+    let streams = observers * cluster.members.len().min(2);
+    eventually("each observer follows two members", || async {
+        let counts = cluster.members.values().map(|member| async { member.node.client().status().await.observers });
+        futures::future::join_all(counts).await.into_iter().sum::<usize>() == streams
+    })
+    .await;
+    let listed = |view: &datad_gossip::View| view.members().any(|member| member.observer);
+    assert!(cluster.members.values().all(|member| !listed(&member.node.client().view())));
+}
+
+#[tokio::test]
+async fn an_observer_goes_on_when_the_members_that_it_follows_die() {
+    #[cfg(feature = "etcd")]
+    if common::BY_ETCD {
+        // Nothing is followed there.
+        return;
+    }
+    let mut cluster = Cluster::start(4).await;
+    cluster.upstream.put("k", "v");
+    let observer = cluster.builder("watcher").join().await.unwrap();
+    let mut alive = 4;
+    for _ in 0..2 {
+        let mut followed = Vec::new();
+        for (name, member) in &cluster.members {
+            if member.node.client().status().await.observers > 0 {
+                followed.push(name.clone());
+            }
+        }
+        let killed = followed.first().expect("it follows somebody").clone();
+        cluster.kill(&killed);
+        alive -= 1;
+        let knows = |view: &datad_gossip::View| {
+            view.member(&name(&killed)).is_none_or(|member| !member.state.is_alive())
+                && view.alive().count() == alive + 1
+        };
+        tokio::time::timeout(DEADLINE, observer.view_when(knows)).await.unwrap();
+        until_followed(&cluster, 1).await;
+        assert_eq!(fetch(&observer, "k").await.unwrap().1, "v");
+    }
+}
+
+#[tokio::test]
+async fn an_observer_that_has_lost_all_members_says_so_and_finds_one_that_comes_back() {
+    #[cfg(feature = "etcd")]
+    if common::BY_ETCD {
+        return;
+    }
+    let mut cluster = Cluster::start(1).await;
+    let address = cluster.members["n1"].node.address();
+    let observer = cluster.builder("watcher").join().await.unwrap();
+    let memory = cluster.kill("n1");
+    let alone = |view: &datad_gossip::View| view.alive().count() == 1;
+    tokio::time::timeout(DEADLINE, observer.view_when(alone)).await.unwrap();
+    eventually("it says which seed does not answer", || async {
+        observer.status().await.waiting_for.iter().any(|lack| lack.contains(&address.to_string()))
+    })
+    .await;
+    cluster.config.listen = address;
+    cluster.add("n1", memory).await;
+    let found = |view: &datad_gossip::View| view.alive().count() == 2;
+    tokio::time::timeout(DEADLINE, observer.view_when(found)).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_name_of_an_observer_is_taken_while_it_is_there() {
+    let cluster = Cluster::start(2).await;
+    let first = cluster.builder("watcher").join().await.unwrap();
+    for second in futures::future::join_all(["n2", "watcher"].map(|taken| cluster.builder(taken).join())).await {
+        let error = second.unwrap_err();
+        assert!(matches!(error, StartError::NameInUse(_)), "{error}");
+    }
+    first.leave().await;
+    cluster.builder("watcher").join().await.expect("the name is free again").leave().await;
+}
+
+#[tokio::test]
+async fn observers_cost_no_gossip() {
+    #[cfg(feature = "etcd")]
+    if common::BY_ETCD {
+        return;
+    }
+    let cluster = Cluster::start(3).await;
+    let joined = (0..40).map(|number| cluster.builder(&format!("observer-{number}")).join());
+    let observers: Vec<_> = futures::future::join_all(joined).await.into_iter().map(|joined| joined.unwrap()).collect();
+    until_followed(&cluster, observers.len()).await;
+    for member in cluster.members.values() {
+        let status = member.node.client().status().await;
+        assert_eq!(status.members, 3);
+        assert_eq!(status.gossip_identities, 3, "gossip tells of the members alone");
+    }
+    futures::future::join_all(observers.into_iter().map(|observer| observer.leave())).await;
+    until_followed(&cluster, 0).await;
 }
 
 #[tokio::test]

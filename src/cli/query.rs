@@ -178,6 +178,8 @@ struct StatusDocument {
     hot: u64,
     fetching: u64,
     #[serde(default)]
+    observers: u64,
+    #[serde(default)]
     repairs_waiting: u64,
     #[serde(default)]
     repairs_running: u64,
@@ -313,6 +315,7 @@ pub(super) async fn status(ask: &Ask) -> Result<(), Failure> {
             ("converged", yes_no(status.converged)),
         ];
         pairs.extend(status.scanning.map(|found| ("reading its disk", format!("{found} keys so far"))));
+        pairs.extend((status.observers > 0).then(|| ("observers", status.observers.to_string())));
         pairs.extend(status.repairs_paused.clone().map(|why| ("repairs paused", why)));
         pairs.extend(status.disk.as_ref().map(|disk| ("disk", disk.text())));
         pairs.extend(status.full.then(|| ("full", "yes: no new keys are taken here".into())));

@@ -84,6 +84,7 @@ pub(super) struct Metrics {
     members: Family<InState, Gauge>,
     seeds: Family<InState, Gauge>,
     clocks_apart: Gauge,
+    observers: Gauge,
     waiting_for: Gauge,
     stuck_threads: Gauge,
     /// Where a watchdog counts them, if there is one.
@@ -114,6 +115,7 @@ impl Metrics {
             members: Family::default(),
             seeds: Family::default(),
             clocks_apart: Gauge::default(),
+            observers: Gauge::default(),
             waiting_for: Gauge::default(),
             stuck_threads: Gauge::default(),
             watched,
@@ -140,6 +142,7 @@ impl Metrics {
         registry.register("seeds", "Configured seeds by whether they answer", metrics.seeds.clone());
         let help = "Members whose wall clock is more than a minute from this node's";
         registry.register("clocks_apart", help, metrics.clocks_apart.clone());
+        registry.register("observers", "Observers that follow this node's view", metrics.observers.clone());
         let help = "Things that the node waits for and only an operator can bring; status names them";
         registry.register("waiting_for", help, metrics.waiting_for.clone());
         let help = "1 while the node still reads what is on its disk";
@@ -198,6 +201,7 @@ impl Metrics {
         set(&self.disk_used, status.disk.map_or(0, |disk| bytes(disk.used)));
         set(&self.disk_total, status.disk.map_or(0, |disk| bytes(disk.total)));
         set(&self.clocks_apart, status.clocks_apart.len());
+        set(&self.observers, status.observers);
         set(&self.waiting_for, status.waiting_for.len());
         let answering = status.seeds.iter().filter(|seed| seed.answers).count();
         for (state, count) in [("answering", answering), ("silent", status.seeds.len() - answering)] {

@@ -810,6 +810,7 @@ async fn metrics_are_text_that_prometheus_reads() {
         "datad_members{state=\"leaving\"} 0",
         "datad_seeds{state=\"silent\"} 0",
         "datad_clocks_apart 0",
+        "datad_observers 0",
         "datad_peer_connections 0",
         "# EOF",
     ] {

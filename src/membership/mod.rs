@@ -4,7 +4,12 @@
 //!   chitchat (scuttlebutt + phi accrual) --observations--> roster (pure) --View--> everyone, lock-free
 //!        ^                                                    ^
 //!    gossip.rs: its messages on our QUIC streams          actor.rs: ticks, announces, follows seeds
+//!                                                             |
+//!                              watch.rs: what it sees, as a stream --> observer.rs: the roster of a node that only consumes
 //! ```
+//!
+//! Observers do not gossip, so the size of gossip follows the number of members, not of those that use them. Each follows two
+//! members over a stream, and is known to them alone.
 //!
 //! Gossip carries members and the marks of their ledgers, never the registry itself: chitchat copies a node's whole
 //! state at every change, which is cheap for ten short values and would not be for a million claims.
@@ -12,24 +17,30 @@
 pub(crate) mod actor;
 mod brake;
 mod clocks;
+mod followed;
 mod gossip;
+#[cfg(test)]
+mod harness;
 mod identities;
+pub(crate) mod observer;
+mod outlook;
 mod roster;
 mod seeds;
+mod seeking;
 mod view;
+mod watch;
 
 pub(crate) use self::{
     actor::gone_members,
     brake::Brake,
     gossip::{Gossip, gossip_channel},
-    roster::{Announced, Facts, LedgerMark, Role},
+    outlook::SharedMark,
+    roster::{Announced, Facts, LedgerMark, Observation, Role},
     seeds::{is_joined, lacking},
+    watch::{Watchers, watch},
 };
 #[cfg(feature = "etcd")]
-pub(crate) use self::{
-    actor::publish,
-    roster::{Observation, Roster},
-};
+pub(crate) use self::{actor::publish, roster::Roster};
 pub use self::{
     clocks::ClockDifference,
     seeds::SeedStatus,

@@ -143,7 +143,7 @@ fn hot_key(line: &str) -> Option<(Key, u8)> {
 }
 
 /// What gossip shows of one start of one node.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Observation {
     pub(crate) name: NodeName,
     pub(crate) incarnation: u64,

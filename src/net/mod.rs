@@ -42,6 +42,7 @@ use futures::{
 };
 use http::{Request, Response};
 use quinn::{Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use serde::de::DeserializeOwned;
 use tokio::{
     sync::{Semaphore, watch},
     time::Instant,
@@ -53,7 +54,10 @@ pub(crate) use self::exchange::ExchangeError;
 use self::{
     codec::CodecError,
     identity::Identity,
-    wire::{Call, Delta, Hello, HelloRefusal, HelloReply, Opening, Position, REVISION, Refusal, Reply, RequestHead},
+    wire::{
+        Call, Delta, Hello, HelloRefusal, HelloReply, MemberNews, Opening, Position, REVISION, Refusal, Reply,
+        RequestHead,
+    },
 };
 use crate::{config::Profile, key::NodeName, provider::Body, world::World};
 
@@ -111,8 +115,9 @@ pub(crate) mod code {
 /// What the rest of the node answers to its peers.
 #[async_trait]
 pub(crate) trait Inbound: Send + Sync + 'static {
-    /// Whether a peer that proved its name is let in.
-    fn admit(&self, hello: &Hello) -> Result<(), HelloRefusal>;
+    /// Whether a peer that proved its name is let in. `connected`: where another start of that name has an open connection
+    /// from, at an address of its own.
+    fn admit(&self, hello: &Hello, connected: Option<SocketAddr>) -> Result<(), HelloRefusal>;
 
     /// A gossip message came in. Must not block.
     fn gossip(&self, from: SocketAddr, message: Bytes);
@@ -122,6 +127,9 @@ pub(crate) trait Inbound: Send + Sync + 'static {
 
     /// This node's own ledger from `position` on, live.
     fn feed(&self, from: &NodeName, position: Position) -> BoxStream<'static, Delta>;
+
+    /// Who the members are, live, for an observer; `None` if there are too many of those.
+    fn watch(&self, from: &NodeName) -> Option<BoxStream<'static, MemberNews>>;
 
     /// Answers a request for data. Dropped when the peer gives up.
     async fn exchange(
@@ -300,6 +308,14 @@ impl Net {
     pub(crate) fn connections(&self) -> usize {
         let slots = self.slots.lock().expect("no panic under this lock");
         slots.values().filter(|slot| matches!(slot, Slot::Up(peer) if peer.is_open())).count()
+    }
+
+    /// Where another start of the node that says `hello` has an open connection from.
+    fn connected_elsewhere(&self, hello: &Hello) -> Option<SocketAddr> {
+        let slots = self.slots.lock().expect("no panic under this lock");
+        let open = slots.values().filter_map(|slot| if let Slot::Up(peer) = slot { Some(peer) } else { None });
+        let other = |peer: &&Arc<Peer>| peer.incarnation != hello.incarnation && peer.advertise != hello.advertise;
+        open.filter(|peer| peer.name == hello.name && peer.is_open()).find(other).map(|peer| peer.advertise)
     }
 
     /// Whether there is an open connection with the node at `address`.
@@ -551,13 +567,28 @@ impl Peer {
         &self,
         position: Position,
     ) -> Result<impl Stream<Item = Result<Delta, CallError>> + Send + use<>, CallError> {
+        self.listen(Opening::Feed(position)).await
+    }
+
+    /// Follows what the peer sees of the members. The stream ends with an error when the connection does.
+    pub(crate) async fn watch(
+        &self,
+    ) -> Result<impl Stream<Item = Result<MemberNews, CallError>> + Send + use<>, CallError> {
+        self.listen(Opening::Watch).await
+    }
+
+    /// Opens a stream on which the peer tells one thing after the other.
+    async fn listen<T: DeserializeOwned + Send>(
+        &self,
+        opening: Opening,
+    ) -> Result<impl Stream<Item = Result<T, CallError>> + Send + use<T>, CallError> {
         let (mut send, recv) = self.open().await?;
-        codec::write_frame(&mut send, &Opening::Feed(position)).await?;
+        codec::write_frame(&mut send, &opening).await?;
         let _ = send.finish();
         Ok(futures::stream::unfold(Some(recv), |state| async move {
             let mut recv = state?;
-            match codec::read_frame::<Delta>(&mut recv, codec::FRAME_BYTES_MAX).await {
-                Ok(Some(delta)) => Some((Ok(delta), Some(recv))),
+            match codec::read_frame::<T>(&mut recv, codec::FRAME_BYTES_MAX).await {
+                Ok(Some(told)) => Some((Ok(told), Some(recv))),
                 Ok(None) => None,
                 Err(error) => Some((Err(error.into()), None)),
             }

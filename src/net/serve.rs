@@ -7,7 +7,8 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use futures::StreamExt;
+use futures::{StreamExt, stream::BoxStream};
+use serde::Serialize;
 use tokio::time::Instant;
 use tracing::{Instrument, debug, debug_span, info, warn};
 
@@ -15,7 +16,7 @@ use super::{
     DIAL_TIMEOUT, HANDSHAKES_MAX, Inbound, Net, OPENING_TIMEOUT, Peer, StreamRooms, code,
     codec::{self, CodecError, FRAME_BYTES_MAX, OPENING_BYTES_MAX},
     exchange, identity,
-    wire::{GOSSIP_BYTES_MAX, Hello, HelloRefusal, HelloReply, Opening, Position, Refusal, Reply},
+    wire::{GOSSIP_BYTES_MAX, Hello, HelloRefusal, HelloReply, Opening, Refusal, Reply},
 };
 
 /// How often within the time that makes a long pause it is looked for.
@@ -121,7 +122,8 @@ impl Net {
         if hello.name == self.name {
             return Err(HelloRefusal::NameInUse { name: hello.name.clone(), at: self.advertise });
         }
-        self.inbound.get().and_then(std::sync::Weak::upgrade).map_or(Ok(()), |inbound| inbound.admit(hello))
+        let inbound = self.inbound.get().and_then(std::sync::Weak::upgrade);
+        inbound.map_or(Ok(()), |inbound| inbound.admit(hello, self.connected_elsewhere(hello)))
     }
 
     /// Answers the streams that `peer`, kept for `address`, opens, until the connection ends.
@@ -219,26 +221,32 @@ async fn answer(
             let _ = send.finish();
             Ok(())
         }
-        Opening::Feed(position) => feed(inbound, &peer, position, send).await,
+        Opening::Feed(position) => {
+            let deltas = inbound.feed(&peer.name, position);
+            drop(inbound);
+            tell(deltas, send).await
+        }
+        Opening::Watch => {
+            let Some(news) = inbound.watch(&peer.name) else {
+                let _ = send.reset(code::OVERLOADED);
+                return Ok(());
+            };
+            drop(inbound);
+            tell(news, send).await
+        }
         Opening::Exchange(head) => exchange::answer(inbound, &peer.name, head, send, recv).await,
     }
 }
 
-async fn feed(
-    inbound: Arc<dyn Inbound>,
-    peer: &Peer,
-    position: Position,
-    mut send: quinn::SendStream,
-) -> Result<(), CodecError> {
-    let mut deltas = inbound.feed(&peer.name, position);
-    drop(inbound);
+/// Sends one thing after the other, until there are no more or the peer does not listen any more.
+async fn tell<T: Serialize>(mut told: BoxStream<'static, T>, mut send: quinn::SendStream) -> Result<(), CodecError> {
     loop {
-        let delta = tokio::select! {
-            delta = deltas.next() => delta,
+        let next = tokio::select! {
+            next = told.next() => next,
             _ = send.stopped() => return Ok(()),
         };
-        let Some(delta) = delta else { break };
-        let bytes = codec::frame(&delta)?;
+        let Some(next) = next else { break };
+        let bytes = codec::frame(&next)?;
         if bytes.len() > FRAME_BYTES_MAX {
             return Err(CodecError::TooLong { bytes: bytes.len(), limit: FRAME_BYTES_MAX });
         }

@@ -32,7 +32,7 @@ struct Echo {
 
 #[async_trait]
 impl Inbound for Echo {
-    fn admit(&self, _hello: &Hello) -> Result<(), HelloRefusal> {
+    fn admit(&self, _hello: &Hello, _connected: Option<SocketAddr>) -> Result<(), HelloRefusal> {
         self.refuse.clone().map_or(Ok(()), Err)
     }
 
@@ -58,6 +58,10 @@ impl Inbound for Echo {
             changes: vec![Change { version: Version(version), key: key("k"), state: Some(ClaimState::Ready) }],
         };
         stream::iter((position.version.0 + 1..=3).map(delta)).boxed()
+    }
+
+    fn watch(&self, _from: &NodeName) -> Option<BoxStream<'static, MemberNews>> {
+        None
     }
 
     async fn exchange(

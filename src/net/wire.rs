@@ -9,6 +9,7 @@
 //! bi   Opening::Call     -> Reply
 //! bi   Opening::Feed     -> Delta, Delta, ...                until either side goes
 //! bi   Opening::Exchange body... -> ResponseHead body...
+//! bi   Opening::Watch    -> MemberNews, MemberNews, ...      until either side goes
 //! uni  gossip message, raw
 //! ```
 
@@ -35,7 +36,8 @@ pub(crate) const REVISION_OUTDATED: u16 = 3;
 /// The first revision that knows [`Refusal::Elsewhere`], [`Call::Explain`] and [`Reply::Superseded`].
 pub(crate) const REVISION_ELSEWHERE: u16 = 4;
 
-/// The first revision that knows [`Purpose::Relay`], [`Refusal::Unreachable`], [`Call::PullGone`] and [`Call::Copy`].
+/// The first revision that knows [`Purpose::Relay`], [`Refusal::Unreachable`], [`Call::PullGone`], [`Call::Copy`] and
+/// [`Opening::Watch`].
 pub(crate) const REVISION_RELAY: u16 = 5;
 /// Largest gossip message, in bytes, before and after decompression is chitchat's own limit of a UDP datagram.
 pub(crate) const GOSSIP_BYTES_MAX: usize = 65_507;
@@ -47,6 +49,30 @@ pub(crate) enum Opening {
     Call(Call),
     Feed(Position),
     Exchange(RequestHead),
+    /// Tell the caller, an observer, who the members are, now and whenever that changes.
+    Watch,
+}
+
+/// A part of what a member tells an observer of the members: first all that it sees, then what has changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MemberNews {
+    /// New, or different from what was told before.
+    pub(crate) seen: Vec<MemberSeen>,
+    /// Names and incarnations that are not seen any more.
+    pub(crate) unseen: Vec<(NodeName, u64)>,
+    /// Whether further parts follow that belong to the same moment.
+    pub(crate) more: bool,
+}
+
+/// What a member sees of one start of one node.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MemberSeen {
+    pub(crate) name: NodeName,
+    pub(crate) incarnation: u64,
+    pub(crate) address: SocketAddr,
+    pub(crate) alive: bool,
+    /// What the node says of itself, as gossip carries it: names and values.
+    pub(crate) facts: Vec<(String, String)>,
 }
 
 /// Who dials. The name has to be one that the dialler's certificate carries.
@@ -308,6 +334,11 @@ mod tests {
             headers: vec![("x".into(), vec![1])],
         };
         pinned(&Opening::Exchange(head), "0303612f620103474554062f612f623f630101780101");
+        pinned(&Opening::Watch, "04");
+        let facts = vec![("state".to_owned(), "serving".to_owned())];
+        let seen = vec![MemberSeen { name: name.clone(), incarnation: 5, address: advertise, alive: true, facts }];
+        let news = MemberNews { seen, unseen: vec![(name.clone(), 4)], more: true };
+        pinned(&news, "01026e3105007f0000010701010573746174650773657276696e6701026e310401");
         pinned(&HelloReply::Welcome(hello), "0001026e3105007f00000107");
         pinned(
             &HelloReply::Refused(HelloRefusal::NameInUse { name: name.clone(), at: advertise }),

@@ -6,11 +6,7 @@ use ractor::{Actor, ActorCell, SpawnErr};
 
 use super::{Shared, StartError};
 use crate::{
-    membership::{
-        Facts,
-        actor::{self as membership, SharedMark},
-        gossip_channel,
-    },
+    membership::{Facts, SharedMark, actor as membership, gossip_channel, observer},
     registry::actor as registry,
 };
 
@@ -75,6 +71,12 @@ pub(super) async fn start_membership(
 ) -> Result<ActorCell, SpawnErr> {
     let shared = shared.clone();
     match &shared.coordination {
+        Coordination::Gossip if shared.provider.is_none() => {
+            let arguments = observer::Arguments { shared: shared.clone(), incarnation, facts, mark };
+            let (actor, _) = Actor::spawn_linked(None, observer::Observer, arguments, supervisor).await?;
+            shared.membership.fill(&actor);
+            Ok(actor.get_cell())
+        }
         Coordination::Gossip => {
             let (gossip, inbox) = gossip_channel();
             shared.gossip.store(Some(Arc::new(gossip)));

@@ -16,12 +16,12 @@ use crate::{
     catalog::actor as catalog,
     explain::insight,
     key::{Key, NodeName},
-    membership::gone_members,
+    membership::{gone_members, watch},
     net::{
         Inbound, Peer,
         wire::{
-            Call, Delta, Ensured, Hello, HelloRefusal, Position, Purpose, REVISION_ELSEWHERE, REVISION_OUTDATED,
-            Record, Refusal, Reply, RequestHead,
+            Call, Delta, Ensured, Hello, HelloRefusal, MemberNews, Position, Purpose, REVISION_ELSEWHERE,
+            REVISION_OUTDATED, Record, Refusal, Reply, RequestHead,
         },
     },
     provider::{self, Body, UpdateReason},
@@ -34,10 +34,14 @@ pub(crate) struct Answers(pub(crate) Arc<Shared>);
 
 #[async_trait]
 impl Inbound for Answers {
-    /// A name that a live node has at another address is taken, and an older start of a known node is too late.
-    fn admit(&self, hello: &Hello) -> Result<(), HelloRefusal> {
+    /// A name that a live node has at another address is taken, and an older start of a known node is too late. An observer
+    /// is known by its connections alone.
+    fn admit(&self, hello: &Hello, connected: Option<SocketAddr>) -> Result<(), HelloRefusal> {
         let view = self.0.view.load();
-        let Some(known) = view.member(&hello.name) else { return Ok(()) };
+        let Some(known) = view.member(&hello.name) else {
+            let taken = |at| HelloRefusal::NameInUse { name: hello.name.clone(), at };
+            return connected.map_or(Ok(()), |at| Err(taken(at)));
+        };
         if known.state.is_alive() && known.address != hello.advertise && known.incarnation != hello.incarnation {
             return Err(HelloRefusal::NameInUse { name: hello.name.clone(), at: known.address });
         }
@@ -104,6 +108,10 @@ impl Inbound for Answers {
 
     fn feed(&self, _from: &NodeName, position: Position) -> BoxStream<'static, Delta> {
         registry::feed(self.0.clone(), position)
+    }
+
+    fn watch(&self, _from: &NodeName) -> Option<BoxStream<'static, MemberNews>> {
+        watch(&self.0)
     }
 
     async fn exchange(

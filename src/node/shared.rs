@@ -26,7 +26,9 @@ use crate::{
     config::{NodeConfig, REPLICAS_MAX},
     explain::DESCRIBING_MAX,
     key::{Key, NodeName},
-    membership::{ClockDifference, Gossip, SeedStatus, View, actor as membership, is_joined, lacking},
+    membership::{
+        ClockDifference, Gossip, Observation, SeedStatus, View, Watchers, actor as membership, is_joined, lacking,
+    },
     net::{DialError, Net, Peer, wire::HelloRefusal},
     places::Places,
     provider::{Capacity, Provider},
@@ -57,6 +59,10 @@ pub(crate) struct Shared {
     pub(crate) provider: Option<Arc<dyn Provider>>,
     pub(crate) net: Arc<Net>,
     pub(crate) view: Published<View>,
+    /// What the view is made of, for observers that follow this node.
+    pub(crate) sightings: Published<Vec<Observation>>,
+    /// Observers that follow this node's view.
+    pub(crate) watchers: Watchers,
     /// The configured seeds, and how they were last found. Empty where etcd coordinates.
     pub(crate) seeds: Published<Vec<SeedStatus>>,
     /// Members whose wall clock is far from this node's.
@@ -137,6 +143,8 @@ impl Shared {
             gossip_identities: AtomicUsize::new(0),
             catalog_digest: AtomicU64::new(0),
             view: Published::new(view),
+            sightings: Published::new(Vec::new()),
+            watchers: Watchers::default(),
             joined: watch::Sender::new(is_joined(seeds.len(), 1, config.expect_members)),
             seeds: Published::new(seeds),
             clocks: Published::new(Vec::new()),

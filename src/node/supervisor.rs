@@ -24,7 +24,7 @@ use super::{Shared, coordination, incarnation};
 use crate::{
     balancer::actor::Balancer,
     catalog::actor::CatalogKeeper,
-    membership::{Announced, Facts, LedgerMark, Role, actor::SharedMark},
+    membership::{Announced, Facts, LedgerMark, Role, SharedMark},
     refresh::actor::Refresher,
     router::actor::Router,
     updater::actor::Updater,

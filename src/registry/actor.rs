@@ -34,7 +34,7 @@ use super::{
 use crate::{
     balancer::actor as balancer,
     key::{Key, NodeName},
-    membership::{Announced, LedgerMark, actor as membership},
+    membership::{Announced, LedgerMark, SharedMark, actor as membership},
     net::{
         CallError,
         wire::{Call, Reply},
@@ -114,7 +114,7 @@ pub(crate) struct Summary {
 pub(crate) struct Arguments {
     pub(crate) shared: Arc<Shared>,
     pub(crate) incarnation: u64,
-    pub(crate) mark: Arc<membership::SharedMark>,
+    pub(crate) mark: Arc<SharedMark>,
 }
 
 pub(crate) struct Registry;
@@ -129,7 +129,7 @@ pub(crate) struct State {
     behind: BTreeMap<NodeName, Behind>,
     /// The gone member that somebody was asked about last.
     asked_about: Option<NodeName>,
-    mark: Arc<membership::SharedMark>,
+    mark: Arc<SharedMark>,
     rounds_alone: u32,
     serving: bool,
     rng: StdRng,
