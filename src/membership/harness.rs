@@ -116,7 +116,6 @@ impl Members {
             let identity = ChitchatId::new(format!("{number:0>NAME_LETTERS$}"), 1_795_851_461_783, address);
             let branch = Branch { post: post.clone(), identity: identity.clone() };
             let handle = spawn_chitchat(chitchat_config(identity, &Profile::lan()), pairs(1), &branch).await.unwrap();
-            let _ = handle.gossip(SocketAddr::from(([127, 0, 0, 1], 1000)));
             members.handles.insert(address, handle);
         }
         members
@@ -145,12 +144,20 @@ impl Members {
         alive
     }
 
+    /// Who is alone contacts the seed, as a node does.
+    fn contact_seed(&self, alive: &[usize]) {
+        for (handle, _) in self.handles.values().zip(alive).filter(|(_, alive)| **alive == 1) {
+            let _ = handle.gossip(SocketAddr::from(([127, 0, 0, 1], 1000)));
+        }
+    }
+
     /// Waits until every member takes so many for alive. Returns after which time half of them did, and all.
     async fn until_alive(&self, expected: usize) -> (Duration, Duration) {
         let start = Instant::now();
         let mut half = None;
         loop {
             let alive = self.alive().await;
+            self.contact_seed(&alive);
             let right = alive.iter().filter(|seen| **seen == expected).count();
             if right * 2 >= alive.len() {
                 half.get_or_insert(start.elapsed());
@@ -159,7 +166,7 @@ impl Members {
                 return (half.unwrap(), start.elapsed());
             }
             assert!(start.elapsed() < PATIENCE, "{right} of {} see {expected} alive", alive.len());
-            sleep(Duration::from_millis(50)).await;
+            sleep(Duration::from_millis(200)).await;
         }
     }
 

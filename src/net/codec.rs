@@ -5,6 +5,7 @@
 //! byte, so that two encodings never mean the same value.
 
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
+use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
 /// The largest frame, in bytes. A feed batch or a request head is far smaller; anything above is an attack or a bug.
@@ -63,7 +64,24 @@ pub(crate) fn frame<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
 /// Cancellation leaves a part of the frame written: reset the stream then.
 pub(crate) async fn write_frame<T: Serialize>(stream: &mut quinn::SendStream, value: &T) -> Result<(), CodecError> {
     let bytes = frame(value)?;
-    stream.write_chunk(bytes.into()).await.map_err(|error| CodecError::Broken(error.to_string()))
+    write(stream, bytes.into()).await.map_err(|error| CodecError::Broken(error.to_string()))
+}
+
+/// Writes all of `bytes`, unless the reader gives up. Every write goes through here: one that waits for room on the connection
+/// is not always woken when its own stream is stopped, and would then wait for ever (quinn 0.11 passes a stopped stream over
+/// if it has used up its own window as well).
+///
+/// Cancellation leaves a part written: reset the stream then.
+pub(crate) async fn write(stream: &mut quinn::SendStream, bytes: Bytes) -> Result<(), quinn::WriteError> {
+    let stopped = stream.stopped();
+    tokio::select! {
+        written = stream.write_chunk(bytes) => written,
+        stopped = stopped => Err(match stopped {
+            Ok(Some(code)) => quinn::WriteError::Stopped(code),
+            Ok(None) | Err(quinn::StoppedError::ZeroRttRejected) => quinn::WriteError::ClosedStream,
+            Err(quinn::StoppedError::ConnectionLost(error)) => quinn::WriteError::ConnectionLost(error),
+        }),
+    }
 }
 
 /// Reads one frame of at most `limit` bytes; `None` at a clean end of the stream.

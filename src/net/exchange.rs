@@ -93,7 +93,7 @@ impl Peer {
             let _ = send.reset(code::BROKEN);
             return Err(Refusal::Malformed(format!("the head of the request takes {} bytes", head.len())).into());
         }
-        send.write_chunk(head.into()).await.map_err(|error| CallError::Broken(error.to_string()))?;
+        codec::write(&mut send, head.into()).await.map_err(|error| CallError::Broken(error.to_string()))?;
         let head = if body.is_end_stream() {
             let _ = send.finish();
             codec::read_frame::<ResponseHead>(&mut recv, OPENING_BYTES_MAX).await
@@ -218,7 +218,7 @@ async fn send_body(send: quinn::SendStream, mut body: Body) -> Result<(), SendEr
         match frame {
             Some(Ok(frame)) => {
                 let Ok(data) = frame.into_data() else { continue };
-                match send.0.write_chunk(data).await {
+                match codec::write(&mut send.0, data).await {
                     Ok(()) => {}
                     Err(quinn::WriteError::Stopped(_)) => return Ok(()),
                     Err(error) => return Err(SendError::Stream(error.to_string())),

@@ -250,7 +250,7 @@ async fn tell<T: Serialize>(mut told: BoxStream<'static, T>, mut send: quinn::Se
         if bytes.len() > FRAME_BYTES_MAX {
             return Err(CodecError::TooLong { bytes: bytes.len(), limit: FRAME_BYTES_MAX });
         }
-        send.write_chunk(bytes.into()).await.map_err(|error| CodecError::Broken(error.to_string()))?;
+        codec::write(&mut send, bytes.into()).await.map_err(|error| CodecError::Broken(error.to_string()))?;
     }
     let _ = send.finish();
     Ok(())

@@ -267,8 +267,17 @@ impl Serve {
 
     /// The most memory it has had so far, in MiB.
     pub(crate) fn peak_mib(&self) -> u64 {
+        self.mib("VmHWM:")
+    }
+
+    /// The memory that it has now, in MiB.
+    pub(crate) fn memory_mib(&self) -> u64 {
+        self.mib("VmRSS:")
+    }
+
+    fn mib(&self, what: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(what)).unwrap();
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
     }
 }
