@@ -18,7 +18,7 @@ const MESSAGE_BYTES_MAX: u64 = 65_507;
 pub fn check(cluster: &Cluster) -> Result<(), Violation> {
     let now = cluster.clock.now();
     let lately = cluster.begun_since(now.saturating_sub(TOLD_FOR));
-    let most = cluster.machines.len() + lately;
+    let most = cluster.machines.iter().filter(|machine| machine.is_node).count() + lately;
     for machine in cluster.machines.iter().filter(|machine| machine.is_well() && machine.unwell + TOLD_FOR <= now) {
         let Some(status) = machine.status(now.saturating_sub(Duration::from_secs(1))) else { continue };
         if status.gossip_identities > most {
