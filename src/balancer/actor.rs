@@ -98,6 +98,8 @@ pub(crate) enum Message {
     Panic,
 }
 
+impl ractor::Message for Message {}
+
 /// What `status` tells.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Summary {

@@ -85,6 +85,8 @@ pub(crate) enum Message {
     Panic,
 }
 
+impl ractor::Message for Message {}
+
 pub(crate) struct CatalogKeeper;
 
 pub(crate) struct State {

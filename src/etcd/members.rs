@@ -62,6 +62,8 @@ pub(crate) enum Message {
     Broken(EtcdError),
 }
 
+impl ractor::Message for Message {}
+
 impl From<membership::Message> for Message {
     fn from(message: membership::Message) -> Self {
         Self::Membership(message)

@@ -74,6 +74,8 @@ pub(crate) enum Message {
     Serve,
 }
 
+impl ractor::Message for Message {}
+
 /// What the session reports.
 pub(crate) enum News {
     ListingBegins,

@@ -61,6 +61,8 @@ pub(crate) enum Message {
     Panic,
 }
 
+impl ractor::Message for Message {}
+
 pub(crate) struct Arguments {
     pub(crate) shared: Arc<Shared>,
     pub(crate) incarnation: u64,

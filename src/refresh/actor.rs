@@ -46,6 +46,8 @@ pub(crate) enum Message {
     Panic,
 }
 
+impl ractor::Message for Message {}
+
 pub(crate) struct Refresher;
 
 pub(crate) struct State {

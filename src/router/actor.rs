@@ -17,6 +17,8 @@ pub(crate) enum Message {
     Panic,
 }
 
+impl ractor::Message for Message {}
+
 pub(crate) struct Router;
 
 pub(crate) struct State {

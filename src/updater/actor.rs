@@ -62,13 +62,20 @@ pub(crate) enum Message {
     Panic,
 }
 
+impl ractor::Message for Message {}
+
 type Waiter = oneshot::Sender<Ensured>;
 
-/// What the factory queues by: the key and its priority at the time.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Ticket {
-    key: Key,
-    reason: UpdateReason,
+/// What the factory queues by: a priority, the most urgent one being 0. Which key it is about is known when a worker asks.
+type Ticket = u8;
+
+fn ticket(reason: UpdateReason) -> Ticket {
+    match reason {
+        UpdateReason::Request => 0,
+        UpdateReason::Repair => 1,
+        UpdateReason::Refresh => 2,
+        UpdateReason::Rebalance => 3,
+    }
 }
 
 const PRIORITIES: usize = 4;
@@ -96,12 +103,7 @@ impl queues::PriorityManager<Ticket, Priority> for ByReason {
     }
 
     fn get_priority(&self, ticket: &Ticket) -> Option<Priority> {
-        Some(Priority(match ticket.reason {
-            UpdateReason::Request => 0,
-            UpdateReason::Repair => 1,
-            UpdateReason::Refresh => 2,
-            UpdateReason::Rebalance => 3,
-        }))
+        Some(usize::from(*ticket).into())
     }
 }
 
@@ -115,6 +117,8 @@ struct Crew {
     shared: Arc<Shared>,
     updater: ActorRef<Message>,
 }
+
+impl ractor::Message for Crew {}
 
 impl WorkerBuilder<UpdateWorker, Crew> for Crew {
     fn build(&mut self, _worker: WorkerId) -> (UpdateWorker, Crew) {
@@ -272,8 +276,9 @@ impl State {
         }
     }
 
-    fn dispatch(&self, key: Key, reason: UpdateReason) {
-        let job = Job::with_options(Ticket { key, reason }, (), JobOptions::default());
+    /// Calls a worker, as soon as one is free.
+    fn dispatch(&self, reason: UpdateReason) {
+        let job = Job::with_options(ticket(reason), (), JobOptions::default());
         let _ = self.pool.send_message(FactoryMessage::Dispatch(job));
     }
 
@@ -289,7 +294,7 @@ impl State {
     fn line_up(&mut self, key: &Key) {
         self.stand_in_line(key);
         if let Some((_, reason)) = self.flights.waiting(key) {
-            self.dispatch(key.clone(), reason);
+            self.dispatch(reason);
         }
     }
 
@@ -320,8 +325,8 @@ impl State {
             self.stand_in_line(&key);
         }
         for _ in 0..self.shares.vacancies() {
-            if let Some(key) = self.shares.next(self.shared.uptime()).cloned() {
-                self.dispatch(key, UpdateReason::Request);
+            if self.shares.next(self.shared.uptime()).is_some() {
+                self.dispatch(UpdateReason::Request);
             }
         }
         self.call_later();
