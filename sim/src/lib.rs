@@ -12,6 +12,13 @@
 //!
 //! The nodes run as they are; only `World` is replaced, and below it the C library's randomness and clocks.
 
+#[cfg(not(tokio_unstable))]
+compile_error!(
+    "datad-sim needs tokio's seeded scheduler. Build with RUSTFLAGS=\"--cfg tokio_unstable\", or put this into the file \
+     .cargo/config.toml of your workspace:\n\n    [build]\n    rustflags = [\"--cfg\", \"tokio_unstable\"]\n\n\
+     An own [target] section or RUSTFLAGS variable replaces these flags: add it there, too."
+);
+
 pub mod checks;
 pub mod data;
 pub mod machine;
