@@ -1,4 +1,5 @@
-//! What asks a process to stop: SIGTERM, SIGINT, and, for a child, the end of its parent.
+//! What asks a process to stop: SIGTERM, SIGINT, and, for a child, the end of its parent. Signals that other programs take for
+//! a request to read their settings or to show something would end a process without a word; here they are logged.
 
 use std::io::{self, Read};
 
@@ -6,23 +7,39 @@ use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::oneshot,
 };
+use tracing::info;
 
-/// Waits for SIGTERM and SIGINT, from the moment it is made.
+/// Waits for SIGTERM and SIGINT, from the moment it is made. From then on SIGHUP, SIGUSR1 and SIGUSR2 end nothing.
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
+    user1: Signal,
+    user2: Signal,
 }
 
 impl Signals {
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            user1: signal(SignalKind::user_defined1())?,
+            user2: signal(SignalKind::user_defined2())?,
+        })
     }
 
-    /// The next of them. Cancel safe.
+    /// The next that asks to stop. Cancel safe.
     pub(crate) async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+        loop {
+            let ignored = tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => "SIGHUP",
+                _ = self.user1.recv() => "SIGUSR1",
+                _ = self.user2.recv() => "SIGUSR2",
+            };
+            info!(signal = ignored, "nothing to do: settings are read at the start only; SIGTERM stops");
         }
     }
 }

@@ -229,3 +229,16 @@ async fn dev_brings_three_nodes_that_serve_the_same_and_takes_all_of_them_along_
         assert!(get(*port, "/hello.txt").await.is_err());
     }
 }
+
+#[tokio::test]
+async fn a_signal_that_asks_for_nothing_that_a_node_does_is_logged_and_ends_nothing() {
+    let upstream = Upstream::start().await;
+    let mut cluster = Cluster::start(1, QUICK, &["--files", &upstream.files_url()]).await;
+    let node = &mut cluster.nodes[0];
+    for (signal, name) in [(Signal::HUP, "SIGHUP"), (Signal::USR1, "SIGUSR1"), (Signal::USR2, "SIGUSR2")] {
+        node.signal(signal);
+        eventually(&format!("{name} is logged"), || async { node.log().contains(name) }).await;
+    }
+    assert!(node.status().await.is_some());
+    assert_eq!(node.sigterm().await.code(), Some(0));
+}
