@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal};
 
 use clap::{Args, ValueEnum};
-use tracing_subscriber::{EnvFilter, fmt};
+use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt};
 
 use super::Failure;
 
@@ -40,13 +40,48 @@ impl LogOptions {
     /// Sends the process's logs where they belong. `usual` is the filter if none was asked for.
     pub(crate) fn install(&self, usual: &str) -> Result<(), Failure> {
         let wanted = self.log.as_deref().filter(|filter| !filter.is_empty()).unwrap_or(usual);
-        let wrong = |error| Failure::Usage(format!("the log filter `{wanted}` makes no sense: {error}"));
-        let filter = EnvFilter::builder().parse(wanted).map_err(wrong)?;
+        let wrong = |error: String| Failure::Usage(format!("the log filter `{wanted}` makes no sense: {error}"));
+        check(wanted).map_err(wrong)?;
+        let filter = EnvFilter::builder().parse(wanted).map_err(|error| wrong(error.to_string()))?;
         let logs = fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
         match self.log_format {
             LogFormat::Text => logs.init(),
             LogFormat::Json => logs.json().init(),
         }
         Ok(())
+    }
+}
+
+/// Sees to it that each part of a filter without a level is one. Otherwise it is taken for the name of a module, and turns
+/// everything else off.
+fn check(filter: &str) -> Result<(), String> {
+    // The fields of a span may have commas of their own.
+    if filter.contains('[') {
+        return Ok(());
+    }
+    let bare = |part: &&str| !part.is_empty() && !part.contains('=');
+    match filter.split(',').map(str::trim).filter(bare).find(|part| part.parse::<LevelFilter>().is_err()) {
+        Some(part) => Err(format!(
+            "`{part}` is no level; these are off, error, warn, info, debug and trace, and for one module \
+             datad_gossip::registry=debug"
+        )),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_filter_that_is_neither_a_level_nor_has_one_is_refused() {
+        for good in ["info", "INFO", "off", "warn,datad_gossip::registry=debug", "info, quinn=off", "[{key=a,b}]=debug"]
+        {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
+        for wrong in ["inof", "info,datad_gossip", "verbose", "info,debg"] {
+            let complaint = check(wrong).unwrap_err();
+            assert!(complaint.contains("trace"), "{wrong}: {complaint}");
+        }
     }
 }

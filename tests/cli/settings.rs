@@ -144,6 +144,12 @@ fn settings_that_cannot_be_are_named_before_anything_is_started() {
             assert!(text(&output.stderr).contains(complaint), "{command} {setting}: {}", text(&output.stderr));
         }
     }
+    for (log, complaint) in [("inof", "`inof` is no level"), ("info,debg", "`debg` is no level"), ("a=loud", "a=loud")]
+    {
+        let output = run(&["--log", log, "check", "--config", Folder::new("").file()]);
+        assert_eq!(output.status.code(), Some(2), "{log}: {}", text(&output.stderr));
+        assert!(text(&output.stderr).contains(complaint), "{log}: {}", text(&output.stderr));
+    }
     let output = run(&["check", "--config", "/nowhere/at/all.toml"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(text(&output.stderr).contains("/nowhere/at/all.toml"), "{}", text(&output.stderr));
