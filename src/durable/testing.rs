@@ -20,10 +20,18 @@ impl SmallDisk {
     /// # Panics
     /// Mounting is permitted and fails.
     pub(crate) fn mount(kib: u64) -> Option<Self> {
+        Self::mount_with(&format!("size={kib}k"))
+    }
+
+    /// One of so many KiB and files, the root among them.
+    pub(crate) fn mount_for_files(kib: u64, files: u64) -> Option<Self> {
+        Self::mount_with(&format!("size={kib}k,nr_inodes={files}"))
+    }
+
+    fn mount_with(options: &str) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
-        let size = format!("size={kib}k");
         let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(dir.path()).output().unwrap();
+            Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(dir.path()).output().unwrap();
         if mounted.status.success() {
             return Some(Self(dir));
         }

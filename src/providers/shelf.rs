@@ -21,7 +21,9 @@ use futures::{
     StreamExt, TryStreamExt,
     stream::{self, BoxStream},
 };
-use rustix::fs::{AtFlags, CWD, RenameFlags, Timespec, Timestamps, UTIME_NOW, renameat_with, statvfs, utimensat};
+use rustix::fs::{
+    AtFlags, CWD, RenameFlags, StatVfs, Timespec, Timestamps, UTIME_NOW, renameat_with, statvfs, utimensat,
+};
 use sha2::{Digest, Sha256};
 
 pub(crate) use crate::durable::blocking;
@@ -159,7 +161,8 @@ impl Shelf {
 
     /// How much room there is, for everybody who is not root.
     pub(crate) async fn capacity(&self) -> io::Result<Capacity> {
-        capacity_of(&self.root).await
+        let root = self.root.clone();
+        blocking(move || Ok(scarcest(&statvfs(&root)?))).await
     }
 
     /// The keys of all slots that have the file `marker`, found while the stream is read.
@@ -195,13 +198,25 @@ impl Shelf {
 pub(crate) async fn capacity_of(path: &Path) -> io::Result<Capacity> {
     let path = path.to_owned();
     // A file system may be slow to say, one on a network for instance.
-    blocking(move || {
-        let found = statvfs(&path)?;
-        let used = found.f_blocks.saturating_sub(found.f_bfree);
-        let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
-        Ok(Capacity { used: bytes(used), total: bytes(used.saturating_add(found.f_bavail)) })
-    })
-    .await
+    blocking(move || Ok(bytes_of(&statvfs(&path)?))).await
+}
+
+fn bytes_of(found: &StatVfs) -> Capacity {
+    let used = found.f_blocks.saturating_sub(found.f_bfree);
+    let bytes = |blocks: u64| blocks.saturating_mul(found.f_frsize);
+    Capacity { used: bytes(used), total: bytes(used.saturating_add(found.f_bavail)) }
+}
+
+/// The room of a file system, in bytes. Where it runs out of files sooner than of bytes, as many bytes count as used as
+/// make the same share. Some file systems do not count their files.
+fn scarcest(found: &StatVfs) -> Capacity {
+    let bytes = bytes_of(found);
+    let used = found.f_files.saturating_sub(found.f_ffree);
+    let files = Capacity { used, total: used.saturating_add(found.f_favail) };
+    if found.f_files == 0 || files.share() <= bytes.share() {
+        return bytes;
+    }
+    Capacity { used: ((files.share() * bytes.total as f64) as u64).min(bytes.total), total: bytes.total }
 }
 
 /// The folders in a folder. Blocks.
@@ -344,6 +359,7 @@ mod tests {
     use futures::TryStreamExt;
 
     use super::{testing::key, *};
+    use crate::durable::testing::SmallDisk;
 
     fn built(shelf: &Shelf, text: &str) -> Scratch {
         let scratch = shelf.scratch().unwrap();
@@ -387,6 +403,18 @@ mod tests {
         let shelf = Shelf::open(dir.path()).unwrap();
         assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
         assert!(shelf.holds(&key("a"), KEY_FILE).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_can_take_no_more_files_is_full_however_many_bytes_are_left() {
+        let Some(disk) = SmallDisk::mount_for_files(4 << 10, 100) else { return };
+        let shelf = Shelf::open(&disk.path().join("shelf")).unwrap();
+        assert!(shelf.capacity().await.unwrap().share() < 0.5);
+        let ends = (0..).find(|number| fs::write(disk.path().join(number.to_string()), "").is_err()).unwrap();
+        assert!(ends < 100);
+        assert!(shelf.capacity().await.unwrap().share() > 0.99);
+        fs::remove_file(disk.path().join("0")).unwrap();
+        assert!(shelf.capacity().await.unwrap().share() < 1.0);
     }
 
     #[tokio::test]
