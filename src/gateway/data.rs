@@ -13,9 +13,9 @@ use http::{HeaderValue, Request, Uri, header, uri::PathAndQuery};
 use hyper::body::Incoming;
 use tower::Service;
 
-use super::{State, access::Peer, body::Impatient, headers, problem::Problem};
+use super::{State, access::Peer, body::Impatient, headers, page, problem::Problem};
 use crate::{
-    MemberState,
+    MemberState, PathError,
     router::{AnsweredBy, Guarded},
 };
 
@@ -35,11 +35,20 @@ pub(super) async fn answer(state: &Arc<State>, peer: Peer, request: Request<Inco
 }
 
 async fn route(state: &Arc<State>, request: Request<Incoming>) -> Result<Response, Problem> {
+    if request.uri().path() == "/"
+        && let Some(response) = page::elsewhere(request.method(), request.uri())
+    {
+        return Ok(response);
+    }
     joined(state).await?;
     let mut request = request.map(|body| Impatient::new(body, state.client_patience));
     to_origin_form(&mut request)?;
     headers::strip_request(request.headers_mut());
-    let mut response = state.transport.clone().call(request).await?;
+    let (method, uri) = (request.method().clone(), request.uri().clone());
+    let mut response = match state.transport.clone().call(request).await {
+        Err(PathError::Key(error)) => return page::elsewhere(&method, &uri).ok_or_else(|| error.into()),
+        answered => answered?,
+    };
     headers::strip_response(response.headers_mut());
     if let Some(answered) = response.extensions_mut().remove::<AnsweredBy>() {
         headers::describe(response.headers_mut(), &answered);

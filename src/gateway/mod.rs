@@ -5,6 +5,7 @@
 //! | `listen`, `quiet` | connections: how many, how slow, how they end, and which one gives way |
 //! | `data` | a request for data, through the router and back |
 //! | `operations` | the documents and changes under `/-/` |
+//! | `page` | what a person gets who opens a node in a browser |
 //! | `admission` | what operations may cost: how large, how many at once |
 //! | `access` | who may change something, and by which names the node is asked (pure) |
 //! | `background` | updates that nobody waits for |
@@ -23,6 +24,7 @@ mod headers;
 mod listen;
 mod metrics;
 mod operations;
+mod page;
 mod problem;
 mod progress;
 mod quiet;

@@ -9,6 +9,7 @@
 //! | `PUT /-/pins/KEY?replicas=`, `DELETE /-/pins/KEY`, `DELETE /-/keys/KEY` | pins, unpins, forgets; 200 and [`Recorded`](crate::Recorded) |
 //! | `POST /-/members/NAME/drain?force=&timeout=` | 200 and [`Drained`](crate::Drained) when it has left; 409 if it is the last live holder of a key |
 //! | `GET /-/plan?without=N,N&with=N=WEIGHT,..` | [`Forecast`](crate::placement::Forecast): what would move if these members went or came; 64 names at most, weights up to 1,000 and 20,000 together |
+//! | `GET /-/` | a page for people |
 //! | `GET /-/healthz` | 200 while the process lives |
 //! | `GET /-/readyz` | 200 while the node has joined, serves and has caught up, else 503 and why |
 //! | `GET /-/metrics` | OpenMetrics text |
@@ -31,7 +32,7 @@ use serde_json::json;
 use tokio::runtime::Handle;
 use tracing::info;
 
-use super::{State, access, admission::admit, metrics, problem::Problem};
+use super::{State, access, admission::admit, metrics, page, problem::Problem};
 use crate::{
     Client, MemberState,
     key::{Key, NodeName},
@@ -55,6 +56,7 @@ const IN_QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b
 
 pub(super) fn routes(state: Arc<State>) -> Router {
     Router::new()
+        .route("/-/", reading(get(page::front)))
         .route("/-/status", reading(get(status)))
         .route("/-/members", reading(get(members)))
         .route("/-/keys", reading(get(keys)))
@@ -68,7 +70,9 @@ pub(super) fn routes(state: Arc<State>) -> Router {
         .route("/-/healthz", reading(get(|| async { "ok\n" })))
         .route("/-/readyz", reading(get(readyz)))
         .route("/-/metrics", reading(get(render_metrics)))
-        .fallback(|uri: Uri| async move { Problem::unknown_operation(uri.path()) })
+        .fallback(|method: Method, uri: Uri| async move {
+            page::elsewhere(&method, &uri).unwrap_or_else(|| Problem::unknown_operation(uri.path()).into_response())
+        })
         .layer(middleware::from_fn_with_state(state.clone(), admit))
         .with_state(state)
 }

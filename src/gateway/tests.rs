@@ -430,6 +430,33 @@ async fn the_provider_sees_methods_bodies_and_fields_but_not_those_of_the_hop() 
 }
 
 #[tokio::test]
+async fn a_browser_gets_a_page_or_is_led_to_where_it_meant_to_go() {
+    let front = front().await;
+    for (from, to) in [("/", "/-/"), ("/-", "/-/"), ("/docs/", "/docs"), ("/-/status/", "/-/status")] {
+        let response = front.get(from).await;
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["location"]),
+            (307, &to.parse().unwrap()),
+            "{from}"
+        );
+    }
+    let page = front.get("/-/").await;
+    assert_eq!(
+        (page.status(), &page.headers()["content-type"]),
+        (StatusCode::OK, &"text/html; charset=utf-8".parse().unwrap())
+    );
+    let text = String::from_utf8(page.into_body().to_vec()).unwrap();
+    let links: Vec<&str> = text.split("href=\"").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+    assert!(links.contains(&"/-/status") && text.contains("<h1>n1</h1>"), "{text}");
+    for link in links {
+        assert_eq!(front.get(link).await.status(), StatusCode::OK, "{link}");
+    }
+    assert_eq!(front.get("//evil.example/").await.status(), StatusCode::BAD_REQUEST);
+    assert!(front.echo.held.lock().unwrap().is_empty(), "nothing of this is fetched");
+    front.stop().await;
+}
+
+#[tokio::test]
 async fn http_2_is_spoken_to_those_who_begin_with_it() {
     let front = front().await;
     let stream = TokioIo::new(TcpStream::connect(front.address).await.unwrap());
@@ -455,8 +482,7 @@ async fn what_goes_wrong_is_told_as_a_problem() {
         ("/no/end", 504, "still-fetching"),
         ("/a/../b", 400, "no-key"),
         ("/%2d/status", 400, "no-key"),
-        ("/", 400, "no-key"),
-        ("/-", 404, "unknown-operation"),
+        ("/a//b", 400, "no-key"),
         ("/-/nothing", 404, "unknown-operation"),
         ("/-/events", 404, "unknown-operation"),
     ];
