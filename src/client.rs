@@ -23,7 +23,11 @@ use crate::{
     placement::{Change, Forecast, Forecaster, WEIGHT_SHARE},
     provider::Capacity,
     registry::{HolderState, actor as registry},
-    router::{Attempt, AttemptError, KeyTransport, PathTransport, RouteError, ensure},
+    router::{
+        Attempt, AttemptError, KeyTransport, PathTransport, RouteError,
+        ensure::{self, Wanted},
+    },
+    updater::Origin,
 };
 
 /// Keys that are asked for in one go when all are listed.
@@ -335,6 +339,12 @@ impl Client {
     /// `most_asked`: how many nodes should keep the key that lacks replicas and should be on most.
     fn waiting_for(&self, most_asked: usize) -> Vec<String> {
         let mut waiting_for = self.shared.lacking();
+        let keeps = |member: &Member| member.is_eligible();
+        if !self.shared.view.load().alive().any(keeps) {
+            let what =
+                "a member that keeps keys: each live one is an observer or has weight 0, so nothing can be fetched";
+            waiting_for.push(what.to_owned());
+        }
         let takers = self.shared.view.load().accepting().count();
         if most_asked > takers {
             waiting_for.push(format!(
@@ -569,8 +579,12 @@ pub(crate) async fn update_held(
             // It has let the key go meanwhile: the next one is the first.
             Some(AttemptError::NotHeld) => {}
             Some(error) => {
+                let retry_after = match &error {
+                    AttemptError::Later { after, .. } => *after,
+                    _ => Duration::from_secs(1),
+                };
                 let attempts = vec![Attempt { node: first, error }];
-                return Err(RouteError::Failed { key: key.clone(), attempts, retry_after: Duration::from_secs(1) });
+                return Err(RouteError::Failed { key: key.clone(), attempts, retry_after });
             }
         }
     };
@@ -589,19 +603,26 @@ pub(crate) async fn update_held(
     Ok(updated)
 }
 
+/// Has the leader ask the origin for a key that nobody holds, whatever it remembers of it.
 async fn create(shared: &Arc<Shared>, key: &Key) -> Result<Vec<UpdatedReplica>, RouteError> {
     let started = Instant::now();
     let deadline = started + shared.config.request_patience;
-    let failed = |attempts| RouteError::Failed { key: key.clone(), attempts, retry_after: Duration::from_secs(1) };
-    match ensure::ensure(shared, key, deadline, ensure::HOPS, &[]).await {
+    let failed = |attempts, retry_after| RouteError::Failed { key: key.clone(), attempts, retry_after };
+    let wanted = Wanted { deadline, origin: Origin::Afresh, ..Wanted::for_request(key, 0) };
+    match ensure::ensure(shared, &wanted).await {
         Ok(Ensured::Ready(nodes)) => Ok(nodes.into_iter().map(|node| UpdatedReplica { node, error: None }).collect()),
         Ok(Ensured::NotFound) => Err(RouteError::NotFound { key: key.clone() }),
         Ok(Ensured::Forbidden(reason)) => Err(RouteError::Forbidden { key: key.clone(), reason }),
-        Ok(Ensured::Failed { node, reason, .. }) => {
-            Err(failed(vec![Attempt { node, error: AttemptError::FetchFailed(reason) }]))
+        Ok(Ensured::Failed { node, reason, retry_after_ms }) => {
+            let attempt = Attempt { node, error: AttemptError::FetchFailed(reason) };
+            Err(failed(vec![attempt], Duration::from_millis(retry_after_ms.into())))
+        }
+        Ok(Ensured::Later { node, reason, retry_after_ms }) => {
+            let after = Duration::from_millis(retry_after_ms.into());
+            Err(failed(vec![Attempt { node, error: AttemptError::Later { reason, after } }], after))
         }
         Ok(Ensured::Pending) => Err(RouteError::Pending { key: key.clone(), waited: started.elapsed() }),
-        Err(_) => Err(failed(Vec::new())),
+        Err(_) => Err(failed(Vec::new(), Duration::from_secs(1))),
     }
 }
 
@@ -629,6 +650,9 @@ async fn refresh_at(
         Reply::Ensured(Ensured::Ready(_)) => None,
         Reply::Ensured(Ensured::NotFound) => failed("the origin has no such key any more".into()),
         Reply::Ensured(Ensured::Forbidden(reason) | Ensured::Failed { reason, .. }) => failed(reason),
+        Reply::Ensured(Ensured::Later { reason, retry_after_ms, .. }) => {
+            Some(AttemptError::Later { reason, after: Duration::from_millis(retry_after_ms.into()) })
+        }
         Reply::Ensured(Ensured::Pending) => failed("not done in time; it goes on".into()),
         Reply::Refused(Refusal::NotHeld) => Some(AttemptError::NotHeld),
         Reply::Refused(refusal) => failed(refusal.to_string()),

@@ -75,6 +75,15 @@ pub trait Provider: Send + Sync + 'static {
         Key::from_path(path)
     }
 
+    /// The key that a request belongs to. The default goes by its path alone. A provider that would give two requests one
+    /// answer which its origin tells apart by their queries refuses them here.
+    ///
+    /// # Errors
+    /// As [`Provider::key_of`].
+    fn key_of_request(&self, uri: &http::Uri) -> Result<Key, KeyError> {
+        self.key_of(uri.path())
+    }
+
     /// Where `key` comes from, if no peer has it: a host, for instance. Updates share the updaters fairly by that, so that an
     /// origin that hangs does not stop the keys of others. The default is the first component of the key; a provider with
     /// one origin for all keys says the same of each.
@@ -251,6 +260,15 @@ pub enum UpdateError {
     /// The operator's rules do not let this key be fetched: 403. Asking again does not help.
     #[error("this key may not be fetched: {0}")]
     Forbidden(String),
+    /// The origin has too much to do, or this caller has asked too often, and it says when to come back: 503 with that time,
+    /// and the origin is not asked for the key before, for at most an hour.
+    #[error("{reason}; to be asked again after {after:?}")]
+    Later {
+        /// What the origin said.
+        reason: String,
+        /// When to ask it again.
+        after: std::time::Duration,
+    },
     /// The origin or peer could not be reached or broke off: 502, retried with back-off.
     #[error("{0}")]
     Unavailable(String),

@@ -252,3 +252,18 @@ impl Authority {
         }
     }
 }
+
+#[tokio::test]
+async fn members_that_all_have_no_weight_are_told_of_by_the_status_and_by_each_answer() {
+    let source = source();
+    let cluster =
+        Cluster::start_with(1, &format!("{QUICK}weight = 0\n"), &["--files", source.path().to_str().unwrap()], |_| {})
+            .await;
+    let node = &cluster.nodes[0];
+    let answer = get(node.http, "/a").await.unwrap();
+    assert_eq!(answer.status, 503, "{}", answer.text());
+    assert!(answer.text().contains("weight 0") && !answer.header("retry-after").is_empty(), "{}", answer.text());
+    let status = node.status().await.unwrap();
+    assert!(status["waiting_for"].to_string().contains("weight 0"), "{status}");
+    assert!(node.ask(&["status"]).await.unwrap().contains("weight 0"));
+}

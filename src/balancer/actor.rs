@@ -46,7 +46,7 @@ use crate::{
     provider::UpdateReason,
     registry::{HolderState, actor as registry},
     timers::Timers,
-    updater::actor as updater,
+    updater::{Origin, actor as updater},
 };
 
 /// Keys that are looked at in one go: well below a millisecond of work.
@@ -427,9 +427,9 @@ impl State {
             let Some(key) = self.queue.next() else { return };
             match self.plan(&key) {
                 // With all its replicas elsewhere, the key only moves here; missing ones are more urgent.
-                (Action::Copy, false, _) => self.ensure(key, false, UpdateReason::Rebalance),
-                (Action::Copy, true, _) => self.ensure(key, false, UpdateReason::Repair),
-                (Action::Fetch, _, _) => self.ensure(key, true, UpdateReason::Repair),
+                (Action::Copy, false, _) => self.ensure(key, Origin::Never, UpdateReason::Rebalance),
+                (Action::Copy, true, _) => self.ensure(key, Origin::Never, UpdateReason::Repair),
+                (Action::Fetch, _, _) => self.ensure(key, Origin::Heeding, UpdateReason::Repair),
                 (Action::Nothing | Action::Trim, _, _) => self.queue.finished(&key),
             }
         }
@@ -499,8 +499,8 @@ impl State {
         action
     }
 
-    fn ensure(&self, key: Key, origin: bool, reason: UpdateReason) {
-        debug!(%key, origin, ?reason, "a replica is missing here");
+    fn ensure(&self, key: Key, origin: Origin, reason: UpdateReason) {
+        debug!(%key, ?origin, ?reason, "a replica is missing here");
         let _ = self.shared.updater.send(updater::Message::Ensure { key, origin, reason, reply: None });
     }
 

@@ -43,7 +43,7 @@ use crate::{
         ClaimState, IndexWriter, Position,
         actor::{self as registry, NotRecorded, Summary},
     },
-    updater::actor as updater,
+    updater::{Origin, actor as updater},
 };
 
 /// Transactions under way. More do not make etcd faster, and fewer keys share one.
@@ -449,7 +449,7 @@ impl State {
                 updater::Message::Refresh { key: key.clone(), from: Vec::new(), reply: Some(port) }
             } else {
                 let reason = UpdateReason::Request;
-                updater::Message::Ensure { key: key.clone(), origin: true, reason, reply: Some(port) }
+                updater::Message::Ensure { key: key.clone(), origin: Origin::Heeding, reason, reply: Some(port) }
             };
             let _ = self.shared.updater.send(work);
             self.carrying_out.insert(key.clone());
@@ -463,7 +463,8 @@ impl State {
 
     fn carried_out(&mut self, key: Key, ensured: Option<&Ensured>) {
         self.carrying_out.remove(&key);
-        let unresolved = matches!(ensured, None | Some(Ensured::Failed { .. } | Ensured::Pending));
+        let unresolved =
+            matches!(ensured, None | Some(Ensured::Failed { .. } | Ensured::Later { .. } | Ensured::Pending));
         if unresolved && self.claims.claim(&key).is_none() {
             debug!(%key, ?ensured, "assigned, but not updated; trying again");
             self.offer_later(key);

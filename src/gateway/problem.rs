@@ -151,7 +151,7 @@ impl From<RouteError> for Problem {
 
 /// Whether nothing is wrong, except that there is too much to do.
 fn are_overloaded(attempts: &[Attempt]) -> bool {
-    let overloaded = |attempt: &Attempt| matches!(attempt.error, AttemptError::Overloaded);
+    let overloaded = |attempt: &Attempt| matches!(attempt.error, AttemptError::Overloaded | AttemptError::Later { .. });
     !attempts.is_empty() && attempts.iter().all(overloaded)
 }
 
@@ -232,7 +232,17 @@ mod tests {
     #[test]
     fn every_error_has_the_status_that_tells_the_client_what_to_do() {
         let failed = RouteError::Failed { key: key(), attempts: Vec::new(), retry_after: Duration::from_millis(1_500) };
-        let cases: [(PathError, u16, Option<&str>); 6] = [
+        let (node, error) = (
+            NodeName::new("n1").unwrap(),
+            AttemptError::Later { reason: "the origin says so".into(), after: Duration::ZERO },
+        );
+        let later = RouteError::Failed {
+            key: key(),
+            attempts: vec![Attempt { node, error }],
+            retry_after: Duration::from_secs(30),
+        };
+        let cases: [(PathError, u16, Option<&str>); 7] = [
+            (later.into(), 503, Some("30")),
             (KeyError::Empty.into(), 400, None),
             (RouteError::NotFound { key: key() }.into(), 404, None),
             (RouteError::Forbidden { key: key(), reason: "rule".into() }.into(), 403, None),

@@ -36,9 +36,10 @@ pub(crate) const REVISION_OUTDATED: u16 = 3;
 /// The first revision that knows [`Refusal::Elsewhere`], [`Call::Explain`] and [`Reply::Superseded`].
 pub(crate) const REVISION_ELSEWHERE: u16 = 4;
 
-/// The first revision that knows [`Purpose::Relay`], [`Refusal::Unreachable`], [`Call::PullGone`], [`Call::Copy`] and
-/// [`Opening::Watch`].
+/// The first revision that knows [`Purpose::Relay`], [`Refusal::Unreachable`], [`Call::PullGone`], [`Call::Copy`],
+/// [`Call::Create`], [`Ensured::Later`] and [`Opening::Watch`].
 pub(crate) const REVISION_RELAY: u16 = 5;
+
 /// Largest gossip message, in bytes, before and after decompression is chitchat's own limit of a UDP datagram.
 pub(crate) const GOSSIP_BYTES_MAX: usize = 65_507;
 
@@ -142,6 +143,8 @@ pub(crate) enum Call {
     PullGone,
     /// Keep a copy of the key, which only the caller has, while the caller is away; answered with `Ensured`.
     Copy { key: Key },
+    /// As [`Call::Ensure`], but ask the origin also if you remember that it did not give the key.
+    Create { key: Key, patience_ms: u32, hops: u8, ring: u64 },
 }
 
 /// The answer to a [`Call`].
@@ -190,6 +193,20 @@ pub(crate) enum Ensured {
     Failed { node: NodeName, reason: String, retry_after_ms: u32 },
     /// Not done within the caller's patience; it goes on.
     Pending,
+    /// Nothing is wrong with the key, but `node` or the origin has too much to do: ask again after that time.
+    Later { node: NodeName, reason: String, retry_after_ms: u32 },
+}
+
+impl Ensured {
+    /// The same, as a peer of this revision understands it.
+    pub(crate) fn for_revision(self, revision: u16) -> Self {
+        match self {
+            Self::Later { node, reason, retry_after_ms } if revision < REVISION_RELAY => {
+                Self::Failed { node, reason, retry_after_ms }
+            }
+            other => other,
+        }
+    }
 }
 
 /// Why a node does not do what it was asked.
@@ -318,6 +335,7 @@ mod tests {
         pinned(&Reply::Refused(Refusal::Unreachable("m".into())), "0306016d");
         pinned(&call(Call::PullGone), "0108");
         pinned(&call(Call::Copy { key: key.clone() }), "010903612f62");
+        pinned(&call(Call::Create { key: key.clone(), patience_ms: 300, hops: 2, ring: 7 }), "010a03612f62fb2c010207");
         let gone = GoneMember { name: name.clone(), incarnation: 5, address: advertise, weight: 100, left: true };
         pinned(&Reply::Gone(vec![gone]), "0901026e3105007f000001076401");
         pinned(&Purpose::Relay { to: name.clone() }, "02026e31");
@@ -347,8 +365,11 @@ mod tests {
         let outdated = HelloRefusal::Outdated { name: name.clone(), incarnation: 300 };
         pinned(&HelloReply::Refused(outdated), "0104026e31fb2c01");
         pinned(&Reply::Ensured(Ensured::Ready(vec![name.clone()])), "000001026e31");
-        let failed = Ensured::Failed { node: name, reason: "r".into(), retry_after_ms: 2 };
-        pinned(&Reply::Ensured(failed), "0003026e31017202");
+        let failed = Ensured::Failed { node: name.clone(), reason: "r".into(), retry_after_ms: 2 };
+        pinned(&Reply::Ensured(failed.clone()), "0003026e31017202");
+        let later = Ensured::Later { node: name, reason: "r".into(), retry_after_ms: 2 };
+        assert_eq!(later.clone().for_revision(REVISION_RELAY - 1), failed);
+        pinned(&Reply::Ensured(later), "0005026e31017202");
         pinned(&Reply::Vouched(vec![true, false]), "02020100");
         pinned(&Reply::Refused(Refusal::Malformed("m".into())), "0304016d");
         let golden = "01010100fb2c0102fb2d01010109040303612f62000403612f6201000503612f620101fb2c0103612f620102017808";

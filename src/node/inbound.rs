@@ -8,7 +8,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use http::{Request, Response};
-use tokio::time::Instant;
 
 use super::{Drained, Shared, drain};
 use crate::{
@@ -26,8 +25,12 @@ use crate::{
     },
     provider::{self, Body, UpdateReason},
     registry::{HolderState, actor as registry},
-    router::{Guarded, ensure::ensure, pass_on, report_trouble, serve_local},
-    updater::actor as updater,
+    router::{
+        Guarded,
+        ensure::{Wanted, ensure},
+        pass_on, report_trouble, serve_local,
+    },
+    updater::{Origin, actor as updater},
 };
 
 pub(crate) struct Answers(pub(crate) Arc<Shared>);
@@ -66,16 +69,20 @@ impl Inbound for Answers {
         let shared = &self.0;
         match call {
             Call::Ensure { key, patience_ms, hops, ring } => {
-                let deadline = Instant::now() + Duration::from_millis(patience_ms.into());
-                let ensured = ensure(shared, &key, deadline, hops, &[]).await;
-                ensured.map_or_else(|refusal| Reply::Refused(in_words_of(from, &key, ring, refusal)), Reply::Ensured)
+                let wanted = Wanted { hops, ..Wanted::for_request(&key, patience_ms) };
+                ensured(shared, from, &wanted, ring).await
+            }
+            Call::Create { key, patience_ms, hops, ring } => {
+                let wanted = Wanted { hops, origin: Origin::Afresh, ..Wanted::for_request(&key, patience_ms) };
+                ensured(shared, from, &wanted, ring).await
             }
             Call::Explain { key } => match insight(shared, &key).await {
                 Ok(insight) => Reply::Explained(Box::new(insight)),
                 Err(_) => Reply::Refused(Refusal::Stopping),
             },
             Call::Refresh { key, from: sources, patience_ms } => {
-                refresh(shared, key, sources, Duration::from_millis(patience_ms.into())).await
+                let reply = refresh(shared, key, sources, Duration::from_millis(patience_ms.into())).await;
+                for_revision(from, reply)
             }
             Call::Pull { node, position } => {
                 let ask = |reply| registry::Message::DeltaSince { node: Some(node), position, reply };
@@ -92,7 +99,7 @@ impl Inbound for Answers {
                     drain(shared, force, Duration::from_millis(patience_ms.into())).await;
                 Reply::Drained { left, remaining, keys }
             }
-            Call::Copy { key } => copy(shared, key).await,
+            Call::Copy { key } => for_revision(from, copy(shared, key).await),
             Call::PullGone => Reply::Gone(gone_members(&shared.view.load())),
             Call::Vouch { keys, .. } => {
                 tracing::debug!(from = %from.name, keys = keys.len(), "asked to vouch");
@@ -146,6 +153,22 @@ impl Answers {
     }
 }
 
+/// Sees to what `peer` wants of a key, which it asked for with `ring` in mind.
+async fn ensured(shared: &Arc<Shared>, peer: &Peer, wanted: &Wanted<'_>, ring: u64) -> Reply {
+    match ensure(shared, wanted).await {
+        Ok(ensured) => for_revision(peer, Reply::Ensured(ensured)),
+        Err(refusal) => Reply::Refused(in_words_of(peer, wanted.key, ring, refusal)),
+    }
+}
+
+/// `reply` as `peer` understands it.
+fn for_revision(peer: &Peer, reply: Reply) -> Reply {
+    match reply {
+        Reply::Ensured(ensured) => Reply::Ensured(ensured.for_revision(peer.revision)),
+        other => other,
+    }
+}
+
 /// `refusal` as `peer` understands it, who asked for `key` to be ensured with `ring` in mind.
 fn in_words_of(peer: &Peer, key: &Key, ring: u64, refusal: Refusal) -> Refusal {
     match refusal {
@@ -163,7 +186,7 @@ async fn copy(shared: &Arc<Shared>, key: Key) -> Reply {
         return Reply::Refused(Refusal::Overloaded);
     }
     let reason = UpdateReason::Repair;
-    let ask = |reply| updater::Message::Ensure { key, origin: false, reason, reply: Some(reply) };
+    let ask = |reply| updater::Message::Ensure { key, origin: Origin::Never, reason, reply: Some(reply) };
     shared.updater.ask(ask).await.map_or(Reply::Refused(Refusal::Stopping), Reply::Ensured)
 }
 

@@ -16,6 +16,7 @@ mod allow;
 mod credentials;
 pub mod files;
 pub mod git;
+mod later;
 mod memory;
 mod reach;
 mod shelf;

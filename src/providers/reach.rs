@@ -20,6 +20,20 @@ pub(crate) const REFUSED: &str = "its host is in a private network";
 /// Redirects of one request.
 pub(crate) const REDIRECTS_MAX: usize = 5;
 
+/// Words that are a component of the paths of sign-in pages, or the first label of hosts for nothing else.
+const SIGN_IN: &[&str] =
+    &["login", "log_in", "log-in", "signin", "sign_in", "sign-in", "logon", "sso", "saml", "saml2", "oauth", "oauth2"];
+
+/// Whether a redirect to `url` asks to sign in, by what such pages are called.
+pub(crate) fn is_sign_in(url: &Url) -> bool {
+    let is_word = |part: &str| {
+        let part = part.split('.').next().unwrap_or_default();
+        SIGN_IN.iter().any(|word| part.eq_ignore_ascii_case(word))
+    };
+    let host = url.domain().is_some_and(|name| is_word(name) || name.starts_with("accounts."));
+    host || url.path_segments().is_some_and(|mut parts| parts.any(is_word))
+}
+
 /// Whether `ip` is no address of the public internet.
 pub(crate) fn is_private(ip: IpAddr) -> bool {
     match ip.to_canonical() {

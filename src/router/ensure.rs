@@ -23,12 +23,12 @@ use crate::{
     key::{Key, NodeName},
     net::{
         CallError,
-        wire::{Call, Ensured, Refusal, Reply},
+        wire::{Call, Ensured, REVISION_RELAY, Refusal, Reply},
     },
     node::Shared,
     provider::UpdateReason,
     registry::HolderState,
-    updater::actor as updater,
+    updater::{Origin, actor as updater},
 };
 
 /// How often a request to ensure a key may be passed on: to the leader, and from there to whom *it* takes for it.
@@ -41,17 +41,34 @@ const ROOM_PATIENCE: Duration = Duration::from_secs(5);
 /// When to ask again for a key that no node has room for.
 const NO_ROOM_RETRY_MS: u32 = 5_000;
 
-/// Sees to it that somebody holds `key`, somebody other than those in `apart_from`, and waits for that until `deadline`.
+/// What is to be seen to.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) key: &'a Key,
+    /// Until when the caller waits.
+    pub(crate) deadline: Instant,
+    /// How often the call may still be passed on.
+    pub(crate) hops: u8,
+    /// Who is to hold it is not one of these.
+    pub(crate) apart_from: &'a [NodeName],
+    /// Whether the leader heeds what it remembers of the origin.
+    pub(crate) origin: Origin,
+}
+
+impl<'a> Wanted<'a> {
+    /// That somebody holds `key` within so many milliseconds, because a client has asked for it.
+    pub(crate) fn for_request(key: &'a Key, patience_ms: u32) -> Self {
+        let deadline = Instant::now() + Duration::from_millis(patience_ms.into());
+        Self { key, deadline, hops: HOPS, apart_from: &[], origin: Origin::Heeding }
+    }
+}
+
+/// Sees to it that somebody holds the key, and waits for that until the deadline.
 ///
 /// # Errors
 /// Nobody may be asked any more: the hops are used up.
-pub(crate) async fn ensure(
-    shared: &Arc<Shared>,
-    key: &Key,
-    deadline: Instant,
-    hops: u8,
-    apart_from: &[NodeName],
-) -> Result<Ensured, Refusal> {
+pub(crate) async fn ensure(shared: &Arc<Shared>, wanted: &Wanted<'_>) -> Result<Ensured, Refusal> {
+    let Wanted { key, deadline, hops, apart_from, .. } = *wanted;
     let started = Instant::now();
     loop {
         let ready = ready_holders(shared, key, apart_from);
@@ -59,13 +76,14 @@ pub(crate) async fn ensure(
             return Ok(Ensured::Ready(ready));
         }
         let answer = match whom_to_ask(shared, key) {
+            None if nobody_keeps_keys(shared) && started.elapsed() >= ROOM_PATIENCE => return Ok(no_keeper(shared)),
             None if nobody_has_room(shared) && started.elapsed() >= ROOM_PATIENCE => return Ok(no_room(shared)),
             None => None,
             Some(name) if name == shared.name => {
                 let ensured = tokio::select! {
-                    ensured = ensure_here(shared, key, deadline) => ensured,
+                    ensured = ensure_here(shared, wanted) => ensured,
                     // Another node was quicker, or had it when this one began to copy it.
-                    () = until_ready(shared, key, apart_from) => continue,
+                    () = until_ready(shared, key, apart_from), if wanted.origin != Origin::Afresh => continue,
                 };
                 match ensured {
                     // It had no room for it. In a moment all know that it is full, and another node leads.
@@ -79,9 +97,9 @@ pub(crate) async fn ensure(
             Some(_) if hops == 0 => return Err(elsewhere(shared)),
             Some(name) => {
                 let asked = tokio::select! {
-                    asked = ask(shared, key, &name, deadline, hops - 1) => asked,
+                    asked = ask(shared, wanted, &name) => asked,
                     // Claims come on other ways than the answer.
-                    () = until_ready(shared, key, apart_from) => continue,
+                    () = until_ready(shared, key, apart_from), if wanted.origin != Origin::Afresh => continue,
                 };
                 match asked {
                     Ok(Reply::Ensured(ensured)) => Some(ensured),
@@ -91,7 +109,7 @@ pub(crate) async fn ensure(
                     }
                     Err(error) => {
                         debug!(%key, %name, %error, "cannot ask it to see to the key");
-                        ask_through_another(shared, key, &name, &error, deadline, hops - 1).await
+                        ask_through_another(shared, wanted, &name, &error).await
                     }
                 }
             }
@@ -101,7 +119,7 @@ pub(crate) async fn ensure(
         }
         // Whoever should see to it is alive but cannot be reached from here. An owner then helps itself.
         if started.elapsed() > shared.config.profile.idle_timeout && is_owner(shared, key) {
-            return Ok(ensure_here(shared, key, deadline).await);
+            return Ok(ensure_here(shared, wanted).await);
         }
         if Instant::now() + RETRY >= deadline {
             return Ok(Ensured::Pending);
@@ -136,6 +154,16 @@ fn nobody_has_room(shared: &Shared) -> bool {
     view.accepting().next().is_none() && view.ring().nodes().iter().any(|name| view.is_alive(name))
 }
 
+/// Whether no live member would keep a key, however much room it has: all are observers or have no weight.
+fn nobody_keeps_keys(shared: &Shared) -> bool {
+    shared.view.load().alive().all(|member| !member.is_eligible())
+}
+
+fn no_keeper(shared: &Shared) -> Ensured {
+    let reason = "no live member keeps keys: each is an observer or has weight 0".to_owned();
+    Ensured::Later { node: shared.name.clone(), reason, retry_after_ms: NO_ROOM_RETRY_MS }
+}
+
 fn no_room(shared: &Shared) -> Ensured {
     let reason = "all nodes are full: none takes new keys".to_owned();
     Ensured::Failed { node: shared.name.clone(), reason, retry_after_ms: NO_ROOM_RETRY_MS }
@@ -153,14 +181,14 @@ fn whom_to_ask(shared: &Arc<Shared>, key: &Key) -> Option<NodeName> {
     fetching.into_iter().next().or_else(|| shared.leader(key))
 }
 
-async fn ensure_here(shared: &Arc<Shared>, key: &Key, deadline: Instant) -> Ensured {
+async fn ensure_here(shared: &Arc<Shared>, wanted: &Wanted<'_>) -> Ensured {
     let ask = |reply| updater::Message::Ensure {
-        key: key.clone(),
-        origin: true,
+        key: wanted.key.clone(),
+        origin: wanted.origin,
         reason: UpdateReason::Request,
         reply: Some(reply),
     };
-    match tokio::time::timeout_at(deadline, shared.updater.ask(ask)).await {
+    match tokio::time::timeout_at(wanted.deadline, shared.updater.ask(ask)).await {
         Ok(Ok(ensured)) => ensured,
         Ok(Err(gone)) => Ensured::Failed { node: shared.name.clone(), reason: gone.to_string(), retry_after_ms: 1_000 },
         Err(_) => Ensured::Pending,
@@ -170,38 +198,31 @@ async fn ensure_here(shared: &Arc<Shared>, key: &Key, deadline: Instant) -> Ensu
 /// Has a member that this node is connected to ask `leader`, which this node cannot reach because of `error`.
 async fn ask_through_another(
     shared: &Arc<Shared>,
-    key: &Key,
+    wanted: &Wanted<'_>,
     leader: &NodeName,
     error: &CallError,
-    deadline: Instant,
-    hops: u8,
 ) -> Option<Ensured> {
-    if hops == 0 || !matches!(error, CallError::Dial(_)) {
+    if wanted.hops <= 1 || !matches!(error, CallError::Dial(_)) {
         return None;
     }
     let other = connected(shared, leader).into_iter().next()?;
-    match ask(shared, key, &other, deadline, hops).await {
+    let once_less = Wanted { hops: wanted.hops - 1, ..wanted.clone() };
+    match ask(shared, &once_less, &other).await {
         Ok(Reply::Ensured(ensured)) => Some(ensured),
         _ => None,
     }
 }
 
-async fn ask(
-    shared: &Arc<Shared>,
-    key: &Key,
-    name: &NodeName,
-    deadline: Instant,
-    hops: u8,
-) -> Result<Reply, CallError> {
-    let patience = deadline.saturating_duration_since(Instant::now());
-    let call = Call::Ensure {
-        key: key.clone(),
-        patience_ms: u32::try_from(patience.as_millis()).unwrap_or(u32::MAX),
-        hops,
-        ring: shared.view.load().ring().fingerprint(),
-    };
+async fn ask(shared: &Arc<Shared>, wanted: &Wanted<'_>, name: &NodeName) -> Result<Reply, CallError> {
+    let patience = wanted.deadline.saturating_duration_since(Instant::now());
+    let patience_ms = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
+    let (key, hops, ring) = (wanted.key.clone(), wanted.hops - 1, shared.view.load().ring().fingerprint());
     let answer = async {
         let peer = shared.peer(name).await?;
+        let call = match wanted.origin {
+            Origin::Afresh if peer.revision >= REVISION_RELAY => Call::Create { key, patience_ms, hops, ring },
+            _ => Call::Ensure { key, patience_ms, hops, ring },
+        };
         // The other side waits as long as we do; its answer "pending" should arrive before we give up.
         peer.call(call, patience + RETRY).await
     };
@@ -247,9 +268,9 @@ mod tests {
         let (shared, theirs) = (a.shared(), b.name().clone());
         let key = (0..).map(|number| Key::new(format!("k{number}")).unwrap());
         let key = { key }.find(|key| shared.leader(key).as_ref() == Some(&theirs)).unwrap();
-        let deadline = Instant::now() + PATIENCE;
         let ring = shared.view.load().ring().fingerprint();
-        assert_eq!(ensure(shared, &key, deadline, 0, &[]).await, Err(Refusal::Elsewhere { ring }));
+        let wanted = Wanted { hops: 0, ..Wanted::for_request(&key, 20_000) };
+        assert_eq!(ensure(shared, &wanted).await, Err(Refusal::Elsewhere { ring }));
         let call = |hops| Call::Ensure { key: key.clone(), patience_ms: 10_000, hops, ring };
         let to_a = b.shared().peer(a.name()).await.unwrap();
         let refused = to_a.call(call(0), PATIENCE).await.unwrap();

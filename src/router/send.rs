@@ -21,7 +21,7 @@ use tracing::debug;
 use super::{
     attempts::{Attempts, Step},
     body::{Refetch, Replay, Resumable, hold_back},
-    ensure::{HOPS, RETRY, ensure},
+    ensure::{RETRY, Wanted, ensure},
     pace::Paced,
     relay::relay,
     serve::{report_trouble, serve_local},
@@ -66,6 +66,14 @@ pub enum AttemptError {
     /// It has more to do than it can.
     #[error("it is overloaded")]
     Overloaded,
+    /// Nothing is wrong with the key, but the node's queue is full, or the origin asks to come back later.
+    #[error("{reason}")]
+    Later {
+        /// Which of them, and why.
+        reason: String,
+        /// When to ask again.
+        after: Duration,
+    },
     /// It did not answer by the deadline.
     #[error("no answer in time")]
     Timeout,
@@ -274,7 +282,9 @@ impl Course {
     async fn find_holders(&mut self) -> Result<Vec<NodeName>, RouteError> {
         let key = self.key.clone();
         loop {
-            match ensure(&self.shared, &key, self.deadline, HOPS, self.attempts.tried()).await {
+            let (deadline, apart_from) = (self.deadline, self.attempts.tried());
+            let wanted = Wanted { deadline, apart_from, ..Wanted::for_request(&key, 0) };
+            match ensure(&self.shared, &wanted).await {
                 Ok(Ensured::Ready(nodes)) => return Ok(self.attempts.ensured(nodes)),
                 Ok(Ensured::NotFound) => return Err(RouteError::NotFound { key }),
                 Ok(Ensured::Forbidden(reason)) => return Err(RouteError::Forbidden { key, reason }),
@@ -282,6 +292,11 @@ impl Course {
                     debug!(%key, %node, %reason, "it could not be fetched");
                     self.attempts.failed(node, AttemptError::FetchFailed(reason));
                     let retry_after = Duration::from_millis(retry_after_ms.into());
+                    return Err(RouteError::Failed { key, attempts: self.failures(false), retry_after });
+                }
+                Ok(Ensured::Later { node, reason, retry_after_ms }) => {
+                    let retry_after = Duration::from_millis(retry_after_ms.into());
+                    self.attempts.failed(node, AttemptError::Later { reason, after: retry_after });
                     return Err(RouteError::Failed { key, attempts: self.failures(false), retry_after });
                 }
                 Ok(Ensured::Pending) => return Err(RouteError::Pending { key, waited: self.started.elapsed() }),

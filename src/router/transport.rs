@@ -153,7 +153,10 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let this = self.clone();
         Box::pin(async move {
-            let key = this.key_of(request.uri().path())?;
+            let key = match &this.shared.provider {
+                Some(provider) => provider.key_of_request(request.uri())?,
+                None => Key::from_path(request.uri().path())?,
+            };
             Ok(route(&this.shared, &key, request.map(provider::body)).await?)
         })
     }

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::{
-    flights::{Admission, Flights, Work},
+    flights::{Admission, Flights, LATER_MAX, Origin, Work},
     job::{self, Outcome, Task, Updated},
     shares::Shares,
     upstreams::Upstreams,
@@ -45,7 +45,7 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 
 pub(crate) enum Message {
     /// Hold the key, and say when.
-    Ensure { key: Key, origin: bool, reason: UpdateReason, reply: Option<oneshot::Sender<Ensured>> },
+    Ensure { key: Key, origin: Origin, reason: UpdateReason, reply: Option<oneshot::Sender<Ensured>> },
     /// Bring a held key up to date, and say when.
     Refresh { key: Key, from: Vec<NodeName>, reply: Option<oneshot::Sender<Ensured>> },
     /// Delete a key whose claim is withdrawn.
@@ -63,6 +63,12 @@ pub(crate) enum Message {
 }
 
 impl ractor::Message for Message {}
+
+/// What the ledger says of a key that could not be had, and when the balancer looks at it again.
+enum Claimed {
+    Failure { why: String, pause: Duration },
+    Nothing { pause: Duration },
+}
 
 type Waiter = oneshot::Sender<Ensured>;
 
@@ -270,7 +276,7 @@ impl State {
             }
             Admission::Full => {
                 debug!(%key, "the update queue is full");
-                answer(self.failed("its update queue is full", TURNED_AWAY_PAUSE));
+                answer(self.later("its update queue is full".to_owned(), TURNED_AWAY_PAUSE));
                 self.turn_away(key);
             }
         }
@@ -404,6 +410,11 @@ impl State {
         Ensured::Failed { node: self.shared.name.clone(), reason: reason.to_owned(), retry_after_ms }
     }
 
+    fn later(&self, reason: String, retry_after: Duration) -> Ensured {
+        let retry_after_ms = u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX);
+        Ensured::Later { node: self.shared.name.clone(), reason, retry_after_ms }
+    }
+
     fn finish(&mut self, key: &Key, work: &Work, reason: UpdateReason, outcome: Outcome) {
         self.upstreams.leave(key);
         self.shares.leave(key);
@@ -436,7 +447,7 @@ impl State {
             Outcome::Failed(error) => {
                 let answer = self.record(key, work, reason, error);
                 // Somebody came while only peers were asked.
-                if *work == (Work::Ensure { origin: false }) && !waiters.is_empty() {
+                if *work == (Work::Ensure { origin: Origin::Never }) && !waiters.is_empty() {
                     return self.fetch_for(key, waiters);
                 }
                 answer
@@ -450,7 +461,7 @@ impl State {
 
     fn fetch_for(&mut self, key: &Key, waiters: Vec<Waiter>) {
         for waiter in waiters {
-            self.admit(key.clone(), Work::Ensure { origin: true }, UpdateReason::Request, Some(waiter));
+            self.admit(key.clone(), Work::Ensure { origin: Origin::Heeding }, UpdateReason::Request, Some(waiter));
         }
         let _ = self.shared.balancer.send(balancer::Message::UpdateFinished(key.clone()));
     }
@@ -458,42 +469,46 @@ impl State {
     /// Remembers a failure and makes the ledger tell of it, unless the key is held and was only to be refreshed.
     fn record(&mut self, key: &Key, work: &Work, reason: UpdateReason, error: UpdateError) -> Ensured {
         let now = self.shared.uptime();
-        let (answer, retry) = match error {
+        let (answer, claim) = match error {
             UpdateError::NotFound => {
                 if matches!(work, Work::Ensure { .. }) {
                     self.flights.remember_absence(now, key, self.shared.config.not_found_ttl);
                 }
-                (Ensured::NotFound, None)
+                (Ensured::NotFound, Claimed::Nothing { pause: REFUSED_PAUSE })
             }
-            UpdateError::Forbidden(why) => (Ensured::Forbidden(why), None),
+            UpdateError::Forbidden(why) => (Ensured::Forbidden(why), Claimed::Nothing { pause: REFUSED_PAUSE }),
+            UpdateError::Later { reason: why, after } => {
+                let pause = after.clamp(TURNED_AWAY_PAUSE, LATER_MAX);
+                let answer = self.later(why, pause);
+                self.flights.remember_later(now, key, answer.clone(), pause);
+                // With a claim of failure, the next owner would ask the origin in its turn.
+                (answer, Claimed::Nothing { pause })
+            }
             UpdateError::Unavailable(why) | UpdateError::NoRoom(why) | UpdateError::Failed(why) => {
                 let jitter = self.rng.random::<f64>();
                 let provisional = self.failed(&why, Duration::ZERO);
                 let pause = self.flights.remember_failure(now, key, work, provisional, jitter);
-                (self.failed(&why, pause), Some((why, pause)))
+                (self.failed(&why, pause), Claimed::Failure { why, pause })
             }
         };
         let held = matches!(self.shared.own_claim(key), Some(HolderState::Ready | HolderState::Presumed));
         if !held {
-            self.amend_claim(key, reason, retry);
+            self.amend_claim(key, reason, claim);
         }
         answer
     }
 
-    fn amend_claim(&self, key: &Key, reason: UpdateReason, retry: Option<(String, Duration)>) {
-        let message = match retry {
-            Some((why, pause)) => {
+    fn amend_claim(&self, key: &Key, reason: UpdateReason, claim: Claimed) {
+        let (pause, message) = match claim {
+            Claimed::Failure { why, pause } => {
                 let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
                 let state = ClaimState::failed(&why, self.shared.world.unix_ms().saturating_add(pause_ms));
                 debug!(%key, ?reason, ?pause, "will be tried again");
-                let _ = self.shared.balancer.send(balancer::Message::RetryAfter(key.clone(), pause));
-                registry::Message::Claim { key: key.clone(), state, reply: None }
+                (pause, registry::Message::Claim { key: key.clone(), state, reply: None })
             }
-            None => {
-                let _ = self.shared.balancer.send(balancer::Message::RetryAfter(key.clone(), REFUSED_PAUSE));
-                registry::Message::Release { key: key.clone(), reply: None }
-            }
+            Claimed::Nothing { pause } => (pause, registry::Message::Release { key: key.clone(), reply: None }),
         };
+        let _ = self.shared.balancer.send(balancer::Message::RetryAfter(key.clone(), pause));
         let _ = self.shared.registry.send(message);
     }
 }

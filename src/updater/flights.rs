@@ -21,22 +21,36 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// The longest pause that somebody who waits for the key is put off with: an origin that is back should be found out.
 const REQUEST_PAUSE_MAX: Duration = Duration::from_secs(5);
 
+/// The longest time for which an origin that asks for it is left alone.
+pub(crate) const LATER_MAX: Duration = Duration::from_secs(3600);
+
 /// What is to be done with a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Work {
-    /// Hold it: fetch it unless it is there. With `origin`, the origin may be asked if no peer has it.
-    Ensure { origin: bool },
+    /// Hold it: fetch it unless it is there.
+    Ensure { origin: Origin },
     /// Bring it up to date from these nodes, or from the origin if there are none.
     Refresh { from: Vec<crate::key::NodeName> },
     /// Delete it; its claim is withdrawn already.
     Remove,
 }
 
+/// Whether the origin may be asked for a key that no peer has. In the order in which one includes the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Origin {
+    /// No: the key is copied, or not had.
+    Never,
+    /// Yes, unless it is remembered what it would say.
+    Heeding,
+    /// Yes, whatever is remembered: the caller may know that the key has come to be.
+    Afresh,
+}
+
 impl Work {
     /// Whether the origin may be asked in its course.
     pub(crate) fn may_ask_origin(&self) -> bool {
         match self {
-            Self::Ensure { origin } => *origin,
+            Self::Ensure { origin } => *origin != Origin::Never,
             Self::Refresh { from } => from.is_empty(),
             Self::Remove => false,
         }
@@ -123,8 +137,9 @@ impl<W> Flights<W> {
         }
         if let Work::Ensure { origin } = work
             && let Some(memory) = self.memories.get(key)
+            && origin != Origin::Afresh
             && now < if reason == UpdateReason::Request { memory.requests_until } else { memory.until }
-            && (memory.asked_origin || !origin)
+            && (memory.asked_origin || origin == Origin::Never)
         {
             return (Admission::Known(memory.answer.clone()), waiter);
         }
@@ -199,10 +214,17 @@ impl<W> Flights<W> {
         let failures = self.memories.get(key).map_or(0, |memory| memory.failures).saturating_add(1);
         let pause = PAUSE_MIN.saturating_mul(1 << failures.min(10).saturating_sub(1)).min(PAUSE_MAX);
         let pause = pause.mul_f64(0.5 + jitter / 2.0);
-        let asked_origin = *work != Work::Ensure { origin: false };
+        let asked_origin = *work != Work::Ensure { origin: Origin::Never };
         let (until, requests_until) = (now + pause, now + pause.min(REQUEST_PAUSE_MAX));
         self.remember(key, Memory { until, requests_until, failures, answer, asked_origin });
         pause
+    }
+
+    /// Remembers that the origin asked to be left alone for `pause`, or for [`LATER_MAX`] if that is shorter.
+    pub(crate) fn remember_later(&mut self, now: Duration, key: &Key, answer: Ensured, pause: Duration) {
+        let failures = self.memories.get(key).map_or(0, |memory| memory.failures);
+        let until = now + pause.min(LATER_MAX);
+        self.remember(key, Memory { until, requests_until: until, failures, answer, asked_origin: true });
     }
 
     /// Remembers that the origin has no such key.
@@ -249,7 +271,8 @@ impl<W> Flight<W> {
 
     /// Whether this one began too early for `work`.
     fn has_missed(&self, work: &Work) -> bool {
-        self.running && matches!(work, Work::Refresh { .. }) && self.work != Work::Remove
+        let wants_news = matches!(work, Work::Refresh { .. } | Work::Ensure { origin: Origin::Afresh });
+        self.running && wants_news && self.work != Work::Remove
     }
 
     fn join(&mut self, work: Work, reason: UpdateReason, waiter: Option<W>) -> (Admission, Option<W>) {
@@ -263,7 +286,7 @@ impl<W> Flight<W> {
         }
         // Not started yet: whoever needs more decides what is done and how soon.
         self.work = match (self.work.clone(), work) {
-            (Work::Ensure { origin: a }, Work::Ensure { origin: b }) => Work::Ensure { origin: a || b },
+            (Work::Ensure { origin: a }, Work::Ensure { origin: b }) => Work::Ensure { origin: a.max(b) },
             (Work::Remove, wanted) => wanted,
             (Work::Refresh { .. }, Work::Refresh { from }) if from.is_empty() => Work::Refresh { from },
             (planned, _) => planned,
@@ -281,7 +304,7 @@ mod tests {
     use super::*;
 
     const NOW: Duration = Duration::from_secs(100);
-    const ENSURE: Work = Work::Ensure { origin: true };
+    const ENSURE: Work = Work::Ensure { origin: Origin::Heeding };
 
     fn key(text: &str) -> Key {
         Key::new(text).unwrap()
@@ -371,11 +394,42 @@ mod tests {
     #[test]
     fn failing_to_copy_from_peers_turns_nobody_away_who_may_ask_the_origin() {
         let mut flights = Flights::<u32>::new(10);
-        let copy = Work::Ensure { origin: false };
+        let copy = Work::Ensure { origin: Origin::Never };
         flights.remember_failure(NOW, &key("a"), &copy, Ensured::Pending, 0.0);
         let (admission, _) = flights.admit(NOW, &key("a"), copy, UpdateReason::Repair, None);
         assert_eq!(admission, Admission::Known(Ensured::Pending));
         assert_eq!(admit(&mut flights, "a", UpdateReason::Request, 1), Admission::Start);
+    }
+
+    #[test]
+    fn an_origin_is_left_alone_as_long_as_it_asks_unless_it_is_to_be_asked_afresh() {
+        let mut flights = Flights::<u32>::new(10);
+        let known = Ensured::Pending;
+        flights.remember_later(NOW, &key("a"), known.clone(), Duration::from_secs(30));
+        let later = NOW + Duration::from_secs(29);
+        let (admission, _) = flights.admit(later, &key("a"), ENSURE, UpdateReason::Request, None);
+        assert_eq!(admission, Admission::Known(known));
+        let afresh = Work::Ensure { origin: Origin::Afresh };
+        let (admission, _) = flights.admit(later, &key("a"), afresh, UpdateReason::Request, Some(1));
+        assert_eq!(admission, Admission::Start);
+        flights.land(&key("a"));
+        flights.remember_later(NOW, &key("a"), Ensured::Pending, LATER_MAX * 9);
+        let (admission, _) = flights.admit(NOW + LATER_MAX, &key("a"), ENSURE, UpdateReason::Request, Some(1));
+        assert_eq!(admission, Admission::Start, "no origin is left alone for longer than that");
+    }
+
+    #[test]
+    fn who_asks_afresh_is_not_content_with_a_fetch_that_began_before() {
+        let mut flights = Flights::new(10);
+        admit(&mut flights, "a", UpdateReason::Request, 1);
+        flights.take_off(&key("a")).unwrap();
+        let afresh = Work::Ensure { origin: Origin::Afresh };
+        let (admission, _) = flights.admit(NOW, &key("a"), afresh.clone(), UpdateReason::Request, Some(2));
+        assert_eq!(admission, Admission::Joined);
+        flights.remember_absence(NOW, &key("a"), PAUSE_MAX);
+        assert_eq!(flights.land(&key("a")), (vec![1], Some(UpdateReason::Request)));
+        assert_eq!(flights.take_off(&key("a")), Some((afresh, UpdateReason::Request)));
+        assert_eq!(flights.land(&key("a")), (vec![2], None));
     }
 
     #[test]

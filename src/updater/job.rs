@@ -9,7 +9,7 @@ use std::{sync::Arc, time::Duration};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{debug, info, warn};
 
-use super::flights::Work;
+use super::flights::{Origin, Work};
 use crate::{
     balancer::{Level, pressure},
     catalog::{actor as catalog, push_to},
@@ -85,7 +85,7 @@ pub(super) async fn run(shared: &Arc<Shared>, task: &Task) -> Outcome {
     }
 }
 
-async fn ensure(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, task: &Task, origin: bool) -> Outcome {
+async fn ensure(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, task: &Task, origin: Origin) -> Outcome {
     let (key, reason) = (&task.key, task.reason);
     if !carry_out_forget(shared, provider, key).await {
         return Outcome::Failed(UpdateError::Failed("a copy that is to be forgotten cannot be removed".into()));
@@ -94,8 +94,12 @@ async fn ensure(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, task: &Task,
     // be read, having it is not enough.
     let unreadable = shared.own_claim(key) == Some(HolderState::Failed);
     if !unreadable && provider.has(key).await.unwrap_or(false) {
+        if origin == Origin::Afresh && shared.own_claim(key) == Some(HolderState::Ready) {
+            return refresh(shared, provider, task, Vec::new()).await;
+        }
         return publish(shared, key, None).await;
     }
+    let origin = origin != Origin::Never;
     if reason != UpdateReason::Request {
         // Of what the balancer wants much waits here, for less room than there was when it wanted it.
         pressure::look(shared, false).await;

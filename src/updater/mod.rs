@@ -17,3 +17,5 @@ mod flights;
 mod job;
 mod shares;
 mod upstreams;
+
+pub(crate) use flights::Origin;

@@ -408,6 +408,10 @@ impl Provider for Watched {
         self.inner.key_of(path)
     }
 
+    fn key_of_request(&self, uri: &http::Uri) -> Result<Key, KeyError> {
+        self.inner.key_of_request(uri)
+    }
+
     fn origin_of(&self, key: &Key) -> String {
         self.inner.origin_of(key)
     }

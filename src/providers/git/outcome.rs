@@ -20,7 +20,6 @@ const MISSING: &[&str] = &[
     "could not read password",
     "authentication failed",
     "returned error: 401",
-    "returned error: 403",
     "returned error: 404",
     "returned error: 410",
     "returned error: 451",
@@ -95,6 +94,11 @@ pub(crate) fn classify(stderr: &str) -> UpdateError {
     UpdateError::Failed(message)
 }
 
+/// The status in `message`, of a failure, if the origin may have said more about it than git passes on: when to come back.
+pub(crate) fn may_say_when(message: &str) -> Option<u16> {
+    [403, 429, 503].into_iter().find(|status| message.contains(&format!("returned error: {status}")))
+}
+
 /// Whether this machine has no room left.
 fn is_full_disk(message: &str) -> bool {
     ["No space left", "quota exceeded"].iter().any(|words| message.contains(words))
@@ -130,7 +134,6 @@ mod tests {
             "fatal: repository '/srv/git/x' does not exist\n",
             "fatal: could not read Username for 'https://github.com': terminal prompts disabled\n",
             "fatal: Authentication failed for 'https://github.com/a/b.git/'\n",
-            "fatal: unable to access 'https://x/y/': The requested URL returned error: 403\n",
             "fatal: https://example.com/x/info/refs not valid: is this a git repository?\n",
         ] {
             assert!(matches!(classify(stderr), UpdateError::NotFound), "{stderr}");
@@ -149,6 +152,17 @@ mod tests {
         ] {
             assert!(matches!(classify(stderr), UpdateError::Unavailable(_)), "{stderr}");
         }
+    }
+
+    #[test]
+    fn a_status_that_may_come_with_a_time_is_asked_about() {
+        for status in [403, 429, 503] {
+            let stderr =
+                format!("fatal: unable to access 'https://x/y/': The requested URL returned error: {status}\n");
+            let UpdateError::Unavailable(message) = classify(&stderr) else { panic!("{stderr}") };
+            assert_eq!(may_say_when(&message), Some(status));
+        }
+        assert_eq!(may_say_when("git: fatal: the requested URL returned error: 500"), None);
     }
 
     #[test]

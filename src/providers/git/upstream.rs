@@ -15,7 +15,7 @@ use url::{Position, Url};
 
 use super::{
     Git,
-    outcome::is_redirect,
+    outcome::{is_redirect, may_say_when},
     template::{Remote, Scheme},
 };
 use crate::{
@@ -24,7 +24,8 @@ use crate::{
     providers::{
         credentials::Secret,
         files::client,
-        reach::{REDIRECTS_MAX, REFUSED, is_proxied, is_same_host, public_addresses},
+        later::asks_for_patience,
+        reach::{REDIRECTS_MAX, REFUSED, is_proxied, is_same_host, is_sign_in, public_addresses},
     },
 };
 
@@ -61,6 +62,9 @@ impl Git {
         }
         match self.mirrors.bring(key, &remote, context).await {
             Err(UpdateError::Unavailable(reason)) if is_redirect(&reason) => {}
+            Err(UpdateError::Unavailable(reason)) if may_say_when(&reason).is_some() => {
+                return Err(refusal(&url, &remote, reason).await);
+            }
             brought => return brought,
         }
         let moved = moved(&url, &remote).await?;
@@ -92,31 +96,61 @@ async fn pin(url: &Url) -> Result<Vec<std::net::SocketAddr>, UpdateError> {
     })
 }
 
+/// What an origin means that gave git a status which may come with a time: git does not pass the time on, so it is asked
+/// once more. A bare 403 is what hosts answer for repositories that they do not show to everybody.
+async fn refusal(url: &Url, remote: &Remote, reason: String) -> UpdateError {
+    let was_forbidden = may_say_when(&reason) == Some(403);
+    let asked = async {
+        let client = bare_client(url, remote)?;
+        let at = advertisement(url).map_err(|error| UpdateError::Failed(error.to_string()))?;
+        let answer = ask(&client, at, remote).await;
+        answer.map_err(|error| UpdateError::Unavailable(error.without_url().to_string()))
+    };
+    match asked.await.map(|answer| asks_for_patience(answer.status(), answer.headers())) {
+        Ok(Some(later)) => later,
+        _ if was_forbidden => UpdateError::NotFound,
+        _ => UpdateError::Unavailable(reason),
+    }
+}
+
+/// A client that follows nothing, and connects to the addresses that were found to be public.
+fn bare_client(url: &Url, remote: &Remote) -> Result<reqwest::Client, UpdateError> {
+    let mut client = client().redirect(Policy::none()).user_agent("git/2 (datad-gossip)");
+    if !remote.addresses.is_empty() {
+        client = client.resolve_to_addrs(url.host_str().unwrap_or_default(), &remote.addresses);
+    }
+    client.build().map_err(|error| UpdateError::Failed(error.without_url().to_string()))
+}
+
+/// Asks only within the host of the remote, so it is still the one that its secret is for; but not from HTTPS over HTTP.
+async fn ask(client: &reqwest::Client, at: Url, remote: &Remote) -> reqwest::Result<reqwest::Response> {
+    let mut request = client.get(at);
+    if let Some(authorization) = &remote.authorization {
+        request = request.header(header::AUTHORIZATION, authorization);
+    }
+    request.send().await
+}
+
 /// Where a repository is that the host of `url` redirects.
 ///
 /// # Errors
 /// Somewhere else than on that host.
 async fn moved(url: &Url, remote: &Remote) -> Result<Url, UpdateError> {
     let trouble = |reason: String| UpdateError::Unavailable(format!("the origin redirects: {reason}"));
-    let mut client = client().redirect(Policy::none()).user_agent("git/2 (datad-gossip)");
-    if !remote.addresses.is_empty() {
-        client = client.resolve_to_addrs(url.host_str().unwrap_or_default(), &remote.addresses);
-    }
-    let client = client.build().map_err(|error| UpdateError::Failed(error.without_url().to_string()))?;
+    let client = bare_client(url, remote)?;
     let mut at = advertisement(url).map_err(|error| UpdateError::Failed(error.to_string()))?;
     for _ in 0..REDIRECTS_MAX {
-        let mut request = client.get(at.clone());
-        // Only within the host, so it is still the one that this is for; but not from HTTPS over HTTP.
-        if let Some(authorization) = &remote.authorization {
-            request = request.header(header::AUTHORIZATION, authorization);
-        }
-        let response = request.send().await.map_err(|error| trouble(error.without_url().to_string()))?;
+        let response =
+            ask(&client, at.clone(), remote).await.map_err(|error| trouble(error.without_url().to_string()))?;
         if !is_moved(response.status()) {
             break;
         }
         let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
         let next = location.and_then(|location| at.join(location).ok());
         let next = next.ok_or_else(|| trouble("it does not say where to".to_owned()))?;
+        if is_sign_in(&next) && !is_sign_in(&at) {
+            return Err(UpdateError::Forbidden("the origin redirects to a sign-in page".to_owned()));
+        }
         if !is_same_host(&at, &next) || !next.username().is_empty() || next.password().is_some() {
             return Err(trouble("to another host or port, where this node does not go".to_owned()));
         }

@@ -51,6 +51,8 @@ struct Asked {
     files: BTreeMap<String, (Bytes, &'static str)>,
     /// By path: where it is now.
     moved: BTreeMap<String, String>,
+    /// By path: the status it is refused with, and after how many seconds to ask again.
+    busy: BTreeMap<String, (u16, u32)>,
     /// Requests of any kind.
     requests: usize,
     /// By repository: how often a conversation began, and how often a pack was asked for.
@@ -136,6 +138,11 @@ impl Upstream {
         self.asked().moved.insert(path.to_owned(), location.to_owned());
     }
 
+    /// Refuses requests for `path` with this status, and says to come back after so many seconds.
+    pub(crate) fn ask_for_patience(&self, path: &str, status: u16, seconds: u32) {
+        self.asked().busy.insert(path.to_owned(), (status, seconds));
+    }
+
     /// Its URL, without a path.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
@@ -212,6 +219,10 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> io::Result<Res
     if let Some(location) = state.asked.lock().unwrap().moved.get(&path) {
         let moved = Response::builder().status(StatusCode::FOUND).header(header::LOCATION, location);
         return Ok(moved.body(Full::default()).unwrap());
+    }
+    if let Some((status, seconds)) = state.asked.lock().unwrap().busy.get(&path).copied() {
+        let busy = Response::builder().status(status).header(header::RETRY_AFTER, seconds);
+        return Ok(busy.body(Full::default()).unwrap());
     }
     if let Some(path) = path.strip_prefix("/git/") {
         return repository(&state, path, request).await;
