@@ -154,3 +154,66 @@ async fn an_update_that_is_waited_for_says_which_holder_could_not_follow_and_fai
     assert!(said["replicas"][1]["error"].as_str().unwrap().contains("directory"), "{said}");
     assert_eq!(get(cluster.by_name(first).http, "/f").await.unwrap().text(), "newer");
 }
+
+#[tokio::test]
+async fn who_asks_explicitly_asks_the_origin_whatever_is_remembered_of_it() {
+    let upstream = Upstream::start().await;
+    let cluster = Cluster::start(2, QUICK, &["--files", &upstream.files_url()]).await;
+    for node in &cluster.nodes {
+        assert_eq!(get(node.http, "/late").await.unwrap().status, StatusCode::NOT_FOUND);
+    }
+    upstream.put_file("late", "there", "text/plain");
+    for node in &cluster.nodes {
+        assert_eq!(get(node.http, "/late").await.unwrap().status, StatusCode::NOT_FOUND, "it is remembered");
+    }
+    // Not the leader, or it; in turn.
+    for (number, node) in cluster.nodes.iter().enumerate() {
+        let key = format!("late{number}");
+        assert_eq!(get(node.http, &format!("/{key}")).await.unwrap().status, StatusCode::NOT_FOUND);
+        upstream.put_file(&key, "there", "text/plain");
+        let authorization = node.authorization();
+        let path = format!("/-/update/{key}?wait=true");
+        let answer = ask(node.http, "POST", &path, &[("authorization", &authorization)]).await;
+        assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+        assert_eq!(get(node.http, &format!("/{key}")).await.unwrap().text(), "there");
+    }
+}
+
+#[tokio::test]
+async fn an_origin_that_asks_for_patience_is_left_alone_and_the_client_is_told_how_long() {
+    let upstream = Upstream::start().await;
+    upstream.ask_for_patience("/files/busy", 403, 30);
+    upstream.ask_for_patience("/git/org/busy.git/info/refs", 429, 40);
+    let cluster = Cluster::start(2, QUICK, &["--files", &upstream.files_url()]).await;
+    for node in &cluster.nodes {
+        let answer = get(node.http, "/busy").await.unwrap();
+        let said = (answer.status.as_u16(), answer.header("retry-after"));
+        assert_eq!(said, (503, "30"), "{}", answer.text());
+        assert!(answer.problem()["detail"].as_str().unwrap().contains("403"), "{}", answer.text());
+    }
+    assert_eq!(upstream.requests(), 1);
+
+    let cluster = Cluster::start(1, QUICK, &["--git", &upstream.git_template()]).await;
+    let answer = get(cluster.nodes[0].http, "/org/busy/info/refs?service=git-upload-pack").await.unwrap();
+    assert_eq!((answer.status.as_u16(), answer.header("retry-after")), (503, "40"), "{}", answer.text());
+}
+
+#[tokio::test]
+async fn what_a_full_queue_has_no_place_for_is_put_off_and_not_failed() {
+    let upstream = Upstream::start().await;
+    upstream.set_delay(Duration::from_millis(300));
+    let config = format!("{QUICK}updaters = 1\nupdate_queue = 1\n");
+    let cluster = Cluster::start_with(1, &config, &["--files", &upstream.files_url()], |_| {}).await;
+    let paths: Vec<String> = (0..8).map(|number| format!("file{number}")).collect();
+    for path in &paths {
+        upstream.put_file(path, "content", "text/plain");
+    }
+    let port = cluster.nodes[0].http;
+    let answers = join_all(paths.iter().map(|path| async move { get(port, &format!("/{path}")).await.unwrap() })).await;
+    let (taken, put_off): (Vec<_>, Vec<_>) = answers.into_iter().partition(|answer| answer.status == StatusCode::OK);
+    assert!(!taken.is_empty() && !put_off.is_empty(), "{} are taken", taken.len());
+    for answer in put_off {
+        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{}", answer.text());
+        assert_eq!(answer.header("retry-after"), "1");
+    }
+}

@@ -39,6 +39,8 @@ const MANIFESTS_KEPT: usize = 1024;
 /// Contents from this size on are held against the room that there is before they are fetched; smaller ones are not worth
 /// the question.
 const SIZE_LOOKED_AT: u64 = 1 << 20;
+/// How often it is looked whether there is room for more of a content whose size nobody knows, in bytes.
+const UNKNOWN_LOOKED_AT: u64 = 64 << 20;
 
 /// All that is held.
 #[derive(Debug)]
@@ -167,6 +169,14 @@ fn names(dir: &Path) -> io::Result<Vec<String>> {
     fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
 }
 
+/// A content that was written.
+#[derive(Debug)]
+pub(crate) struct Written {
+    pub(crate) sha256: String,
+    /// In bytes.
+    pub(crate) size: u64,
+}
+
 /// Contents that are being gathered. Dropping it deletes them.
 #[derive(Debug)]
 pub(crate) struct Draft {
@@ -187,16 +197,21 @@ impl Draft {
         self.scratch.path().join(CONTENTS).join(sha256)
     }
 
-    /// Writes a content durably, and says its size and hash. With `expected`, its hash has to be that, and what is wrong
-    /// is not kept.
+    /// Writes a content durably. Without `size` it goes on to the end of the stream. With `expected`, its hash has to be
+    /// that, and what is wrong is not kept.
     ///
     /// # Errors
     /// The stream breaks off, has another size or hash, or the disk cannot take it.
-    pub(crate) async fn write<S>(&self, bytes: S, size: u64, expected: Option<&str>) -> Result<String, UpdateError>
+    pub(crate) async fn write<S>(
+        &self,
+        bytes: S,
+        size: Option<u64>,
+        expected: Option<&str>,
+    ) -> Result<Written, UpdateError>
     where
         S: Stream<Item = Result<Bytes, UpdateError>> + Unpin,
     {
-        self.check_room(size).await?;
+        self.check_room(size.unwrap_or(0)).await?;
         let part = self.scratch.path().join(format!("part-{}", self.parts.fetch_add(1, Ordering::Relaxed)));
         let written = self.write_part(&part, bytes, size, expected).await;
         if written.is_err() {
@@ -222,24 +237,28 @@ impl Draft {
         &self,
         part: &Path,
         mut bytes: S,
-        size: u64,
+        size: Option<u64>,
         expected: Option<&str>,
-    ) -> Result<String, UpdateError>
+    ) -> Result<Written, UpdateError>
     where
         S: Stream<Item = Result<Bytes, UpdateError>> + Unpin,
     {
-        let (mut hash, mut written) = (Sha256::new(), 0u64);
+        let (mut hash, mut written, mut looked_at) = (Sha256::new(), 0u64, 0u64);
         let mut file = self.durable.stream(part.to_owned());
         while let Some(chunk) = bytes.try_next().await? {
             written += chunk.len() as u64;
-            if written > size {
+            if size.is_some_and(|size| written > size) {
                 break;
+            }
+            if size.is_none() && written >= looked_at + UNKNOWN_LOOKED_AT {
+                looked_at = written;
+                self.check_room(UNKNOWN_LOOKED_AT).await?;
             }
             hash.update(&chunk);
             file.write(&chunk).await?;
             self.context.note_progress(chunk.len() as u64);
         }
-        if written != size {
+        if let Some(size) = size.filter(|size| *size != written) {
             return Err(UpdateError::Unavailable(format!("{written} bytes came instead of {size}")));
         }
         let sha256 = hex::encode(hash.finalize());
@@ -247,7 +266,7 @@ impl Draft {
             return Err(UpdateError::Unavailable("the content does not have the hash that was announced".to_owned()));
         }
         file.finish(&self.content(&sha256)).await?;
-        Ok(sha256)
+        Ok(Written { sha256, size: written })
     }
 }
 
@@ -266,9 +285,9 @@ mod tests {
         let draft = cache.draft(&alone())?;
         let size = text.len() as u64;
         let parts: Vec<_> = text.chunks(60_000).map(|part| Ok(Bytes::copy_from_slice(part))).collect();
-        let sha256 = draft.write(stream::iter(parts), size, None).await?;
+        let Written { sha256, .. } = draft.write(stream::iter(parts), Some(size), None).await?;
         let (content_type, validator) = ("text/plain".to_owned(), String::new());
-        let object = Object { size, sha256, modified: 0, content_type, validator };
+        let object = Object { size, sha256, modified: 0, content_type, validator, fields: BTreeMap::new() };
         let manifest = Manifest::new(key(name), [(String::new(), object)].into());
         Ok(cache.commit(&key(name), draft, manifest).await?)
     }
@@ -311,7 +330,7 @@ mod tests {
         let untouched = stream::poll_fn(|_| -> std::task::Poll<Option<Result<Bytes, UpdateError>>> {
             panic!("it is read");
         });
-        let refused = cache.draft(&alone()).unwrap().write(untouched, 10 << 30, None).await;
+        let refused = cache.draft(&alone()).unwrap().write(untouched, Some(10 << 30), None).await;
         assert!(matches!(refused, Err(UpdateError::NoRoom(_))), "{refused:?}");
     }
 

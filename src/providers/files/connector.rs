@@ -4,7 +4,7 @@
 //! no object, so this redirect is not followed but told as 404. Others are followed here and not by the client, which
 //! would not show the source's credentials to the same host over HTTPS.
 
-use std::{io, sync::Arc};
+use std::{error::Error, io, sync::Arc};
 
 use async_trait::async_trait;
 use http::{HeaderValue, StatusCode, header, request::Parts};
@@ -18,7 +18,39 @@ use reqwest::redirect::Policy;
 use url::Url;
 
 use super::source::client;
-use crate::providers::reach::{Guarded, REDIRECTS_MAX, is_private_host, is_same_host};
+use crate::{
+    provider::UpdateError,
+    providers::{
+        later::asks_for_patience,
+        reach::{Guarded, REDIRECTS_MAX, is_private_host, is_same_host, is_sign_in},
+    },
+};
+
+/// Why a request was not followed to its end. It is the source of the error of the client.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error("it redirects to a sign-in page")]
+    SignIn,
+    #[error(transparent)]
+    Later(UpdateError),
+}
+
+/// What the connector meant with an error that has come through a store or a client.
+pub(crate) fn refusal_in(error: &(dyn Error + 'static)) -> Option<UpdateError> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        match error.downcast_ref::<Refused>() {
+            Some(Refused::SignIn) => {
+                return Some(UpdateError::Forbidden(format!("the origin refuses it: {}", Refused::SignIn)));
+            }
+            Some(Refused::Later(UpdateError::Later { reason, after })) => {
+                return Some(UpdateError::Later { reason: reason.clone(), after: *after });
+            }
+            _ => next = error.source(),
+        }
+    }
+    None
+}
 
 /// Makes clients that show `authorization` to the source, and to no host that it redirects to. Such a host may not be in
 /// a private network, unless that is allowed: it is the source's choice and not the operator's.
@@ -87,7 +119,13 @@ impl HttpService for Objects {
             Url::parse(&parts.uri.to_string()).map_err(|error| HttpError::new(HttpErrorKind::Unknown, error))?;
         for _ in 0..=REDIRECTS_MAX {
             let mut response = self.ask(&parts, &body, &at).await?;
+            if let Some(later) = asks_for_patience(response.status(), response.headers()) {
+                return Err(HttpError::new(HttpErrorKind::Unknown, Refused::Later(later)));
+            }
             let Some(next) = target(&response, &at) else { return Ok(response) };
+            if is_sign_in(&next) && !is_sign_in(&at) {
+                return Err(HttpError::new(HttpErrorKind::Unknown, Refused::SignIn));
+            }
             if next.path().strip_suffix('/') == Some(at.path()) && next.host() == at.host() {
                 *response.status_mut() = StatusCode::NOT_FOUND;
                 return Ok(response);

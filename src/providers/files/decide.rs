@@ -16,7 +16,8 @@ pub(crate) struct Validators {
     pub(crate) size: u64,
     /// Strong.
     pub(crate) etag: ETag,
-    pub(crate) modified: SystemTime,
+    /// `None` if the origin does not say: then no condition about it can hold or fail.
+    pub(crate) modified: Option<SystemTime>,
 }
 
 /// The answer to a GET or HEAD.
@@ -39,8 +40,8 @@ pub(crate) fn decide(method: &Method, headers: &HeaderMap, object: &Validators) 
     if let Some(failed) = precondition(headers, object) {
         return failed;
     }
-    let unchanged =
-        |condition: IfRange| !condition.is_modified(Some(&object.etag), Some(&LastModified::from(object.modified)));
+    let modified = object.modified.map(LastModified::from);
+    let unchanged = |condition: IfRange| !condition.is_modified(Some(&object.etag), modified.as_ref());
     // A condition that cannot be read is one that does not hold.
     let fresh = !headers.contains_key(header::IF_RANGE) || headers.typed_get::<IfRange>().is_some_and(unchanged);
     let asked = headers.get(header::RANGE).and_then(|value| value.to_str().ok());
@@ -58,7 +59,7 @@ fn precondition(headers: &HeaderMap, object: &Validators) -> Option<Answer> {
             return Some(Answer::PreconditionFailed);
         }
     } else if let Some(condition) = headers.typed_get::<IfUnmodifiedSince>()
-        && !condition.precondition_passes(object.modified)
+        && object.modified.is_some_and(|modified| !condition.precondition_passes(modified))
     {
         return Some(Answer::PreconditionFailed);
     }
@@ -66,7 +67,7 @@ fn precondition(headers: &HeaderMap, object: &Validators) -> Option<Answer> {
         return (!condition.precondition_passes(&object.etag)).then_some(Answer::NotModified);
     }
     let since = headers.typed_get::<IfModifiedSince>()?;
-    (!since.is_modified(object.modified)).then_some(Answer::NotModified)
+    (!since.is_modified(object.modified?)).then_some(Answer::NotModified)
 }
 
 /// One range as it was asked for, both ends included.
@@ -120,6 +121,10 @@ mod tests {
 
     fn answer(size: u64, headers: &[(&'static str, &str)]) -> Answer {
         let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600);
+        answer_of(size, Some(modified), headers)
+    }
+
+    fn answer_of(size: u64, modified: Option<SystemTime>, headers: &[(&'static str, &str)]) -> Answer {
         let object = Validators { size, etag: "\"e\"".parse().unwrap(), modified };
         let map = headers
             .iter()
@@ -177,6 +182,16 @@ mod tests {
             (&[("if-none-match", "\"e\""), ("range", "bytes=0-1")], Answer::NotModified),
         ] {
             assert_eq!(answer(10, headers), expected, "{headers:?}");
+        }
+    }
+
+    #[test]
+    fn no_date_is_made_up_for_an_object_without_one() {
+        let range = ("range", "bytes=0-1");
+        for headers in
+            [&[("if-modified-since", DATE)][..], &[("if-unmodified-since", BEFORE)], &[("if-range", DATE), range]]
+        {
+            assert_eq!(answer_of(10, None, headers), Answer::Whole, "{headers:?}");
         }
     }
 

@@ -14,9 +14,9 @@ use http_body_util::BodyExt;
 
 use super::{
     Files,
-    cache::Draft,
+    cache::{Draft, Written},
     manifest::{Manifest, Object},
-    source::{Source, Upstream},
+    source::{Representation, Source, Upstream},
 };
 use crate::{
     key::{Key, NodeName},
@@ -53,7 +53,8 @@ impl Object {
     /// Whether the source still says of this object what it said when it was read.
     fn is_current(&self, upstream: &Upstream) -> bool {
         !upstream.validator.is_empty()
-            && (self.size, self.modified, &self.validator) == (upstream.size, upstream.modified, &upstream.validator)
+            && upstream.size.is_none_or(|size| size == self.size)
+            && (self.modified, &self.validator) == (upstream.modified, &upstream.validator)
     }
 }
 
@@ -113,13 +114,14 @@ impl Files {
         let name = full_name(key, &path)?;
         let content = self.source.read(&name).await?;
         let upstream = content.upstream;
-        let sha256 = draft.write(content.bytes, upstream.size, None).await?;
+        let Written { sha256, size } = draft.write(content.bytes, upstream.size, None).await?;
         if matches!(*self.source, Source::Directory { .. }) && self.source.head(&name).await? != upstream {
             return Err(UpdateError::Unavailable(format!("{name} changed while it was read")));
         }
-        let content_type = content_type(&name, content.content_type);
-        let Upstream { size, modified, validator } = upstream;
-        Ok((path, Object { size, sha256, modified, content_type, validator }))
+        let content_type = content_type(&name, &content.representation);
+        let fields = content.representation.fields;
+        let Upstream { modified, validator, .. } = upstream;
+        Ok((path, Object { size, sha256, modified, content_type, validator, fields }))
     }
 
     /// Commits, unless nothing changed.
@@ -179,7 +181,7 @@ async fn gather(
     for (sha256, size) in missing.collect::<Vec<_>>() {
         let body = ask(key, peer, context, &format!("/contents/{sha256}")).await?;
         let bytes = http_body_util::BodyDataStream::new(body).map_err(broken).map_ok(Bytes::from);
-        draft.write(bytes, size, Some(sha256)).await?;
+        draft.write(bytes, Some(size), Some(sha256)).await?;
     }
     Ok(manifest)
 }
@@ -206,9 +208,11 @@ fn full_name(key: &Key, path: &str) -> Result<Key, UpdateError> {
 }
 
 /// What the source says, unless it says nothing in particular; then what the name says.
-fn content_type(name: &Key, upstream: Option<String>) -> String {
-    let vague = |said: &String| said.ends_with("/octet-stream") || http::HeaderValue::from_str(said).is_err();
-    upstream
-        .filter(|said| !vague(said))
-        .unwrap_or_else(|| mime_guess::from_path(name.as_str()).first_or_octet_stream().essence_str().to_owned())
+fn content_type(name: &Key, said: &Representation) -> String {
+    let vague = |text: &&String| !said.is_exact && text.ends_with("/octet-stream");
+    let valid = |text: &&String| http::HeaderValue::from_str(text).is_ok();
+    match said.content_type.as_ref().filter(valid).filter(|text| !vague(text)) {
+        Some(text) => text.clone(),
+        None => mime_guess::from_path(name.as_str()).first_or_octet_stream().essence_str().to_owned(),
+    }
 }

@@ -1,7 +1,7 @@
 //! What a key holds: the list of its objects, as it lies on disk and as peers copy it. Pure.
 //!
 //! Contents are named by their SHA-256, so equal contents are kept once, a copy can be verified, and every replica
-//! gives the same strong `ETag`.
+//! gives the same strong `ETag`: the upstream's, or one made of the hash where it has no strong one.
 
 use std::{
     collections::BTreeMap,
@@ -19,6 +19,9 @@ const FORMAT: u32 = 1;
 /// Longest path of an object below its key, in bytes.
 const PATH_BYTES_MAX: usize = 4096;
 
+/// The fields that an object may have: what they say is of a representation, and not of a connection.
+const FIELDS: [&str; 4] = ["cache-control", "content-disposition", "content-encoding", "content-language"];
+
 /// All objects of a key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Manifest {
@@ -35,11 +38,14 @@ pub(crate) struct Object {
     pub(crate) size: u64,
     /// Of the content, in lower-case hexadecimal; also the name of the file it is in.
     pub(crate) sha256: String,
-    /// Seconds since the Unix epoch.
+    /// Seconds since the Unix epoch; 0 if the upstream does not say.
     pub(crate) modified: u64,
     pub(crate) content_type: String,
     /// What the upstream says changes with the content; empty if it says nothing.
     pub(crate) validator: String,
+    /// Further fields of HTTP that are served as the upstream gave them, by their names in lower case.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) fields: BTreeMap<String, String>,
 }
 
 impl Manifest {
@@ -75,13 +81,21 @@ impl Manifest {
 
 impl Object {
     fn is_sound(&self) -> bool {
-        is_sha256(&self.sha256) && http::HeaderValue::from_str(&self.content_type).is_ok()
+        let is_field = |(name, value): (&String, &String)| {
+            FIELDS.contains(&name.as_str()) && http::HeaderValue::from_str(value).is_ok()
+        };
+        let is_type = http::HeaderValue::from_str(&self.content_type).is_ok();
+        is_sha256(&self.sha256) && is_type && self.fields.iter().all(is_field)
     }
 
     pub(crate) fn validators(&self) -> Validators {
-        let etag: ETag = format!("\"{}\"", &self.sha256[..32]).parse().expect("hexadecimal digits in quotes are a tag");
+        // A weak tag does not say which bytes: a client could not go on with another replica where one broke off.
+        let theirs = Some(&self.validator).filter(|tag| tag.starts_with('"')).and_then(|tag| tag.parse::<ETag>().ok());
+        let ours = || format!("\"{}\"", &self.sha256[..32]).parse().expect("hexadecimal digits in quotes are a tag");
+        let etag = theirs.unwrap_or_else(ours);
         // Far beyond year 9999 is as good as any nonsense.
-        let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(self.modified.min(253_402_300_799));
+        let seconds = Some(self.modified.min(253_402_300_799)).filter(|seconds| *seconds > 0);
+        let modified = seconds.map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
         Validators { size: self.size, etag, modified }
     }
 }
@@ -98,7 +112,14 @@ mod tests {
 
     fn manifest(sha256: &str) -> Manifest {
         let (content_type, validator) = ("text/plain".to_owned(), "v".to_owned());
-        let object = Object { size: 1, sha256: sha256.to_owned(), modified: 2, content_type, validator };
+        let object = Object {
+            size: 1,
+            sha256: sha256.to_owned(),
+            modified: 2,
+            content_type,
+            validator,
+            fields: BTreeMap::new(),
+        };
         Manifest::new(key("a"), [("b/c".to_owned(), object)].into())
     }
 

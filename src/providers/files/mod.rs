@@ -5,7 +5,9 @@
 //!
 //! | file | concern |
 //! | --- | --- |
-//! | `source`, `connector` | directories, HTTP servers, S3 and others |
+//! | `source` | directories, HTTP servers, S3 and others |
+//! | `web`, `connector` | HTTP servers: what they say, and where they lead |
+//! | `resume` | reading on where an origin broke off |
 //! | `manifest` | what a key holds (pure) |
 //! | `cache` | keeping it on disk, changed in one step |
 //! | `fetch` | bringing it up to date, from the source or a peer |
@@ -18,17 +20,21 @@ mod decide;
 mod fetch;
 mod manifest;
 mod respond;
+mod resume;
 mod source;
+mod web;
 
 pub(crate) use source::client;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod web_tests;
 
 use std::{fmt, io, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, Uri};
 
 use self::{
     cache::{Cache, MANIFEST},
@@ -166,6 +172,15 @@ impl Provider for Files {
         let whole = Key::from_path(path)?;
         let Some(depth) = self.key_depth else { return Ok(whole) };
         Key::new(whole.components().take(depth).collect::<Vec<_>>().join("/"))
+    }
+
+    /// A web server may answer a query with something else; keys are paths, so there is no place for both answers.
+    fn key_of_request(&self, uri: &Uri) -> Result<Key, KeyError> {
+        if self.source.heeds_queries() && uri.query().is_some_and(|query| !query.is_empty()) {
+            let reason = "objects of a web server are asked for by their paths; leave out the query, from `?` on";
+            return Err(KeyError::Refused(reason.to_owned()));
+        }
+        self.key_of(uri.path())
     }
 
     /// All keys come from the one source.

@@ -4,7 +4,7 @@ use std::{io, ops::Range, sync::Arc};
 
 use futures::TryStreamExt;
 use headers::{AcceptRanges, ContentLength, ContentRange, HeaderMapExt, LastModified};
-use http::{HeaderValue, Method, Response, StatusCode, header, request::Parts};
+use http::{HeaderName, HeaderValue, Method, Response, StatusCode, header, request::Parts};
 use http_body::Frame;
 use http_body_util::StreamBody;
 use tokio::{
@@ -107,7 +107,13 @@ async fn answer(request: &Parts, object: &Object, file: File) -> io::Result<Resp
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.typed_insert(known.etag);
-    headers.typed_insert(LastModified::from(known.modified));
+    if let Some(modified) = known.modified {
+        headers.typed_insert(LastModified::from(modified));
+    }
+    for (name, value) in &object.fields {
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(io::Error::other)?;
+        headers.insert(name, HeaderValue::from_str(value).map_err(io::Error::other)?);
+    }
     headers.typed_insert(AcceptRanges::bytes());
     if status == StatusCode::NOT_MODIFIED {
         return Ok(response);

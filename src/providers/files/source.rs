@@ -8,7 +8,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use bytes::Bytes;
@@ -16,14 +16,21 @@ use futures::{
     StreamExt, TryStreamExt,
     stream::{self, BoxStream},
 };
+use http::header;
 use object_store::{
-    Attribute, ClientOptions, ObjectMeta, ObjectStore, ObjectStoreExt, RetryConfig, aws::AmazonS3Builder,
-    http::HttpBuilder, path::Path as StorePath,
+    Attribute, ClientConfigKey, ClientOptions, GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore,
+    ObjectStoreExt, RetryConfig, aws::AmazonS3Builder, client::HttpConnector, http::HttpBuilder,
+    path::Path as StorePath,
 };
 use tokio_util::io::ReaderStream;
 use url::Url;
 
-use super::{FilesError, connector::Connector};
+use super::{
+    FilesError,
+    connector::{Connector, refusal_in},
+    resume::resumable,
+    web::Web,
+};
 use crate::{
     key::Key,
     provider::UpdateError,
@@ -46,9 +53,9 @@ const READ_TIMEOUT: Duration = Duration::from_secs(60);
 /// What the source says of an object without reading it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Upstream {
-    /// In bytes.
-    pub(crate) size: u64,
-    /// Seconds since the Unix epoch.
+    /// In bytes; `None` if the source does not know before it has given all.
+    pub(crate) size: Option<u64>,
+    /// Seconds since the Unix epoch; 0 if the source does not say.
     pub(crate) modified: u64,
     /// Changes with the content; empty if the source says nothing of the kind.
     pub(crate) validator: String,
@@ -57,15 +64,34 @@ pub(crate) struct Upstream {
 /// The content of an object, and what it is said to be.
 pub(crate) struct Content {
     pub(crate) upstream: Upstream,
-    pub(crate) content_type: Option<String>,
+    pub(crate) representation: Representation,
     pub(crate) bytes: BoxStream<'static, Result<Bytes, UpdateError>>,
+}
+
+/// What a source says of how an object is represented.
+#[derive(Debug, Default)]
+pub(crate) struct Representation {
+    pub(crate) content_type: Option<String>,
+    /// Whether the content type was said of this object, and is not what a store says of all.
+    pub(crate) is_exact: bool,
+    /// Further fields of HTTP, by their names in lower case: how it is encoded, for how long it may be cached.
+    pub(crate) fields: BTreeMap<String, String>,
 }
 
 /// A source of objects.
 #[derive(Debug, Clone)]
 pub(crate) enum Source {
-    Directory { root: PathBuf, except: Arc<[PathBuf]>, hidden: bool },
-    Store { store: Arc<dyn ObjectStore>, prefix: StorePath },
+    Directory {
+        root: PathBuf,
+        except: Arc<[PathBuf]>,
+        hidden: bool,
+    },
+    /// With `web`, objects are read through that, and `store` is for lists.
+    Store {
+        store: Arc<dyn ObjectStore>,
+        prefix: StorePath,
+        web: Option<Web>,
+    },
 }
 
 impl Source {
@@ -117,20 +143,28 @@ impl Source {
         choose_crypto();
         let retry = RetryConfig { max_retries: RETRIES, retry_timeout: RETRY_TIMEOUT, ..RetryConfig::default() };
         let (scheme, prefix) = object_store::ObjectStoreScheme::parse(&url)?;
+        let mut web = None;
         let store: Arc<dyn ObjectStore> = match scheme {
             object_store::ObjectStoreScheme::Http => {
-                let options = timeouts(ClientOptions::new()).with_allow_http(url.scheme() == "http");
+                let options = timeouts().with_allow_http(url.scheme() == "http");
                 let connector = Connector { origin: url.clone(), authorization, private_origins };
+                web = Some(Web::new(connector.connect(&options)?, url.clone()));
                 let builder = HttpBuilder::new().with_url(&url[..url::Position::BeforePath]).with_retry(retry);
                 Arc::new(builder.with_client_options(options).with_http_connector(connector).build()?)
             }
             object_store::ObjectStoreScheme::AmazonS3 => {
                 let builder = AmazonS3Builder::from_env().with_url(url.as_str()).with_retry(retry);
+                let builder = builder.with_client_options(s3_options());
                 Arc::new(builder.build()?)
             }
             _ => Arc::from(object_store::parse_url(&url)?.0),
         };
-        Ok(Self::Store { store, prefix })
+        Ok(Self::Store { store, prefix, web })
+    }
+
+    /// Whether two requests that differ in their query alone may differ in their answers.
+    pub(crate) fn heeds_queries(&self) -> bool {
+        matches!(self, Self::Store { web: Some(_), .. })
     }
 
     /// Whether `path` has a component that is hidden here.
@@ -145,6 +179,7 @@ impl Source {
     pub(crate) async fn head(&self, path: &Key) -> Result<Upstream, UpdateError> {
         match self {
             Self::Directory { .. } => self.file(path).await.map(|(_, upstream)| upstream),
+            Self::Store { web: Some(web), .. } => web.head(path).await,
             Self::Store { store, .. } => {
                 store.head(&self.location(path)?).await.map(|meta| upstream_of(&meta)).map_err(failure)
             }
@@ -161,13 +196,27 @@ impl Source {
                 let (file, upstream) = self.file(path).await?;
                 let file = tokio::fs::File::open(file).await.map_err(io_failure)?;
                 let bytes = ReaderStream::with_capacity(file, CHUNK_BYTES).map_err(io_failure).boxed();
-                Ok(Content { upstream, content_type: None, bytes })
+                Ok(Content { upstream, representation: Representation::default(), bytes })
             }
+            Self::Store { web: Some(web), .. } => Ok(resumable(self, path, web.read(path).await?)),
             Self::Store { store, .. } => {
                 let got = store.get(&self.location(path)?).await.map_err(failure)?;
-                let upstream = upstream_of(&got.meta);
-                let content_type = got.attributes.get(&Attribute::ContentType).map(|value| value.as_ref().to_owned());
-                Ok(Content { upstream, content_type, bytes: got.into_stream().map_err(failure).boxed() })
+                Ok(resumable(self, path, content_of(got)))
+            }
+        }
+    }
+
+    /// What is left of the object `path` from `at` on, if it still is the one with this tag.
+    ///
+    /// # Errors
+    /// As [`Source::head`], and if it is another one.
+    pub(crate) async fn read_from(&self, path: &Key, at: u64, tag: &str) -> Result<Content, UpdateError> {
+        match self {
+            Self::Directory { .. } => Err(UpdateError::NotFound),
+            Self::Store { web: Some(web), .. } => web.read_from(path, at, tag).await,
+            Self::Store { store, .. } => {
+                let rest = GetOptions::new().with_range(Some(GetRange::Offset(at))).with_if_match(Some(tag));
+                store.get_opts(&self.location(path)?, rest).await.map(content_of).map_err(failure)
             }
         }
     }
@@ -226,8 +275,21 @@ impl Source {
     }
 }
 
-fn timeouts(options: ClientOptions) -> ClientOptions {
-    options.with_timeout_disabled().with_connect_timeout(CONNECT_TIMEOUT).with_read_timeout(READ_TIMEOUT)
+/// What limits a fetch is that it stands still, not how long it takes.
+pub(super) fn timeouts() -> ClientOptions {
+    ClientOptions::new().with_timeout_disabled().with_connect_timeout(CONNECT_TIMEOUT).with_read_timeout(READ_TIMEOUT)
+}
+
+/// Options of the `AWS_*` variables for connections, such as `AWS_ALLOW_HTTP`, which would be lost otherwise.
+pub(super) fn s3_options() -> ClientOptions {
+    let mut options = timeouts();
+    for (name, value) in std::env::vars() {
+        let key = name.strip_prefix("AWS_").and_then(|name| name.to_ascii_lowercase().parse::<ClientConfigKey>().ok());
+        if let Some(key) = key.filter(|_| !value.is_empty()) {
+            options = options.with_config(key, value);
+        }
+    }
+    options
 }
 
 /// An HTTP client cannot even be built without a crypto provider. If the process has chosen one, that stands.
@@ -244,17 +306,39 @@ pub(crate) fn client() -> reqwest::ClientBuilder {
 
 fn upstream_of(meta: &ObjectMeta) -> Upstream {
     let modified = u64::try_from(meta.last_modified.timestamp()).unwrap_or(0);
-    // A server that tells neither tag nor date leaves nothing to compare.
+    // A store that tells neither tag nor date leaves nothing to compare.
     let validator = match &meta.e_tag {
         Some(tag) => tag.clone(),
         None if modified > 0 => meta.last_modified.to_rfc3339(),
         None => String::new(),
     };
-    Upstream { size: meta.size, modified, validator }
+    Upstream { size: Some(meta.size), modified, validator }
+}
+
+fn content_of(got: GetResult) -> Content {
+    let said = |attribute| got.attributes.get(&attribute).map(|value| value.as_ref().to_owned());
+    let fields = [
+        (header::CONTENT_ENCODING, Attribute::ContentEncoding),
+        (header::CONTENT_LANGUAGE, Attribute::ContentLanguage),
+        (header::CONTENT_DISPOSITION, Attribute::ContentDisposition),
+        (header::CACHE_CONTROL, Attribute::CacheControl),
+    ];
+    let fields =
+        fields.into_iter().filter_map(|(name, attribute)| Some((name.as_str().to_owned(), said(attribute)?))).collect();
+    let representation = Representation { content_type: said(Attribute::ContentType), is_exact: false, fields };
+    Content { upstream: upstream_of(&got.meta), representation, bytes: got.into_stream().map_err(failure).boxed() }
+}
+
+/// Seconds since the Unix epoch.
+pub(crate) fn seconds_of(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 fn failure(error: object_store::Error) -> UpdateError {
     use object_store::Error as E;
+    if let Some(refusal) = refusal_in(&error) {
+        return refusal;
+    }
     match error {
         E::NotFound { .. } | E::InvalidPath { .. } => UpdateError::NotFound,
         E::PermissionDenied { .. } | E::Unauthenticated { .. } => {
@@ -285,7 +369,7 @@ fn regular(root: &Path, except: &[PathBuf], wanted: &Path) -> io::Result<(PathBu
     }
     let since = meta.modified()?.duration_since(UNIX_EPOCH).unwrap_or_default();
     let upstream = Upstream {
-        size: meta.len(),
+        size: Some(meta.len()),
         modified: since.as_secs(),
         validator: format!("{}-{}", since.as_nanos(), meta.len()),
     };
