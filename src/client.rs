@@ -382,6 +382,14 @@ impl Client {
         update(&self.shared, key).await
     }
 
+    /// The key of what a forge calls by these URLs or this path; see [`Provider::key_of_repository`]. `None` for an observer.
+    ///
+    /// [`Provider::key_of_repository`]: crate::provider::Provider::key_of_repository
+    #[must_use]
+    pub fn key_of_repository(&self, urls: &[&str], path: Option<&str>) -> Option<Key> {
+        self.shared.provider.as_ref()?.key_of_repository(urls, path)
+    }
+
     /// Keeps `key` on so many nodes from now on (`None`: on as many as the settings say), though nobody asks for it. A key
     /// with a `*` (any run of characters, slashes included) or a `?` (any single one) is a pattern: it applies to the keys
     /// that match it and that somebody has asked for.

@@ -84,6 +84,13 @@ pub trait Provider: Send + Sync + 'static {
         self.key_of(uri.path())
     }
 
+    /// The key of a repository that its forge calls by one of these URLs, or, whatever the name of its host, by this path:
+    /// in such words forges tell of pushes. The default knows none.
+    fn key_of_repository(&self, urls: &[&str], path: Option<&str>) -> Option<Key> {
+        let _ = (urls, path);
+        None
+    }
+
     /// Where `key` comes from, if no peer has it: a host, for instance. Updates share the updaters fairly by that, so that an
     /// origin that hangs does not stop the keys of others. The default is the first component of the key; a provider with
     /// one origin for all keys says the same of each.

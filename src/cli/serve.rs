@@ -16,7 +16,12 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use clap::Args;
-use datad_gossip::{Credentials, Node, config::NodeConfig, gateway::Gateway, key::NodeName};
+use datad_gossip::{
+    Credentials, Node,
+    config::NodeConfig,
+    gateway::{Gateway, GatewayBuilder},
+    key::NodeName,
+};
 use rustix::fs::{FlockOperation, flock};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -86,6 +91,7 @@ struct Plan {
     http: SocketAddr,
     advertise_http: Option<String>,
     admin_token_file: Option<PathBuf>,
+    webhook_secret_file: Option<PathBuf>,
     host_names: Vec<String>,
     requests_max: Option<usize>,
     is_child: bool,
@@ -107,6 +113,7 @@ impl Plan {
         let data = own.data.clone().ok_or_else(|| Failure::Usage("give the node a folder with --data".into()))?;
         // Read again when the node starts; what is wrong with it is said before anything is done.
         own.admin_token_file.as_deref().map(secret::read).transpose()?;
+        own.webhook_secret_file.as_deref().map(secret::read).transpose()?;
         let listens_everywhere = node.advertise.unwrap_or(node.listen).ip().is_unspecified();
         let plan = Self {
             name: own.node_name()?,
@@ -121,6 +128,7 @@ impl Plan {
             except: own.secrets().map(Path::to_owned).collect(),
             advertise_http: own.advertise_http,
             admin_token_file: own.admin_token_file,
+            webhook_secret_file: own.webhook_secret_file,
             host_names: own.host_names.unwrap_or_default(),
             requests_max: own.requests_max,
             is_child: false,
@@ -155,6 +163,7 @@ pub(crate) async fn run(options: ServeOptions, watchdog: Option<&Watchdog>) -> R
     let _lock = lock(&plan.data)?;
     close(&plan.data)?;
     let token = secret::read(&admin::token_file(&plan.data, plan.admin_token_file.as_deref())?)?;
+    let hooks = plan.webhook_secret_file.as_deref().map(secret::read).transpose()?;
     let socket = admin::listen(&plan.data)?;
     let listener = bind(plan.http).await?;
     let http = listener.local_addr().context("the HTTP socket has no address")?;
@@ -162,7 +171,12 @@ pub(crate) async fn run(options: ServeOptions, watchdog: Option<&Watchdog>) -> R
         launched = launch(&plan, http) => launched?,
         () = signals.next() => return Ok(()),
     };
-    let (stop, gateway) = (CancellationToken::new(), gateway(&plan, &node, http, &token, watchdog));
+    let (stop, gateway) = (CancellationToken::new(), gateway(&plan, &node, http, watchdog));
+    let mut gateway = gateway.admin_token(token);
+    if let Some(secret) = hooks {
+        gateway = gateway.webhook_secret(secret);
+    }
+    let gateway = gateway.build();
     let changing = tokio::spawn(gateway.clone().serve_unix(socket, stop.clone().cancelled_owned()));
     let mut serving = tokio::spawn(gateway.serve(listener, stop.clone().cancelled_owned()));
     let ended = tokio::select! {
@@ -259,9 +273,9 @@ fn url_of(plan: &Plan, bound: SocketAddr, udp: Option<SocketAddr>) -> String {
     }
 }
 
-fn gateway(plan: &Plan, node: &Node, http: SocketAddr, token: &str, watchdog: Option<&Watchdog>) -> Gateway {
+fn gateway(plan: &Plan, node: &Node, http: SocketAddr, watchdog: Option<&Watchdog>) -> GatewayBuilder {
     let mut gateway = Gateway::builder(node.client()).connections_max(limits::shares().connections);
-    gateway = gateway.admin_token(token).host_name(http.ip().to_string());
+    gateway = gateway.host_name(http.ip().to_string());
     if let Some(watchdog) = watchdog {
         gateway = gateway.stuck_threads(watchdog.stuck());
     }
@@ -273,7 +287,7 @@ fn gateway(plan: &Plan, node: &Node, http: SocketAddr, token: &str, watchdog: Op
     if let Some(requests) = plan.requests_max {
         gateway = gateway.requests_max(requests);
     }
-    gateway.build()
+    gateway
 }
 
 /// Says when the node is ready, and returns when it is to stop or has stopped.

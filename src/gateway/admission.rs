@@ -23,7 +23,7 @@ use super::{State, problem::Problem};
 
 /// Bytes of a query: a plan with all the names that it may have fits.
 const QUERY_BYTES_MAX: usize = 8 << 10;
-/// Bytes of a body. No operation reads one, so this only spares clients the sending.
+/// Bytes of a body. No operation but the webhook reads one, so this only spares clients the sending.
 const BODY_BYTES_MAX: u64 = 64 << 10;
 /// Documents that are made at once.
 const READINGS_MAX: usize = 256;
@@ -35,6 +35,8 @@ const PLANS_MAX: usize = 1;
 const EXPLANATIONS_MAX: usize = 4;
 /// Lists of keys at once: each is sorted by the actor that also takes in what other nodes say.
 const LISTINGS_MAX: usize = 4;
+/// Webhooks at once: the body of each is kept until its signature is verified.
+const WEBHOOKS_MAX: usize = 16;
 /// How long one waits for its turn: longer than most of those before it take.
 const TURN_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -46,6 +48,7 @@ pub(super) struct Admission {
     pub(super) plans: Turns,
     pub(super) explanations: Turns,
     pub(super) listings: Turns,
+    pub(super) webhooks: Turns,
 }
 
 impl Default for Admission {
@@ -56,6 +59,7 @@ impl Default for Admission {
             plans: Turns::new(PLANS_MAX, "plans"),
             explanations: Turns::new(EXPLANATIONS_MAX, "explanations"),
             listings: Turns::new(LISTINGS_MAX, "lists of keys"),
+            webhooks: Turns::new(WEBHOOKS_MAX, "webhooks"),
         }
     }
 }
@@ -104,7 +108,7 @@ fn check_size(request: &Request) -> Result<(), Problem> {
         return Err(Problem::bad_request(detail));
     }
     let body = request.body().size_hint().lower();
-    if body > BODY_BYTES_MAX {
+    if body > BODY_BYTES_MAX && request.uri().path() != "/-/webhook" {
         let detail = format!("the body takes {body} bytes, and may take {BODY_BYTES_MAX}; no operation reads one");
         return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The request is too large", detail));
     }

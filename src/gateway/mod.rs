@@ -5,6 +5,7 @@
 //! | `listen`, `quiet` | connections: how many, how slow, how they end, and which one gives way |
 //! | `data` | a request for data, through the router and back |
 //! | `operations` | the documents and changes under `/-/` |
+//! | `webhook` | what forges tell of pushes |
 //! | `page` | what a person gets who opens a node in a browser |
 //! | `admission` | what operations may cost: how large, how many at once |
 //! | `access` | who may change something, and by which names the node is asked (pure) |
@@ -30,6 +31,7 @@ mod progress;
 mod quiet;
 #[cfg(test)]
 mod tests;
+mod webhook;
 
 use std::{
     io,
@@ -53,6 +55,7 @@ use self::{
     background::Background,
     metrics::{Kind, Metrics},
     progress::Responses,
+    webhook::WebhookSecret,
 };
 use crate::{Client, PathTransport, places::Places};
 
@@ -61,11 +64,15 @@ const BACKGROUND_CHANGES_MAX: usize = 256;
 /// How long a client may send or take in next to nothing.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(60);
 
+/// Where the lines of the access log say that they come from.
+const ACCESS_LOG: &str = "datad_gossip::access";
+
 /// Settings of a gateway.
 #[derive(Debug)]
 pub struct GatewayBuilder {
     client: Client,
     access: Access,
+    webhook_secret: Option<WebhookSecret>,
     limits: Limits,
     stuck_threads: Option<Arc<AtomicU64>>,
 }
@@ -92,6 +99,7 @@ struct State {
     client: Client,
     transport: PathTransport,
     access: Access,
+    webhook_secret: Option<WebhookSecret>,
     requests: Places<Option<IpAddr>>,
     responses: Responses,
     /// How long a client may send or take in next to nothing.
@@ -112,7 +120,7 @@ impl Gateway {
             drain: Duration::from_secs(10),
             client_patience: CLIENT_PATIENCE,
         };
-        GatewayBuilder { client, access: Access::default(), limits, stuck_threads: None }
+        GatewayBuilder { client, access: Access::default(), webhook_secret: None, limits, stuck_threads: None }
     }
 
     /// Serves HTTP/1.1 and HTTP/2 (with prior knowledge) on `listener` until `shutdown`; then takes no more connections,
@@ -140,11 +148,12 @@ impl Gateway {
     async fn answer(&self, peer: Peer, mut request: Request<Incoming>) -> Response<Body> {
         let kind = if is_operation(request.uri().path()) { Kind::Operations } else { Kind::Data };
         let observed = self.state.metrics.begin(kind);
+        let asked = is_logged().then(|| (request.method().clone(), request.uri().clone()));
         let is_change = matches!(kind, Kind::Operations) && !matches!(*request.method(), Method::GET | Method::HEAD);
         if is_change || matches!(peer, Peer::Tcp { is_local: true, .. }) {
             let (parts, body) = request.into_parts();
             if let Err(problem) = self.state.access.check_name(peer, &parts) {
-                return observed.answered(problem.into_response());
+                return observed.answered(peer, asked, problem.into_response());
             }
             request = Request::from_parts(parts, body);
         }
@@ -156,7 +165,7 @@ impl Gateway {
                 answered.unwrap_or_else(|never| match never {})
             }
         };
-        observed.answered(response)
+        observed.answered(peer, asked, response)
     }
 }
 
@@ -166,6 +175,13 @@ impl GatewayBuilder {
     #[must_use]
     pub fn admin_token(mut self, token: impl AsRef<str>) -> Self {
         self.access.token = Some(AdminToken::new(token.as_ref()));
+        self
+    }
+
+    /// Secret that forges share with this node: `POST /-/webhook` takes what they sign with it. Without one it takes nothing.
+    #[must_use]
+    pub fn webhook_secret(mut self, secret: impl AsRef<str>) -> Self {
+        self.webhook_secret = Some(WebhookSecret::new(secret.as_ref()));
         self
     }
 
@@ -224,6 +240,7 @@ impl GatewayBuilder {
             transport: self.client.transport(),
             client: self.client,
             access: self.access,
+            webhook_secret: self.webhook_secret,
             requests: Places::new(self.limits.requests_max),
             responses: Responses::default(),
             client_patience: self.limits.client_patience,
@@ -242,6 +259,11 @@ impl GatewayBuilder {
     pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) -> io::Result<()> {
         self.build().serve(listener, shutdown).await
     }
+}
+
+/// Whether the log takes a line for each request: at the level `debug` of `datad_gossip::access`.
+fn is_logged() -> bool {
+    tracing::enabled!(target: ACCESS_LOG, tracing::Level::DEBUG)
 }
 
 fn is_operation(path: &str) -> bool {

@@ -5,6 +5,7 @@
 //! | `GET /-/status`, `/-/members`, `/-/locate/KEY` | [`Status`](crate::Status), a list of [`MemberStatus`](crate::MemberStatus), [`Location`](crate::Location), with `?explain=true` an [`Explanation`](crate::Explanation) |
 //! | `GET /-/keys?prefix=&after=&limit=` | a list of keys in order, after `after`, at most `limit` (1 to 10,000; 1,000 if not said); if there may be more, `Link` names the next page |
 //! | `POST /-/update/KEY` | 202: it goes on, one at a time and one to follow however many ask; with `?wait=true` 200 and what each node said |
+//! | `POST /-/webhook` | what GitHub, GitLab, Gitea, Forgejo and Gogs send after a push, signed with the webhook secret: 202, an update of the repository goes on; 200 if there is nothing to do |
 //! | `GET /-/pins` | a list of [`Pin`](crate::Pin) |
 //! | `PUT /-/pins/KEY?replicas=`, `DELETE /-/pins/KEY`, `DELETE /-/keys/KEY` | pins, unpins, forgets; 200 and [`Recorded`](crate::Recorded) |
 //! | `POST /-/members/NAME/drain?force=&timeout=` | 200 and [`Drained`](crate::Drained) when it has left; 409 if it is the last live holder of a key |
@@ -32,7 +33,7 @@ use serde_json::json;
 use tokio::runtime::Handle;
 use tracing::info;
 
-use super::{State, access, admission::admit, metrics, page, problem::Problem};
+use super::{State, access, admission::admit, metrics, page, problem::Problem, webhook};
 use crate::{
     Client, MemberState,
     key::{Key, NodeName},
@@ -67,6 +68,7 @@ pub(super) fn routes(state: Arc<State>) -> Router {
         .route("/-/pins/{*key}", put(pin).delete(unpin).fallback(|| async { Problem::method("PUT, DELETE") }))
         .route("/-/members/{name}/drain", post(drain).fallback(|| async { Problem::method("POST") }))
         .route("/-/update/{*key}", post(update).fallback(|| async { Problem::method("POST") }))
+        .route("/-/webhook", post(webhook::receive).fallback(|| async { Problem::method("POST") }))
         .route("/-/healthz", reading(get(|| async { "ok\n" })))
         .route("/-/readyz", reading(get(readyz)))
         .route("/-/metrics", reading(get(render_metrics)))

@@ -1,11 +1,15 @@
 //! Clones and fetches of every kind through any node, and upstreams that are slow, down, or do not know.
 
-use std::time::Duration;
+use std::{os::unix::fs::PermissionsExt, time::Duration};
 
+use bytes::Bytes;
 use futures::future::join_all;
-use http::StatusCode;
+use http::{Request, StatusCode};
+use http_body_util::Full;
+use ring::hmac;
+use serde_json::{Value, json};
 
-use super::harness::{Checkout, Cluster, QUICK, Upstream, eventually, get, git};
+use super::harness::{Checkout, Cluster, QUICK, Upstream, eventually, get, git, send};
 
 const REPO: &str = "some/repo";
 /// Where a git client begins.
@@ -136,4 +140,58 @@ async fn a_fetch_that_outlasts_the_request_is_504_and_goes_on_to_its_end() {
     let clone = Checkout::clone(cluster.other_than(&holders).http, "/some/repo", &[]).await.unwrap();
     assert_eq!(clone.read("file"), "one");
     assert_eq!(upstream.packs(REPO), 1);
+}
+
+#[tokio::test]
+async fn a_push_that_a_forge_tells_of_over_one_url_updates_the_repository_that_it_names() {
+    let upstream = Upstream::start().await;
+    upstream.create(REPO, &[("file", b"0")]).await;
+    let cluster = Cluster::start_with(1, QUICK, &["--git", &upstream.git_template()], |node| {
+        let secret = node.data.with_extension("hooks");
+        std::fs::write(&secret, "hush").unwrap();
+        std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o600)).unwrap();
+        node.with("--webhook-secret-file", secret.to_str().unwrap());
+    })
+    .await;
+    let port = cluster.nodes[0].http;
+    let tell = |fields: Vec<(&'static str, String)>, payload: Value| async move {
+        let body = payload.to_string();
+        let signature = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, b"hush"), body.as_bytes());
+        let mut request = Request::post("/-/webhook").header("content-type", "application/json");
+        for (name, value) in fields {
+            request = request.header(name, value.replace("SIGNATURE", &hex::encode(signature)));
+        }
+        send(port, request.body(Full::new(Bytes::from(body))).unwrap()).await.unwrap()
+    };
+    let by_url =
+        json!({ "repository": { "clone_url": format!("{}/git/{REPO}.git", upstream.url()), "full_name": "x/y" } });
+    let by_path =
+        json!({ "project": { "git_http_url": "https://forge.example/some/repo.git", "path_with_namespace": REPO } });
+    let github = || vec![("x-github-event", "push".to_owned()), ("x-hub-signature-256", "sha256=SIGNATURE".to_owned())];
+    let gitlab = |token: &str| vec![("x-gitlab-event", "Push Hook".to_owned()), ("x-gitlab-token", token.to_owned())];
+
+    let answer = tell(github(), by_url.clone()).await;
+    assert_eq!((answer.status.as_u16(), upstream.packs(REPO)), (200, 0), "{}", answer.text());
+    assert!(answer.text().contains("no node holds it"), "{}", answer.text());
+    Checkout::clone(port, "/some/repo", &[]).await.unwrap();
+    let gitea = vec![("x-gitea-event", "push".to_owned()), ("x-gitea-signature", "SIGNATURE".to_owned())];
+    for (number, (fields, payload)) in
+        [(github(), by_url.clone()), (gitea, by_url.clone()), (gitlab("hush"), by_path)].into_iter().enumerate()
+    {
+        let content = (number + 1).to_string();
+        upstream.commit(REPO, &[("file", content.as_bytes())]).await;
+        let answer = tell(fields, payload).await;
+        assert_eq!(answer.status, StatusCode::ACCEPTED, "{}", answer.text());
+        eventually("what was pushed is served", || async {
+            Checkout::clone(port, "/some/repo", &[]).await.unwrap().read("file") == content
+        })
+        .await;
+    }
+    for refused in [gitlab("guess"), vec![("x-hub-signature-256", "sha256=00".to_owned())], vec![]] {
+        assert_eq!(tell(refused, by_url.clone()).await.status, StatusCode::UNAUTHORIZED);
+    }
+    let mut ping = github();
+    ping[0].1 = "ping".to_owned();
+    assert_eq!(tell(ping, by_url).await.status, StatusCode::OK);
+    assert_eq!(tell(github(), json!({ "zen": "nothing" })).await.status, StatusCode::BAD_REQUEST);
 }

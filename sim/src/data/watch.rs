@@ -408,6 +408,10 @@ impl Provider for Watched {
         self.inner.key_of(path)
     }
 
+    fn key_of_repository(&self, urls: &[&str], path: Option<&str>) -> Option<Key> {
+        self.inner.key_of_repository(urls, path)
+    }
+
     fn key_of_request(&self, uri: &http::Uri) -> Result<Key, KeyError> {
         self.inner.key_of_request(uri)
     }

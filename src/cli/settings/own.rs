@@ -72,6 +72,10 @@ pub(crate) struct OwnOptions {
     /// folder, made at the first start, if not given. Changes over the Unix socket admin.sock in the data folder need none
     #[arg(long, env = "DATAD_ADMIN_TOKEN_FILE", value_name = "F", help_heading = "Access")]
     pub(crate) admin_token_file: Option<PathBuf>,
+    /// File with the secret that forges share with this node: what GitHub, GitLab, Gitea and others send to /-/webhook after a
+    /// push is taken if it proves that they know it. None, if not given: nothing is taken there
+    #[arg(long, env = "DATAD_WEBHOOK_SECRET_FILE", value_name = "F", help_heading = "Access")]
+    pub(crate) webhook_secret_file: Option<PathBuf>,
     /// A host name under which clients ask this node, such as that of a proxy before it; give it several times, or with
     /// commas. Known are localhost, its addresses, and the host of --advertise-http. Changes under other names are refused,
     /// and everything is where only this machine is listened to
@@ -155,7 +159,8 @@ impl OwnOptions {
 
     /// Files that must never be served, should they lie among the data.
     pub(crate) fn secrets(&self) -> impl Iterator<Item = &Path> {
-        let secrets = [&self.cluster_key_file, &self.tls_key, &self.admin_token_file].into_iter().flatten();
+        let secrets = [&self.cluster_key_file, &self.tls_key, &self.admin_token_file, &self.webhook_secret_file];
+        let secrets = secrets.into_iter().flatten();
         #[cfg(feature = "etcd")]
         let secrets = secrets.chain(self.etcd.secrets());
         secrets.map(PathBuf::as_path).chain(self.provider.credentials_file())

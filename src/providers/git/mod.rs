@@ -44,6 +44,8 @@ use futures::stream::BoxStream;
 use http::{Method, Request, Response, StatusCode, header};
 
 pub use self::limits::limit_supervisor;
+use url::Url;
+
 use self::{
     backend::Backend, bridge::Bridge, describing::Describing, mirror::Mirrors, path::Wish, process::Program,
     template::Template,
@@ -232,6 +234,13 @@ fn check_program(program: &Path) -> Result<(), GitError> {
 impl Provider for Git {
     fn key_of(&self, path: &str) -> Result<Key, KeyError> {
         path::key_of(path, &self.template)
+    }
+
+    /// The one that the template makes of a URL; else, unless keys name their hosts, that of the path.
+    fn key_of_repository(&self, urls: &[&str], path: Option<&str>) -> Option<Key> {
+        let named = |name: &str| self.key_of(&format!("/{name}")).ok();
+        let by_url = urls.iter().find_map(|url| named(&self.template.name_in(&Url::parse(url).ok()?)?));
+        by_url.or_else(|| path.filter(|_| !self.template.host_in_key()).and_then(named))
     }
 
     /// The host: of the key if that begins with one, else of the template.

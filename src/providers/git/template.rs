@@ -143,6 +143,19 @@ impl Template {
         self.host_in_key
     }
 
+    /// What stands in `url` where a key belongs, whatever its scheme and user, and with or without `.git` at its end. `None` if
+    /// it leads elsewhere.
+    pub(crate) fn name_in(&self, url: &Url) -> Option<String> {
+        let path = url.path().trim_end_matches('/');
+        let path = path.strip_suffix(self.after.trim_end_matches('/')).unwrap_or(path);
+        if self.host_in_key {
+            return Some(format!("{}{path}", url.host_str().filter(|_| url.port().is_none())?));
+        }
+        let own = Url::parse(&self.origin).ok()?;
+        let is_own = own.host_str().is_some() && own.host_str() == url.host_str() && own.port() == url.port();
+        path.strip_prefix(&self.before).filter(|_| is_own).map(str::to_owned)
+    }
+
     /// Where `key` is fetched from.
     ///
     /// # Errors
@@ -269,6 +282,20 @@ mod tests {
         assert_eq!(remote.url, "https://host:81/a.git");
         assert_eq!(remote.origin, "https://host:81/");
         assert_eq!(remote.authorization.unwrap(), "Basic bWU6cyB0");
+    }
+
+    #[test]
+    fn a_url_of_a_forge_names_the_key_that_it_would_be_fetched_as() {
+        let name = |template: &str, url: &str| Template::parse(template).unwrap().name_in(&Url::parse(url).unwrap());
+        for url in ["https://h.example/Org/r.git", "http://u:p@h.example/Org/r.git/", "https://h.example/Org/r"] {
+            assert_eq!(name("https://{key}.git", url).as_deref(), Some("h.example/Org/r"), "{url}");
+            assert_eq!(name("https://h.example/{key}.git", url).as_deref(), Some("Org/r"), "{url}");
+        }
+        assert_eq!(name("https://h.example:8443/git/{key}", "https://h.example:8443/git/a/b").as_deref(), Some("a/b"));
+        for url in ["https://other.example/a", "https://h.example:81/a", "https://h.example/elsewhere/a"] {
+            assert_eq!(name("https://h.example/git/{key}.git", url), None, "{url}");
+        }
+        assert_eq!(name("file:///srv/{key}.git", "https://h.example/a"), None);
     }
 
     proptest! {

@@ -45,7 +45,10 @@ pub(crate) async fn get(port: u16, path: &str) -> Result<Answer, String> {
 }
 
 /// Sends `request`, and reads the whole answer. A body that breaks off is an error.
-pub(crate) async fn send(port: u16, mut request: Request<Empty<Bytes>>) -> Result<Answer, String> {
+pub(crate) async fn send<B>(port: u16, mut request: Request<B>) -> Result<Answer, String>
+where
+    B: http_body::Body<Data = Bytes, Error = std::convert::Infallible> + Send + Unpin + 'static,
+{
     request.headers_mut().entry(header::HOST).or_insert_with(|| format!("127.0.0.1:{port}").parse().unwrap());
     let exchange = async {
         let stream = TcpStream::connect(("127.0.0.1", port)).await.map_err(|error| format!("connect: {error}"))?;

@@ -1,0 +1,205 @@
+//! What forges tell of pushes: one URL for all repositories.
+//!
+//! ```text
+//!   forge -- POST /-/webhook, signed --> is it signed? --> which repository? --> is it held? --> update it
+//! ```
+//!
+//! A forge proves with the secret that it shares with this node that it sent the body: GitHub, Gitea, Forgejo and Gogs sign
+//! it (RFC 2104), GitLab sends the secret itself. The body is read only after that. A push to a repository that no node holds
+//! changes nothing: whoever asks for it first gets what there is then.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{Request, State as Shared},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use ring::hmac;
+use serde_json::{Value, json};
+use subtle::ConstantTimeEq;
+use tracing::info;
+
+use super::{State, problem::Problem};
+use crate::key::Key;
+
+/// Longest body. A push of many commits takes some hundred kilobytes.
+pub(super) const BODY_BYTES_MAX: usize = 4 << 20;
+/// Time for a body to arrive.
+const BODY_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Fields with the hexadecimal HMAC-SHA256 of the body, and what stands before it there.
+const SIGNATURES: [(&str, &str); 4] = [
+    ("x-hub-signature-256", "sha256="),
+    ("x-gitea-signature", ""),
+    ("x-forgejo-signature", ""),
+    ("x-gogs-signature", ""),
+];
+/// The field in which GitLab sends the secret.
+const TOKEN: &str = "x-gitlab-token";
+/// Fields that name the event, and the events after which a repository may have something new.
+const EVENTS: [&str; 5] = ["x-github-event", "x-gitea-event", "x-forgejo-event", "x-gogs-event", "x-gitlab-event"];
+const NEWS: [&str; 6] = ["push", "create", "delete", "push hook", "tag push hook", "system hook"];
+
+/// The secret that forges share with this node; `Debug` does not show it.
+pub(super) struct WebhookSecret(Vec<u8>);
+
+impl WebhookSecret {
+    pub(super) fn new(secret: &str) -> Self {
+        Self(secret.trim().as_bytes().to_vec())
+    }
+
+    /// Whether who sent `body` knows the secret.
+    fn has_signed(&self, fields: &HeaderMap, body: &[u8]) -> bool {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &self.0);
+        let signs = |(name, before): &(&str, &str)| {
+            let text = fields.get(*name).and_then(|value| value.to_str().ok()?.strip_prefix(before));
+            let signature = text.and_then(|text| hex::decode(text.trim()).ok());
+            signature.is_some_and(|signature| hmac::verify(&key, body, &signature).is_ok())
+        };
+        let token = fields.get(TOKEN).is_some_and(|said| said.as_bytes().ct_eq(&self.0).into());
+        !self.0.is_empty() && (token || SIGNATURES.iter().any(signs))
+    }
+}
+
+impl std::fmt::Debug for WebhookSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WebhookSecret(..)")
+    }
+}
+
+/// Answers a forge.
+pub(super) async fn receive(Shared(state): Shared<Arc<State>>, request: Request) -> Result<Response, Problem> {
+    let Some(secret) = &state.webhook_secret else {
+        let detail = "this node has no secret for webhooks; start it with --webhook-secret-file";
+        return Err(Problem::new(StatusCode::FORBIDDEN, "not-allowed", "Webhooks are not taken", detail));
+    };
+    let _turn = state.admission.webhooks.take().await?;
+    let (parts, body) = request.into_parts();
+    let body = read(body).await?;
+    if !secret.has_signed(&parts.headers, &body) {
+        let detail = "set the secret of --webhook-secret-file in the forge's webhook: it signs what it sends with that, or \
+                      sends it as X-Gitlab-Token";
+        let problem = Problem::new(StatusCode::UNAUTHORIZED, "no-signature", "The webhook's secret is needed", detail);
+        return Err(problem.with_field(header::WWW_AUTHENTICATE, "Signature"));
+    }
+    let event = event_of(&parts.headers);
+    if event.as_deref().is_some_and(|event| !NEWS.contains(&event)) {
+        return Ok(
+            Json(json!({ "started": false, "reason": "nothing is pushed by an event of this kind" })).into_response()
+        );
+    }
+    let payload = payload_of(&parts.headers, &body)?;
+    let key = state.client.key_of_repository(&urls_in(&payload), path_in(&payload));
+    let key =
+        key.ok_or_else(|| Problem::bad_request("it names no repository that this node's data source could have"))?;
+    update(&state, &key)
+}
+
+fn update(state: &State, key: &Key) -> Result<Response, Problem> {
+    let is_held = !state.client.nodes_for_key(key).is_empty();
+    info!(%key, is_held, "a forge tells of a push");
+    if !is_held {
+        return Ok(Json(json!({ "key": key, "started": false, "reason": "no node holds it" })).into_response());
+    }
+    let started = state.background.update(&state.client, key);
+    started.then_some(()).ok_or_else(|| Problem::overloaded("too many updates are under way; send it again"))?;
+    Ok((StatusCode::ACCEPTED, Json(json!({ "key": key, "started": true }))).into_response())
+}
+
+async fn read(body: Body) -> Result<Bytes, Problem> {
+    match tokio::time::timeout(BODY_PATIENCE, Limited::new(body, BODY_BYTES_MAX).collect()).await {
+        Ok(Ok(whole)) => Ok(whole.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            let detail = format!("the body of a webhook may take {BODY_BYTES_MAX} bytes");
+            Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The request is too large", detail))
+        }
+        Ok(Err(error)) => Err(Problem::bad_request(error.to_string())),
+        Err(_) => Err(Problem::bad_request(format!("the body did not arrive within {BODY_PATIENCE:?}"))),
+    }
+}
+
+fn event_of(fields: &HeaderMap) -> Option<String> {
+    let said = EVENTS.iter().find_map(|name| fields.get(*name))?;
+    Some(said.to_str().ok()?.trim().to_ascii_lowercase())
+}
+
+/// The document in a body: JSON, or a form with JSON in the field `payload`, as GitHub sends unless told otherwise.
+fn payload_of(fields: &HeaderMap, body: &[u8]) -> Result<Value, Problem> {
+    let is_form = |kind: &HeaderValue| kind.as_bytes().starts_with(b"application/x-www-form-urlencoded");
+    let read = if fields.get(header::CONTENT_TYPE).is_some_and(is_form) {
+        let field = url::form_urlencoded::parse(body).find(|(name, _)| name == "payload").map(|(_, value)| value);
+        serde_json::from_str(&field.unwrap_or_default())
+    } else {
+        serde_json::from_slice(body)
+    };
+    read.map_err(|error| Problem::bad_request(format!("the body is not the JSON of a webhook: {error}")))
+}
+
+/// The URLs under which a payload says that the repository can be cloned.
+fn urls_in(payload: &Value) -> Vec<&str> {
+    let places = [
+        "/repository/clone_url",
+        "/project/git_http_url",
+        "/repository/git_http_url",
+        "/repository/html_url",
+        "/project/web_url",
+    ];
+    places.iter().filter_map(|place| payload.pointer(place)?.as_str()).collect()
+}
+
+/// The path of the repository on its forge.
+fn path_in(payload: &Value) -> Option<&str> {
+    let places = ["/repository/full_name", "/project/path_with_namespace"];
+    places.iter().find_map(|place| payload.pointer(place)?.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn only_who_knows_the_secret_signs_and_only_what_was_sent_is_signed() {
+        let secret = WebhookSecret::new("It's a Secret to Everybody\n");
+        // The example in GitHub's documentation of webhooks.
+        let signature = "757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";
+        let body = b"Hello, World!";
+        for (name, before) in SIGNATURES {
+            let said = fields(&[(name, &format!("{before}{signature}"))]);
+            assert!(secret.has_signed(&said, body), "{name}");
+            assert!(!secret.has_signed(&said, b"Hello, World?"), "{name}");
+            assert!(!WebhookSecret::new("other").has_signed(&said, body), "{name}");
+            assert!(!secret.has_signed(&fields(&[(name, before)]), body), "{name}");
+        }
+        assert!(secret.has_signed(&fields(&[(TOKEN, "It's a Secret to Everybody")]), body));
+        assert!(!secret.has_signed(&fields(&[(TOKEN, "It's a Secret")]), body));
+        assert!(!secret.has_signed(&fields(&[]), body));
+        assert!(!WebhookSecret::new("").has_signed(&fields(&[(TOKEN, "")]), body));
+    }
+
+    #[test]
+    fn each_forge_says_in_its_own_way_which_repository_it_is() {
+        let github = json!({ "repository": { "clone_url": "https://h/o/r.git", "full_name": "o/r" } });
+        assert_eq!((urls_in(&github), path_in(&github)), (vec!["https://h/o/r.git"], Some("o/r")));
+        let gitlab = json!({ "project": { "git_http_url": "https://h/o/r.git", "path_with_namespace": "o/r" } });
+        assert_eq!((urls_in(&gitlab), path_in(&gitlab)), (vec!["https://h/o/r.git"], Some("o/r")));
+        let odd = json!({ "repository": { "clone_url": 7, "full_name": ["x"] } });
+        assert_eq!((urls_in(&odd), path_in(&odd)), (vec![], None));
+    }
+
+    #[test]
+    fn a_form_carries_the_same_document() {
+        let form = fields(&[("content-type", "application/x-www-form-urlencoded")]);
+        assert_eq!(payload_of(&form, b"payload=%7B%22a%22%3A1%7D").unwrap(), json!({ "a": 1 }));
+        assert_eq!(payload_of(&fields(&[]), b"{\"a\":1}").unwrap(), json!({ "a": 1 }));
+        assert!(payload_of(&form, b"{\"a\":1}").is_err() && payload_of(&fields(&[]), b"payload=1").is_err());
+    }
+}
