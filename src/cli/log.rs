@@ -10,7 +10,8 @@ use super::Failure;
 #[derive(Args, Clone)]
 pub(crate) struct LogOptions {
     /// What to log: a level (`error`, `warn`, `info`, `debug`, `trace`), also per module
-    /// (`info,datad_gossip::registry=debug`). `info` for serve, else `warn`
+    /// (`info,datad_gossip::registry=debug`). `info,datad_gossip::access=debug` has a line for each request over HTTP. `info`
+    /// for serve, else `warn`
     #[arg(long, env = "DATAD_LOG", value_name = "FILTER", global = true, help_heading = "Logs")]
     pub(crate) log: Option<String>,
     /// How to log
@@ -42,7 +43,9 @@ impl LogOptions {
         let wanted = self.log.as_deref().filter(|filter| !filter.is_empty()).unwrap_or(usual);
         let wrong = |error: String| Failure::Usage(format!("the log filter `{wanted}` makes no sense: {error}"));
         check(wanted).map_err(wrong)?;
-        let filter = EnvFilter::builder().parse(wanted).map_err(|error| wrong(error.to_string()))?;
+        // Of the library of actors, names of actors that are numbers would stand in each line.
+        let filter = if wanted.contains("ractor") { wanted.to_owned() } else { format!("{wanted},ractor=error") };
+        let filter = EnvFilter::builder().parse(filter).map_err(|error| wrong(error.to_string()))?;
         let logs = fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
         match self.log_format {
             LogFormat::Text => logs.init(),

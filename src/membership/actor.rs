@@ -372,6 +372,11 @@ fn tell_of_heat(shared: &Shared, old: &View) {
 
 fn log_changes(old: &View, new: &View) {
     match (old.brake(), new.brake()) {
+        // All have said that they will be back.
+        (None, Some(brake)) if new.members().all(|member| member.state != MemberState::Dead) => info!(
+            "{} of {} members have stopped; nothing is copied on account of it until some return",
+            brake.lost, brake.members
+        ),
         (None, Some(brake)) => warn!(
             "{} of {} members were lost at once; nothing is copied on account of it until some return",
             brake.lost, brake.members

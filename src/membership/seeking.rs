@@ -11,6 +11,7 @@ use ractor::ActorRef;
 use tracing::{info, warn};
 
 use super::{
+    Member, MemberState,
     actor::Message,
     seeds::{SeedStatus, Unanswered},
 };
@@ -85,8 +86,14 @@ impl Seeking {
     pub(super) fn tried(&mut self, shared: &Shared, seeds: Vec<SeedStatus>) {
         self.trying = false;
         let before = shared.seeds.snapshot();
+        let is_stopping = |member: &Member| matches!(member.state, MemberState::Leaving | MemberState::Away);
+        let expected = shared.view.load().members().any(is_stopping);
         for (seed, before) in seeds.iter().zip(before.iter()).filter(|(seed, before)| seed != before) {
             match &seed.reason {
+                // A member has said that it will be back.
+                Some(reason) if expected && before.answers => {
+                    info!(seed = %seed.address, %reason, "a seed does not answer")
+                }
                 Some(reason) => warn!(seed = %seed.address, %reason, "a seed does not answer"),
                 None => info!(seed = %seed.address, was = before.reason, "a seed answers"),
             }

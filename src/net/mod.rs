@@ -392,7 +392,8 @@ impl Net {
             Some(Slot::Dialling(dial)) => return Ok(Err(dial.clone())),
             Some(Slot::Down { error, retry, .. }) if Instant::now() < *retry => return Err(error.clone()),
             Some(Slot::Down { failures, .. }) => *failures,
-            Some(Slot::Up(_)) | None => 0,
+            Some(Slot::Up(peer)) => u32::from(said_goodbye(&peer.connection)),
+            None => 0,
         };
         if slots.len() >= ADDRESSES_MAX && !slots.contains_key(&address) {
             slots.retain(|_, slot| !matches!(slot, Slot::Down { .. }));
@@ -432,7 +433,7 @@ impl Net {
         {
             self.refused.send_replace(Some(refusal.clone()));
         }
-        if failures <= 1 {
+        if failures <= 1 && !matches!(error, DialError::Stopping) {
             warn!(%error, "cannot connect")
         } else {
             debug!(%error, failures, "cannot connect")
@@ -517,6 +518,11 @@ impl Net {
         let mut slots = self.slots.lock().expect("no panic under this lock");
         if matches!(slots.get(&address), Some(Slot::Up(kept)) if Arc::ptr_eq(kept, peer)) {
             slots.remove(&address);
+            if said_goodbye(&peer.connection) {
+                // That nobody answers there is no news, as long as it does not come back by itself.
+                let error = DialError::Unreachable { address, reason: "it has stopped".into() };
+                slots.insert(address, Slot::Down { error, failures: 1, retry: Instant::now() });
+            }
         }
     }
 
@@ -622,5 +628,12 @@ fn transport(profile: &Profile) -> TransportConfig {
 
 /// The reason that a peer gave for closing a connection, if it gave one.
 fn refusal_of(connection: &quinn::Connection) -> Option<String> {
-    Some(refusal::in_words(&connection.close_reason()?))
+    let words = refusal::in_words(&connection.close_reason()?);
+    Some(if words.is_empty() { "the peer closed it".into() } else { words })
+}
+
+/// Whether the peer closed the connection because it stops.
+fn said_goodbye(connection: &quinn::Connection) -> bool {
+    let closed = connection.close_reason();
+    matches!(closed, Some(quinn::ConnectionError::ApplicationClosed(close)) if close.error_code == code::SHUTDOWN)
 }

@@ -132,7 +132,7 @@ impl Net {
         let span = debug_span!("peer", name = %peer.name);
         let mut paused = self.paused.subscribe();
         let serving = async move {
-            info!(address = %peer.advertise, incarnation = peer.incarnation, "connected");
+            info!(peer = %peer.name, address = %peer.advertise, incarnation = peer.incarnation, "connected");
             loop {
                 tokio::select! {
                     stream = peer.connection.accept_bi() => match stream {
@@ -151,7 +151,7 @@ impl Net {
                 }
             }
             let reason = super::refusal_of(&peer.connection).unwrap_or_else(|| "this node stops".into());
-            info!(%reason, "disconnected");
+            info!(peer = %peer.name, %reason, "disconnected");
             net.forget(address, &peer);
         };
         self.tasks.spawn(serving.instrument(span));

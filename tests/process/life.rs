@@ -242,3 +242,31 @@ async fn a_signal_that_asks_for_nothing_that_a_node_does_is_logged_and_ends_noth
     assert!(node.status().await.is_some());
     assert_eq!(node.sigterm().await.code(), Some(0));
 }
+
+#[tokio::test]
+async fn an_orderly_end_is_quiet_and_every_line_about_a_connection_names_its_peer() {
+    let upstream = Upstream::start().await;
+    upstream.put_file("f", "content", "text/plain");
+    let mut cluster = Cluster::start_with(3, QUICK, &["--files", &upstream.files_url()], |node| {
+        node.with_variable("DATAD_LOG", "info,datad_gossip::access=debug");
+    })
+    .await;
+    get(cluster.nodes[0].http, "/f?").await.unwrap();
+    cluster.until_held("f", 2).await;
+    for node in &mut cluster.nodes {
+        assert_eq!(node.sigterm().await.code(), Some(0));
+    }
+    for node in &cluster.nodes {
+        let log = node.log();
+        for line in log.lines() {
+            assert!(!line.contains(" WARN ") && !line.contains(" ERROR ") && !line.contains("Actor{"), "{line}");
+            let is_named = !line.contains("connected") || line.contains("peer=n");
+            assert!(is_named, "{line}");
+        }
+        assert!(log.contains("connected"), "{log}");
+    }
+    let answered = cluster.nodes[0].log();
+    let line = answered.lines().find(|line| line.contains("datad_gossip::access") && line.contains("path=\"/f\""));
+    let line = line.expect("a line for the request");
+    assert!(line.contains("method=GET") && line.contains("status=200") && line.contains("peer=127.0.0.1"), "{line}");
+}
