@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::{
-    balancer::actor as balancer,
+    balancer::{Short, actor as balancer},
     catalog::{self, Intent, IntentError, Pin, Recorded},
     config::{NodeConfig, REPLICAS_MAX},
     explain::{Explanation, explain, size},
@@ -27,7 +27,7 @@ use crate::{
         Attempt, AttemptError, KeyTransport, PathTransport, RouteError,
         ensure::{self, Wanted},
     },
-    updater::Origin,
+    updater::{Origin, actor as updater},
 };
 
 /// Keys that are asked for in one go when all are listed.
@@ -35,6 +35,10 @@ const PAGE_KEYS: usize = 4096;
 /// Sizes of keys that are asked for at once, and how long in all: each may cost a run of git where the key is.
 const SIZES_AT_ONCE: usize = 8;
 const SIZES_PATIENCE: Duration = Duration::from_secs(5);
+/// Keys with too few replicas that `status` names.
+const SHORTAGES_SHOWN: usize = 5;
+/// Keys with too few replicas about which other nodes are asked.
+const SHORTAGES_EXPLAINED: usize = 16;
 const SYNC_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A few node names, inline.
@@ -99,6 +103,8 @@ pub struct Status {
     pub keys: usize,
     /// Known keys with fewer live replicas than pins and settings ask for, also where there are too few members for more.
     pub under_replicated: usize,
+    /// The first of them, and why.
+    pub lacking: Vec<Shortage>,
     /// Keys that are asked for so often that more nodes than usual should keep them.
     pub hot: usize,
     /// Fetches under way.
@@ -142,6 +148,22 @@ pub struct Status {
     /// What keeps the node from taking part fully, if anything does; it serves what it knows of all the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<String>,
+}
+
+/// A key that has fewer replicas than it should.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Shortage {
+    /// The key.
+    pub key: Key,
+    /// How many nodes should keep it.
+    pub replicas: usize,
+    /// How many live nodes have it.
+    pub ready: usize,
+    /// For how many seconds this node has known that it lacks some.
+    pub seconds: u64,
+    /// Why, as far as is known: what went wrong last, or what is waited for.
+    pub reason: Option<String>,
 }
 
 /// A member, and how many keys it has ready.
@@ -308,6 +330,7 @@ impl Client {
             observers: self.shared.watchers.count(),
             keys: self.shared.index.len(),
             under_replicated: balance.under_replicated,
+            lacking: self.shortages_seen_here("", SHORTAGES_SHOWN).await,
             hot: self.shared.view.load().extras().len(),
             fetching: summary.fetching,
             repairs_waiting: balance.waiting,
@@ -403,6 +426,9 @@ impl Client {
         let replicas = replicas.unwrap_or_else(|| self.shared.intents.configured(key));
         let valid = u8::try_from(replicas).ok().filter(|_| (1..=REPLICAS_MAX).contains(&replicas));
         let replicas = valid.ok_or(IntentError::Replicas(replicas))?;
+        if let Some(provider) = self.shared.provider.as_ref().filter(|_| !catalog::is_pattern(key)) {
+            provider.may_fetch(key).map_err(|reason| IntentError::Refused { key: key.clone(), reason })?;
+        }
         catalog::write(&self.shared, key.clone(), Intent::Pin { replicas }).await
     }
 
@@ -495,6 +521,39 @@ impl Client {
         });
         let in_time = sizes.buffer_unordered(SIZES_AT_ONCE).take_until(Box::pin(tokio::time::sleep(SIZES_PATIENCE)));
         in_time.filter_map(std::future::ready).collect().await
+    }
+
+    /// The first keys that begin with `prefix` and have too few replicas, in order, at most `limit`, and why. Of some whose
+    /// reason this node does not know, it asks the nodes concerned.
+    pub async fn shortages(&self, prefix: &str, limit: usize) -> Vec<Shortage> {
+        let mut shortages = self.shortages_seen_here(prefix, limit).await;
+        let unexplained = shortages.iter_mut().filter(|shortage| shortage.reason.is_none());
+        let asked = unexplained.take(SHORTAGES_EXPLAINED).map(|shortage| async {
+            let explained = self.explain(&shortage.key).await.nodes.into_iter();
+            shortage.reason = explained
+                .filter_map(|insight| Some(format!("{}: {}", insight.node, insight.intention.waits_for?)))
+                .next();
+        });
+        futures::stream::iter(asked).for_each_concurrent(SIZES_AT_ONCE, |asked| asked).await;
+        shortages
+    }
+
+    async fn shortages_seen_here(&self, prefix: &str, limit: usize) -> Vec<Shortage> {
+        let prefix = prefix.to_owned();
+        let asked = self.shared.balancer.ask(|reply| balancer::Message::Shortages { prefix, limit, reply });
+        let found = asked.await.unwrap_or_default();
+        let keys: Vec<Key> = found.iter().map(|(key, _)| key.clone()).collect();
+        let troubles = self.shared.updater.ask(|reply| updater::Message::Troubles { keys, reply });
+        let troubles = troubles.await.unwrap_or_default().into_iter().chain(std::iter::repeat(None));
+        let (now, takers) = (self.shared.uptime(), self.shared.view.load().accepting().count());
+        let shortage = |((key, short), trouble): ((Key, Short), Option<updater::Trouble>)| {
+            let (replicas, ready) = (usize::from(short.asked), self.nodes_for_key(&key).len());
+            let reason = trouble.map(|trouble| trouble.reason);
+            let few = || (takers < replicas).then(|| format!("only {takers} live members take keys"));
+            let seconds = now.saturating_sub(short.since).as_secs();
+            Shortage { key, replicas, ready, seconds, reason: reason.or_else(few) }
+        };
+        found.into_iter().zip(troubles).map(shortage).collect()
     }
 
     /// All pinned keys and patterns, in order.

@@ -15,6 +15,7 @@ use crate::{
     node::Shared,
     provider::Description,
     refresh::actor as refresh,
+    updater::actor as updater,
 };
 
 /// How long other nodes have to answer.
@@ -166,17 +167,33 @@ pub(crate) async fn size(shared: &Arc<Shared>, key: &Key) -> Option<u64> {
 pub(crate) async fn insight(shared: &Arc<Shared>, key: &Key) -> Result<Insight, String> {
     let intention = shared.balancer.ask(|reply| balancer::Message::Explain { key: key.clone(), reply });
     let intention = intention.await.map_err(|gone| gone.to_string())?;
+    let state = shared.own_claim(key).map(HoldingState::from);
+    let intention =
+        if state == Some(HoldingState::Ready) { intention } else { with_trouble(shared, key, intention).await };
     // Nobody is there to be asked if no policy is set.
     let due = shared.refresher.ask(|reply| refresh::Message::Due { key: key.clone(), reply }).await;
     let due = due.ok().flatten().filter(|_| shared.config.refresh_policy(key).is_some());
     Ok(Insight {
         node: shared.name.clone(),
-        state: shared.own_claim(key).map(HoldingState::from),
+        state,
         data: describe(shared, key).await,
         refresh_in_ms: due.and_then(|due| u64::try_from(due.as_millis()).ok()),
         intention,
         ring: shared.view.load().ring().fingerprint(),
     })
+}
+
+/// `intention`, and why the last attempt to have `key` here failed, if it did.
+async fn with_trouble(shared: &Arc<Shared>, key: &Key, mut intention: Intention) -> Intention {
+    let asked = shared.updater.ask(|reply| updater::Message::Troubles { keys: vec![key.clone()], reply });
+    let Some(trouble) = asked.await.ok().and_then(|mut troubles| troubles.pop()?) else { return intention };
+    let seconds = shared.uptime().saturating_sub(trouble.since).as_secs();
+    let why = format!("it has failed for {seconds} s: {}", trouble.reason);
+    intention.waits_for = Some(match intention.waits_for {
+        Some(waits_for) => format!("{why}; {waits_for}"),
+        None => why,
+    });
+    intention
 }
 
 /// What there is of `key` on this machine, if anything and if the provider tells, in time.

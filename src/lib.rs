@@ -26,7 +26,9 @@ pub mod world;
 
 pub use balancer::{IntendedAction, Intention};
 pub use catalog::{IntentError, Lacking, Pin, Recorded};
-pub use client::{Client, DrainError, Holding, HoldingState, Location, MemberStatus, Nodes, Status, UpdatedReplica};
+pub use client::{
+    Client, DrainError, Holding, HoldingState, Location, MemberStatus, Nodes, Shortage, Status, UpdatedReplica,
+};
 pub use explain::{Explanation, Insight, Place, Silent};
 pub use membership::{ClockDifference, Member, MemberState, SeedStatus, View};
 pub use net::identity::{ClusterKey, Credentials, IdentityError};

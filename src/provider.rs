@@ -98,6 +98,16 @@ pub trait Provider: Send + Sync + 'static {
         key.components().next().unwrap_or_default().to_owned()
     }
 
+    /// Whether the operator's rules let the key be fetched, as far as can be said without asking the origin. Pins of keys that
+    /// they do not are refused.
+    ///
+    /// # Errors
+    /// The rule.
+    fn may_fetch(&self, key: &Key) -> Result<(), String> {
+        let _ = key;
+        Ok(())
+    }
+
     /// Whether the key is on this machine, complete.
     ///
     /// # Errors

@@ -33,7 +33,7 @@ use super::{
     queue::{Queue, Urgency},
     relief::{Candidate, Grounds},
     room::{Level, Pace},
-    shortages::Shortages,
+    shortages::{Short, Shortages},
     sight::Sight,
 };
 use crate::{
@@ -92,6 +92,8 @@ pub(crate) enum Message {
     Found(Found),
     /// What is to be done with this key, and what does that wait for?
     Explain { key: Key, reply: oneshot::Sender<Intention> },
+    /// Which known keys have too few replicas? The first that begin so, in order.
+    Shortages { prefix: String, limit: usize, reply: oneshot::Sender<Vec<(Key, Short)>> },
     /// How many known keys have too few replicas, and whether anything is waiting to be done.
     Summarize(oneshot::Sender<Summary>),
     /// Fail, for tests of the supervisor.
@@ -214,6 +216,7 @@ impl Actor for Balancer {
             Message::Looked { held } => state.looked(held),
             Message::Found(found) => state.found(found),
             Message::Explain { key, reply } => drop(reply.send(state.explain(&key))),
+            Message::Shortages { prefix, limit, reply } => drop(reply.send(state.shortages.first(&prefix, limit))),
             Message::Summarize(reply) => drop(reply.send(state.summarize())),
             Message::Panic => panic!("the balancer was told to fail"),
         }
@@ -442,7 +445,7 @@ impl State {
     /// Decides about one key and sets in motion what can be done at once.
     fn look_at(&mut self, key: Key, surplus: &mut Vec<(Key, Grounds)>) {
         let (action, can_be_repaired, asked) = self.plan(&key);
-        self.shortages.note(&key, asked);
+        self.shortages.note(self.shared.uptime(), &key, asked);
         if action != Action::Trim {
             self.trim_at.remove(&key);
         }

@@ -19,6 +19,7 @@ mod sight;
 mod uses;
 
 pub use self::intent::{IntendedAction, Intention};
+pub(crate) use self::shortages::Short;
 pub(crate) use self::{
     heat::Heat,
     room::{Level, Room},

@@ -55,6 +55,14 @@ pub enum IntentError {
     /// No such number of replicas. Nothing was changed.
     #[error("a key can be kept on 1 to {REPLICAS_MAX} nodes, not on {0}")]
     Replicas(usize),
+    /// The key may not be fetched, so it cannot be kept. Nothing was changed.
+    #[error("{key} cannot be kept: {reason}")]
+    Refused {
+        /// The key.
+        key: Key,
+        /// The rule.
+        reason: String,
+    },
     /// Only keys can be forgotten, no patterns. Nothing was changed.
     #[error("{0} is a pattern; only a key can be forgotten")]
     Pattern(Key),

@@ -30,13 +30,39 @@ pub(crate) struct Ask {
 }
 
 #[derive(Args)]
-#[command(after_help = "Example:\n  datad-gossip keys github.com/my-org/")]
+#[command(after_help = "Examples:\n  datad-gossip keys github.com/my-org/\n  datad-gossip keys --under-replicated")]
 pub(crate) struct Keys {
     /// Only keys that begin so
     #[arg(value_name = "PREFIX", default_value = "", hide_default_value = true)]
     prefix: String,
+    /// Only keys that fewer nodes have than should, for how long that has been so, and why; 10,000 at most
+    #[arg(long)]
+    under_replicated: bool,
     #[command(flatten)]
     ask: Ask,
+}
+
+#[derive(Deserialize)]
+struct ShortageDocument {
+    key: String,
+    replicas: u64,
+    ready: u64,
+    seconds: u64,
+    reason: Option<String>,
+}
+
+impl ShortageDocument {
+    fn age(&self) -> String {
+        humantime::format_duration(Duration::from_secs(self.seconds)).to_string()
+    }
+
+    fn why(&self) -> String {
+        self.reason.clone().unwrap_or_else(|| format!("not known here: locate {} --explain", self.key))
+    }
+
+    fn line(&self) -> String {
+        format!("{}: {} of {} for {}: {}", self.key, self.ready, self.replicas, self.age(), self.why())
+    }
 }
 
 #[derive(Args)]
@@ -174,6 +200,8 @@ struct StatusDocument {
     members: u64,
     keys: u64,
     under_replicated: u64,
+    #[serde(default)]
+    lacking: Vec<ShortageDocument>,
     #[serde(default)]
     hot: u64,
     fetching: u64,
@@ -314,6 +342,7 @@ pub(super) async fn status(ask: &Ask) -> Result<(), Failure> {
             ("repairs", format!("{} running, {} waiting", status.repairs_running, status.repairs_waiting)),
             ("converged", yes_no(status.converged)),
         ];
+        pairs.extend(status.lacking.iter().map(|shortage| ("lacks replicas", shortage.line())));
         pairs.extend(status.scanning.map(|found| ("reading its disk", format!("{found} keys so far"))));
         pairs.extend((status.observers > 0).then(|| ("observers", status.observers.to_string())));
         pairs.extend(status.repairs_paused.clone().map(|why| ("repairs paused", why)));
@@ -346,6 +375,9 @@ pub(super) async fn members(ask: &Ask) -> Result<(), Failure> {
 }
 
 pub(super) async fn keys(keys: &Keys) -> Result<(), Failure> {
+    if keys.under_replicated {
+        return shortages(keys).await;
+    }
     let mut all: Vec<Value> = Vec::new();
     each_page(&keys.ask.endpoint, &keys.prefix, |page| {
         if keys.ask.json {
@@ -360,6 +392,20 @@ pub(super) async fn keys(keys: &Keys) -> Result<(), Failure> {
         output::line(&Value::Array(all).to_string())?;
     }
     Ok(())
+}
+
+async fn shortages(keys: &Keys) -> Result<(), Failure> {
+    let limit = PAGE.to_string();
+    let query = [("under_replicated", "true"), ("prefix", &keys.prefix), ("limit", &limit)];
+    let document = keys.ask.endpoint.get("keys", &query).await?;
+    print(document, keys.ask.json, |shortages: &Vec<ShortageDocument>| {
+        let mut table = Table::new(&["key", "nodes", "should be", "for", "why"]);
+        for shortage in shortages {
+            let (ready, replicas) = (shortage.ready.to_string(), shortage.replicas.to_string());
+            table.row([shortage.key.clone(), ready, replicas, shortage.age(), shortage.why()]);
+        }
+        table.text()
+    })
 }
 
 /// Hands over all known keys that begin with `prefix`, page by page.

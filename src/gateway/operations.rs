@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | `GET /-/status`, `/-/members`, `/-/locate/KEY` | [`Status`](crate::Status), a list of [`MemberStatus`](crate::MemberStatus), [`Location`](crate::Location), with `?explain=true` an [`Explanation`](crate::Explanation) |
 //! | `GET /-/keys?prefix=&after=&limit=` | a list of keys in order, after `after`, at most `limit` (1 to 10,000; 1,000 if not said); if there may be more, `Link` names the next page |
+//! | `GET /-/keys?under_replicated=true&prefix=&limit=` | a list of [`Shortage`](crate::Shortage) |
 //! | `POST /-/update/KEY` | 202: it goes on, one at a time and one to follow however many ask; with `?wait=true` 200 and what each node said |
 //! | `POST /-/webhook` | what GitHub, GitLab, Gitea, Forgejo and Gogs send after a push, signed with the webhook secret: 202, an update of the repository goes on; 200 if there is nothing to do |
 //! | `GET /-/pins` | a list of [`Pin`](crate::Pin) |
@@ -98,6 +99,8 @@ struct Page {
     prefix: String,
     after: Option<Key>,
     limit: Option<usize>,
+    #[serde(default)]
+    under_replicated: bool,
 }
 
 async fn keys(
@@ -108,6 +111,13 @@ async fn keys(
     let limit = page.limit.unwrap_or(KEYS_DEFAULT);
     if !(1..=KEYS_MAX).contains(&limit) {
         return Err(Problem::bad_request(format!("`limit` has to be 1 to {KEYS_MAX}")));
+    }
+    if page.under_replicated {
+        if page.after.is_some() {
+            return Err(Problem::bad_request("keys that lack replicas come in one page: narrow it down with `prefix`"));
+        }
+        let _turn = state.admission.explanations.take().await?;
+        return Ok(document(Json(state.client.shortages(&page.prefix, limit).await)));
     }
     let _turn = state.admission.listings.take().await?;
     let found = state.client.keys(&page.prefix, page.after, limit).await;

@@ -159,6 +159,9 @@ impl From<IntentError> for Problem {
     fn from(error: IntentError) -> Self {
         let detail = error.to_string();
         match error {
+            IntentError::Refused { key, .. } => {
+                Self::new(StatusCode::FORBIDDEN, "forbidden", "The key may not be fetched", detail).about(&key)
+            }
             IntentError::Replicas(_) | IntentError::Pattern(_) => Self::bad_request(detail),
             IntentError::Full { .. } | IntentError::Disk(_) => {
                 Self::new(StatusCode::INSUFFICIENT_STORAGE, "not-recorded", "It could not be recorded", detail)

@@ -54,6 +54,8 @@ pub(crate) enum Message {
     TakeOff { reply: oneshot::Sender<Option<Task>> },
     /// A worker is done with this key.
     Finished { key: Key, work: Work, reason: UpdateReason, outcome: Outcome },
+    /// What went wrong with these keys last?
+    Troubles { keys: Vec<Key>, reply: oneshot::Sender<Vec<Option<Trouble>>> },
     /// It is time to look which updates get on.
     Look,
     /// It is time to look who may ask an origin now.
@@ -63,6 +65,14 @@ pub(crate) enum Message {
 }
 
 impl ractor::Message for Message {}
+
+/// Why a key is not here, as the last attempt found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Trouble {
+    pub(crate) reason: String,
+    /// When the first attempt of those in a row that failed did, by the node's uptime.
+    pub(crate) since: Duration,
+}
 
 /// What the ledger says of a key that could not be had, and when the balancer looks at it again.
 enum Claimed {
@@ -233,6 +243,9 @@ impl Actor for Updater {
             Message::Remove { key } => state.admit(key, Work::Remove, UpdateReason::Rebalance, None),
             Message::TakeOff { reply } => drop(reply.send(state.take_off())),
             Message::Finished { key, work, reason, outcome } => state.finish(&key, &work, reason, outcome),
+            Message::Troubles { keys, reply } => {
+                drop(reply.send(keys.iter().map(|key| state.trouble(key)).collect()));
+            }
             Message::Look => state.look(),
             Message::CallIn => {
                 state.call_at = None;
@@ -476,7 +489,10 @@ impl State {
                 }
                 (Ensured::NotFound, Claimed::Nothing { pause: REFUSED_PAUSE })
             }
-            UpdateError::Forbidden(why) => (Ensured::Forbidden(why), Claimed::Nothing { pause: REFUSED_PAUSE }),
+            UpdateError::Forbidden(why) => {
+                self.flights.note_refusal(now, key, Ensured::Forbidden(why.clone()));
+                (Ensured::Forbidden(why), Claimed::Nothing { pause: REFUSED_PAUSE })
+            }
             UpdateError::Later { reason: why, after } => {
                 let pause = after.clamp(TURNED_AWAY_PAUSE, LATER_MAX);
                 let answer = self.later(why, pause);
@@ -496,6 +512,17 @@ impl State {
             self.amend_claim(key, reason, claim);
         }
         answer
+    }
+
+    fn trouble(&self, key: &Key) -> Option<Trouble> {
+        let (answer, since) = self.flights.trouble(key)?;
+        let reason = match answer {
+            Ensured::NotFound => "the origin has no such key".to_owned(),
+            Ensured::Forbidden(why) => format!("it may not be fetched: {why}"),
+            Ensured::Failed { reason, .. } | Ensured::Later { reason, .. } => reason.clone(),
+            Ensured::Ready(_) | Ensured::Pending => return None,
+        };
+        Some(Trouble { reason, since })
     }
 
     fn amend_claim(&self, key: &Key, reason: UpdateReason, claim: Claimed) {

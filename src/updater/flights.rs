@@ -90,6 +90,8 @@ struct Memory {
     /// Until when requests are put off; not after `until`.
     requests_until: Duration,
     failures: u32,
+    /// When the first failure of those in a row was.
+    since: Duration,
     answer: Ensured,
     /// Whether the origin was asked, or only peers: then somebody who may ask the origin is not turned away.
     asked_origin: bool,
@@ -216,23 +218,39 @@ impl<W> Flights<W> {
         let pause = pause.mul_f64(0.5 + jitter / 2.0);
         let asked_origin = *work != Work::Ensure { origin: Origin::Never };
         let (until, requests_until) = (now + pause, now + pause.min(REQUEST_PAUSE_MAX));
-        self.remember(key, Memory { until, requests_until, failures, answer, asked_origin });
+        let since = self.failing_since(now, key);
+        self.remember(key, Memory { until, requests_until, failures, since, answer, asked_origin });
         pause
     }
 
     /// Remembers that the origin asked to be left alone for `pause`, or for [`LATER_MAX`] if that is shorter.
     pub(crate) fn remember_later(&mut self, now: Duration, key: &Key, answer: Ensured, pause: Duration) {
         let failures = self.memories.get(key).map_or(0, |memory| memory.failures);
-        let until = now + pause.min(LATER_MAX);
-        self.remember(key, Memory { until, requests_until: until, failures, answer, asked_origin: true });
+        let (until, since) = (now + pause.min(LATER_MAX), self.failing_since(now, key));
+        self.remember(key, Memory { until, requests_until: until, failures, since, answer, asked_origin: true });
     }
 
     /// Remembers that the origin has no such key.
     pub(crate) fn remember_absence(&mut self, now: Duration, key: &Key, ttl: Duration) {
         if !ttl.is_zero() {
-            let (until, answer) = (now + ttl, Ensured::NotFound);
-            self.remember(key, Memory { until, requests_until: until, failures: 0, answer, asked_origin: true });
+            let (until, answer, since) = (now + ttl, Ensured::NotFound, self.failing_since(now, key));
+            self.remember(key, Memory { until, requests_until: until, failures: 0, since, answer, asked_origin: true });
         }
+    }
+
+    /// Remembers that the key may not be fetched, for those who want to know why it is not there: nobody is turned away.
+    pub(crate) fn note_refusal(&mut self, now: Duration, key: &Key, answer: Ensured) {
+        let since = self.failing_since(now, key);
+        self.remember(key, Memory { until: now, requests_until: now, failures: 0, since, answer, asked_origin: true });
+    }
+
+    fn failing_since(&self, now: Duration, key: &Key) -> Duration {
+        self.memories.get(key).map_or(now, |memory| memory.since)
+    }
+
+    /// What went wrong with `key` last, and since when it has, if it did.
+    pub(crate) fn trouble(&self, key: &Key) -> Option<(&Ensured, Duration)> {
+        self.memories.get(key).map(|memory| (&memory.answer, memory.since))
     }
 
     /// Forgets what went wrong with `key`.
@@ -469,5 +487,18 @@ mod tests {
         }
         assert_eq!(flights.memories.len(), MEMORIES_MAX);
         assert!(!flights.memories.contains_key(&key("0")), "the one that expires first went first");
+    }
+
+    #[test]
+    fn what_went_wrong_last_is_known_since_the_first_time_until_it_goes_right() {
+        let mut flights = Flights::<u32>::new(10);
+        let (second, refused) = (Duration::from_secs(1), Ensured::Forbidden("rule".into()));
+        flights.remember_failure(NOW, &key("a"), &ENSURE, Ensured::Pending, 0.0);
+        flights.note_refusal(NOW + second, &key("a"), refused.clone());
+        assert_eq!(flights.trouble(&key("a")), Some((&refused, NOW)));
+        let (admission, _) = flights.admit(NOW + second, &key("a"), ENSURE, UpdateReason::Request, Some(1));
+        assert_eq!(admission, Admission::Start, "but nobody is turned away");
+        flights.forget(&key("a"));
+        assert_eq!(flights.trouble(&key("a")), None);
     }
 }

@@ -8,7 +8,7 @@ use http::{Request, StatusCode};
 use http_body_util::Empty;
 use serde_json::{Value, json};
 
-use super::harness::{Answer, Cluster, QUICK, Upstream, get, send};
+use super::harness::{Answer, Cluster, QUICK, Upstream, eventually, get, send};
 
 async fn ask(port: u16, method: &str, path: &str, fields: &[(&str, &str)]) -> Answer {
     let mut request = Request::builder().method(method).uri(path);
@@ -216,4 +216,37 @@ async fn what_a_full_queue_has_no_place_for_is_put_off_and_not_failed() {
         assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{}", answer.text());
         assert_eq!(answer.header("retry-after"), "1");
     }
+}
+
+#[tokio::test]
+async fn a_pin_that_cannot_be_kept_is_refused_or_named_with_its_reason() {
+    let upstream = Upstream::start().await;
+    let cluster = Cluster::start(2, QUICK, &["--files", &upstream.files_url(), "--allow", "data/*"]).await;
+    let node = &cluster.nodes[0];
+    let refused = node.ask(&["pin", "other/a"]).await.unwrap_err();
+    assert!(refused.contains("other/a") && refused.contains("allowed patterns"), "{refused}");
+    assert!(!node.ask(&["pins"]).await.unwrap().contains("other/a"));
+
+    node.ask(&["pin", "data/typo"]).await.unwrap();
+    let reason = "the origin has no such key";
+    for node in &cluster.nodes {
+        eventually(&format!("{} names the key and why it is missing", node.name), || async {
+            let listed = node.ask(&["keys", "--under-replicated", "--json"]).await.unwrap();
+            let listed: Value = serde_json::from_str(&listed).unwrap();
+            listed[0]["key"] == "data/typo" && listed[0]["reason"].as_str().is_some_and(|said| said.contains(reason))
+        })
+        .await;
+        let explained = node.ask(&["locate", "data/typo", "--explain"]).await.unwrap();
+        assert!(explained.contains(reason), "{explained}");
+        let shown = node.ask(&["status"]).await.unwrap();
+        assert!(shown.contains("lacks replicas") && shown.contains("data/typo: 0 of 2"), "{shown}");
+        assert!(node.ask(&["keys", "--under-replicated", "elsewhere/", "--json"]).await.unwrap().trim() == "[]");
+    }
+    upstream.put_file("data/typo", "there after all", "text/plain");
+    node.ask(&["update", "data/typo", "--wait"]).await.unwrap();
+    cluster.until_held("data/typo", 2).await;
+    eventually("nothing is missing any more", || async {
+        node.ask(&["keys", "--under-replicated", "--json"]).await.unwrap().trim() == "[]"
+    })
+    .await;
 }

@@ -412,6 +412,10 @@ impl Provider for Watched {
         self.inner.key_of_repository(urls, path)
     }
 
+    fn may_fetch(&self, key: &Key) -> Result<(), String> {
+        self.inner.may_fetch(key)
+    }
+
     fn key_of_request(&self, uri: &http::Uri) -> Result<Key, KeyError> {
         self.inner.key_of_request(uri)
     }

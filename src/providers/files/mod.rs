@@ -160,6 +160,14 @@ impl Files {
         })
     }
 
+    fn check(&self, key: &Key) -> Result<(), UpdateError> {
+        self.allow.check(key)?;
+        if self.key_depth.is_some_and(|depth| key.components().count() > depth) {
+            return Err(UpdateError::Forbidden("a key has no more components than the key depth".to_owned()));
+        }
+        Ok(())
+    }
+
     /// Whether `key` stands for everything below it.
     fn is_prefix(&self, key: &Key) -> bool {
         self.key_depth.is_some_and(|depth| key.components().count() >= depth)
@@ -188,6 +196,10 @@ impl Provider for Files {
         String::new()
     }
 
+    fn may_fetch(&self, key: &Key) -> Result<(), String> {
+        self.check(key).map_err(|error| error.to_string())
+    }
+
     async fn has(&self, key: &Key) -> Result<bool, ProviderError> {
         Ok(self.cache.shelf.holds(key, MANIFEST).await?)
     }
@@ -197,10 +209,7 @@ impl Provider for Files {
     }
 
     async fn update(&self, key: &Key, context: UpdateContext) -> Result<(), UpdateError> {
-        self.allow.check(key)?;
-        if self.key_depth.is_some_and(|depth| key.components().count() > depth) {
-            return Err(UpdateError::Forbidden("a key has no more components than the key depth".to_owned()));
-        }
+        self.check(key)?;
         if context.peers().is_empty() {
             self.fetch_from_source(key, &context).await?;
         } else {

@@ -243,6 +243,12 @@ impl Provider for Git {
         by_url.or_else(|| path.filter(|_| !self.template.host_in_key()).and_then(named))
     }
 
+    fn may_fetch(&self, key: &Key) -> Result<(), String> {
+        let allowed = self.allow.check(key).map_err(|error| error.to_string());
+        let is_one = path::check(key).and_then(|()| self.template.remote(key).map(drop));
+        allowed.and(is_one.map_err(|error| error.to_string()))
+    }
+
     /// The host: of the key if that begins with one, else of the template.
     fn origin_of(&self, key: &Key) -> String {
         let host = key.components().next().filter(|_| self.template.host_in_key());
