@@ -368,7 +368,13 @@ impl Client {
                 "a member that keeps keys: each live one is an observer or has weight 0, so nothing can be fetched";
             waiting_for.push(what.to_owned());
         }
-        let takers = self.shared.view.load().accepting().count();
+        let view = self.shared.view.load();
+        let strangers: Vec<&str> =
+            view.alive().filter(|member| member.serves_other).map(|member| member.name.as_str()).collect();
+        if !strangers.is_empty() {
+            waiting_for.push(format!("an end of members that serve another kind of data: {}", strangers.join(", ")));
+        }
+        let takers = view.accepting().count();
         if most_asked > takers {
             waiting_for.push(format!(
                 "members that take keys: there are keys that {most_asked} nodes should keep, and {takers} that take any"

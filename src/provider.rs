@@ -98,6 +98,13 @@ pub trait Provider: Send + Sync + 'static {
         key.components().next().unwrap_or_default().to_owned()
     }
 
+    /// What the keys are, in a few words that are the same on all nodes of a cluster, such as `git`, and differ where a key of
+    /// one node means nothing to another. A node that says something else than the members that it meets is not taken in.
+    /// `None`, the default, goes with everything.
+    fn kind(&self) -> Option<String> {
+        None
+    }
+
     /// Whether the operator's rules let the key be fetched, as far as can be said without asking the origin. Pins of keys that
     /// they do not are refused.
     ///

@@ -267,3 +267,29 @@ async fn members_that_all_have_no_weight_are_told_of_by_the_status_and_by_each_a
     assert!(status["waiting_for"].to_string().contains("weight 0"), "{status}");
     assert!(node.ask(&["status"]).await.unwrap().contains("weight 0"));
 }
+
+#[tokio::test]
+async fn a_node_with_another_kind_of_data_is_not_taken_in_and_moves_nothing() {
+    let source = source();
+    let cluster = Cluster::start(2, QUICK, &["--git", "http://127.0.0.1:9/{key}.git"]).await;
+    let mut stranger = cluster.node("stranger");
+    stranger.without("--git");
+    stranger.with("--files", source.path().to_str().unwrap());
+    stranger.start();
+    assert_eq!(stranger.until_exit().await.code(), Some(1));
+    let log = stranger.log();
+    // It says so as soon as it has met one of them.
+    assert!(log.contains("this node serves files, and n") && log.contains(" something else: "), "{log}");
+    for node in &cluster.nodes {
+        for key in ["org/a", "org/b", "org/c", "org/d"] {
+            let owners = node.locate(key).await["owners"].to_string();
+            assert!(owners.contains("n1") && owners.contains("n2") && !owners.contains("stranger"), "{owners}");
+        }
+    }
+
+    let mut same = cluster.node("same");
+    same.without("--git");
+    same.with("--git", "http://127.0.0.1:10/{key}.git");
+    same.start();
+    same.until_ready().await;
+}

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     key::{Key, NodeName},
-    membership::{Announced, Facts, LedgerMark, Role},
+    membership::{Announced, Facts, LedgerMark, Role, Serves},
     registry::{ClaimState, HolderState},
 };
 
@@ -190,6 +190,9 @@ struct RawMember {
     /// Digest of the catalog, in hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     catalog: Option<String>,
+    /// What it serves, as gossip carries it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    serves: Option<String>,
 }
 
 impl MemberRecord {
@@ -213,6 +216,7 @@ impl MemberRecord {
             hot: facts.hot.clone(),
             http: facts.http.clone(),
             catalog: facts.catalog.map(|digest| format!("{digest:016x}")),
+            serves: facts.serves.as_ref().map(Serves::to_text),
         };
         serde_json::to_string(&raw).expect("numbers and text are always JSON")
     }
@@ -239,6 +243,7 @@ impl MemberRecord {
             hot: raw.hot,
             gone: None,
             clock: None,
+            serves: raw.serves.as_deref().map(Serves::parse),
             catalog: raw.catalog.and_then(|digest| u64::from_str_radix(&digest, 16).ok()),
         };
         Some(Self { incarnation: raw.incarnation, address: raw.address, facts })
@@ -307,6 +312,7 @@ mod tests {
             hot: [(Key::new("org/repo").unwrap(), 2)].into(),
             gone: None,
             clock: None,
+            serves: Some(Serves::everywhere("git")),
         };
         let record = MemberRecord { incarnation: 7, address: "192.0.2.1:8400".parse().unwrap(), facts };
         assert_eq!(MemberRecord::parse(record.to_json().as_bytes()), Some(record));

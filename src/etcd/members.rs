@@ -140,7 +140,7 @@ impl Actor for Membership {
             taken_since: None,
         };
         let mut state = State {
-            roster: Roster::of(&shared.name, &shared.config),
+            roster: Roster::of(&shared.name, &shared.config).serving(facts.serves.clone()),
             layout,
             incarnation,
             others: BTreeMap::new(),

@@ -328,6 +328,7 @@ impl GoneMember {
             hot: BTreeMap::new(),
             gone: None,
             clock: None,
+            serves: None,
         };
         Observation { name: self.name, incarnation: self.incarnation, address: self.address, alive: false, facts }
     }
@@ -386,6 +387,9 @@ fn log_changes(old: &View, new: &View) {
     }
     for member in new.members() {
         let before = old.member(&member.name);
+        if member.serves_other && !before.is_some_and(|before| before.serves_other) {
+            warn!(member = %member.name, "it serves another kind of data; neither node keeps keys of the other");
+        }
         if before.map(|before| (before.state, before.incarnation)) != Some((member.state, member.incarnation)) {
             let was = before.map(|before| before.state);
             match member.state {

@@ -121,6 +121,7 @@ mod tests {
             hot: BTreeMap::new(),
             gone: Some(2),
             clock: Some(3),
+            serves: None,
         };
         let name = NodeName::new(format!("n{number}")).unwrap();
         Observation { name, incarnation, address: SocketAddr::from(([127, 0, 0, 1], 1)), alive, facts }

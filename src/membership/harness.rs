@@ -26,7 +26,7 @@ use tokio::{
 };
 
 use super::{
-    Announced, Facts, LedgerMark, Role,
+    Announced, Facts, LedgerMark, Role, Serves,
     actor::{chitchat_config, gossip_memory},
     identities::Identities,
 };
@@ -187,6 +187,7 @@ fn pairs(version: u64) -> Vec<(String, String)> {
         hot: BTreeMap::new(),
         gone: Some(3),
         clock: Some(1_800_000_000_000),
+        serves: Some(Serves::everywhere("git")),
     };
     facts.to_pairs().into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }

@@ -27,6 +27,7 @@ mod outlook;
 mod roster;
 mod seeds;
 mod seeking;
+mod serves;
 mod view;
 mod watch;
 
@@ -38,6 +39,7 @@ pub(crate) use self::{
     roster::{Announced, Facts, LedgerMark, Observation, Role},
     seeds::{is_joined, lacking},
     watch::{Watchers, watch},
+    serves::Serves,
 };
 #[cfg(feature = "etcd")]
 pub(crate) use self::{actor::publish, roster::Roster};

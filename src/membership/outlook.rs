@@ -52,7 +52,7 @@ pub(super) struct Outlook {
 
 impl Outlook {
     pub(super) fn new(shared: Arc<Shared>, incarnation: u64, facts: Facts, mark: Arc<SharedMark>) -> Self {
-        let roster = Roster::of(&shared.name, &shared.config);
+        let roster = Roster::of(&shared.name, &shared.config).serving(facts.serves.clone());
         let (clocks, clock_told) = (Clocks::default(), Duration::ZERO);
         Self { shared, incarnation, facts, roster, mark, clocks, clock_told }
     }

@@ -18,6 +18,7 @@ use siphasher::sip::SipHasher13;
 
 use super::{
     brake::{Brake, BrakePolicy},
+    serves::Serves,
     view::{Member, MemberState, View},
 };
 use crate::{
@@ -51,6 +52,8 @@ pub(crate) struct Facts {
     pub(crate) gone: Option<u64>,
     /// What its wall clock said a while ago, in milliseconds since 1970; `None` of a version that does not tell.
     pub(crate) clock: Option<u64>,
+    /// What it serves; `None` of observers, of data sources that do not say, and of a version that does not tell.
+    pub(crate) serves: Option<Serves>,
 }
 
 /// The states that a member can announce, in their order; death it cannot.
@@ -99,6 +102,7 @@ impl Facts {
         let catalog = self.catalog.map(|digest| ("catalog", format!("{digest:016x}")));
         let gone = self.gone.map(|digest| ("gone", format!("{digest:016x}")));
         let clock = self.clock.map(|ms| ("clock", ms.to_string()));
+        let serves = self.serves.as_ref().map(|serves| ("serves", serves.to_text()));
         let pairs = vec![
             ("state", state.into()),
             ("role", role.into()),
@@ -108,7 +112,14 @@ impl Facts {
             ("ledger", format!("{}:{:016x}", self.ledger.version, self.ledger.digest)),
         ];
         let hot: Vec<String> = self.hot.iter().map(|(key, extra)| format!("{extra} {key}")).collect();
-        pairs.into_iter().chain(catalog).chain(gone).chain(clock).chain([("hot", hot.join("\n"))]).collect()
+        pairs
+            .into_iter()
+            .chain(catalog)
+            .chain(gone)
+            .chain(clock)
+            .chain(serves)
+            .chain([("hot", hot.join("\n"))])
+            .collect()
     }
 
     /// Reads them back. `None` while some have not arrived yet, or if they make no sense.
@@ -132,6 +143,7 @@ impl Facts {
             catalog: read("catalog").and_then(|digest| u64::from_str_radix(digest, 16).ok()),
             gone: read("gone").and_then(|digest| u64::from_str_radix(digest, 16).ok()),
             clock: read("clock").and_then(|ms| ms.parse().ok()),
+            serves: read("serves").map(Serves::parse),
             hot: read("hot").unwrap_or_default().lines().filter_map(hot_key).collect(),
         })
     }
@@ -175,6 +187,8 @@ struct Entry {
 #[derive(Debug)]
 pub(crate) struct Roster {
     me: NodeName,
+    /// What this node serves, if it says.
+    serves: Option<Serves>,
     repair_delay: Duration,
     brake_policy: BrakePolicy,
     brake: Option<Brake>,
@@ -201,6 +215,7 @@ impl Roster {
     fn new(me: NodeName, repair_delay: Duration, brake_policy: BrakePolicy) -> Self {
         Self {
             me,
+            serves: None,
             repair_delay,
             brake_policy,
             brake: None,
@@ -213,6 +228,11 @@ impl Roster {
             extras: Arc::default(),
             since: Duration::ZERO,
         }
+    }
+
+    /// Members that serve something else than this neither keep its keys nor leave theirs to it.
+    pub(crate) fn serving(self, serves: Option<Serves>) -> Self {
+        Self { serves, ..self }
     }
 
     /// Takes in what gossip shows at `now` (any monotonic origin). Returns a view if it differs from the last one.
@@ -399,6 +419,8 @@ impl Roster {
 
     fn insert(&mut self, now: Duration, seen: Observation, state: MemberState, settled: bool) {
         let known = self.entries.get(&seen.name);
+        let both = self.serves.as_ref().zip(seen.facts.serves.as_ref());
+        let differs = both.is_some_and(|(own, theirs)| !own.agrees(theirs));
         let member = Member {
             name: seen.name.clone(),
             incarnation: seen.incarnation,
@@ -408,6 +430,7 @@ impl Roster {
             weight: seen.facts.weight,
             accepting: seen.facts.accepting,
             observer: seen.facts.role == Role::Observer,
+            serves_other: differs,
         };
         let gone_at = (!state.is_alive()).then(|| known.and_then(|known| known.gone_at).unwrap_or(now));
         self.entries.insert(
@@ -535,6 +558,7 @@ mod tests {
             hot: [(Key::new("a key").unwrap(), 1), (Key::new("b").unwrap(), 2)].into(),
             gone: Some(3),
             clock: Some(1_800_000_000_000),
+            serves: Some(Serves::everywhere("git")),
         }
     }
 
@@ -794,6 +818,22 @@ mod tests {
         assert!(roster.observe(at(11), b(false)).is_none(), "nothing changed");
         let view = roster.observe(at(20), b(true)).unwrap();
         assert_eq!((view.since(), view.accepting().count()), (at(20), 2));
+    }
+
+    #[test]
+    fn who_serves_something_else_never_owns_and_who_says_nothing_may() {
+        for (serves, expected) in [
+            (Some(Serves::everywhere("files")), &["a"][..]),
+            (Some(Serves::everywhere("git")), &["a", "b"]),
+            (None, &["a", "b"]),
+        ] {
+            let mut roster = Roster::new(name("a"), DELAY, BRAKE).serving(facts(Announced::Serving).serves);
+            let mut other = seen("b", 1, true, Announced::Serving);
+            other.facts.serves = serves;
+            let view = roster.observe(at(0), vec![seen("a", 1, true, Announced::Serving), other]).unwrap();
+            assert_eq!(ring_of(&view), expected);
+            assert_eq!(view.member(&name("b")).unwrap().serves_other, expected.len() == 1);
+        }
     }
 
     #[test]

@@ -30,12 +30,14 @@ pub struct Member {
     pub accepting: bool,
     /// Whether it only consumes: it has no provider and never owns a key.
     pub observer: bool,
+    /// Whether it serves something else than the node that says so: neither keeps keys of the other.
+    pub serves_other: bool,
 }
 
 impl Member {
     /// Whether it may own keys, if it is there.
     pub(crate) fn is_eligible(&self) -> bool {
-        self.weight > 0 && !self.observer
+        self.weight > 0 && !self.observer && !self.serves_other
     }
 }
 
@@ -240,6 +242,7 @@ mod tests {
             weight: 100,
             accepting: !full.contains(&number),
             observer: false,
+            serves_other: false,
         };
         let members: BTreeMap<NodeName, Member> = (0..members).map(|number| (name(number), member(number))).collect();
         let options = RingOptions { virtual_nodes: 8, depth: 4 };

@@ -16,7 +16,7 @@ use crate::{
     client::Client,
     config::{ConfigError, NodeConfig},
     key::NodeName,
-    membership::MemberState,
+    membership::{Member, MemberState, View},
     net::{
         Inbound, Net,
         identity::{Credentials, Identity, IdentityError},
@@ -59,6 +59,9 @@ pub enum StartError {
     /// A live node has this name. Choose another, or stop that one.
     #[error("{0}")]
     NameInUse(String),
+    /// The members serve another kind of data. Give the node the same, or another cluster key.
+    #[error("{0}")]
+    ServesOther(String),
     /// Etcd cannot be used.
     #[cfg(feature = "etcd")]
     #[error(transparent)]
@@ -206,7 +209,7 @@ impl Node {
     /// Waits until this node announced that it serves, unless others say that its name is taken. Cancel safe.
     ///
     /// # Errors
-    /// [`StartError::NameInUse`], or the node ended; shut it down or drop it.
+    /// [`StartError::NameInUse`], [`StartError::ServesOther`], or the node ended; shut it down or drop it.
     pub async fn serving(&self) -> Result<(), StartError> {
         let me = &self.shared.name;
         let mut refusals = self.shared.net.refusals();
@@ -234,6 +237,7 @@ impl Node {
                     tokio::time::sleep(self.shared.config.profile.gossip_interval).await;
                     return Ok(());
                 }
+                others = self.others_serve_something_else() => return Err(StartError::ServesOther(others)),
                 _ = refusals.changed() => {}
                 () = tokio::time::sleep(Duration::from_millis(100)), if refused_since.is_some() => {}
                 reason = self.failed() => return Err(StartError::Actor(reason.to_string())),
@@ -243,6 +247,23 @@ impl Node {
 }
 
 impl Node {
+    /// Pending, unless this node is about to join members that serve another kind of data.
+    async fn others_serve_something_else(&self) -> String {
+        let me = &self.shared.name;
+        let others = |view: &View| -> Vec<String> {
+            let joins = view.member(me).is_none_or(|me| me.state == MemberState::Joining);
+            let stranger = |member: &&Member| joins && member.serves_other && member.state != MemberState::Joining;
+            view.alive().filter(stranger).map(|member| member.name.to_string()).collect()
+        };
+        let view = self.shared.view.wait_for(|view| !others(view).is_empty()).await;
+        let kind = self.shared.provider.as_ref().and_then(|provider| provider.kind()).unwrap_or_default();
+        format!(
+            "this node serves {kind}, and {} something else: all nodes of a cluster have data sources of one kind, with the \
+             same key depth; give this node the same, or the key of another cluster",
+            others(&view).join(", ")
+        )
+    }
+
     /// Waits until this node is part of its cluster: it has met another member if it names seeds, and as many members as
     /// `expect_members` says. A node that reaches nobody serves what it has and waits here; [`Client::status`] says what
     /// for. Done at once for a first node. Cancel safe.

@@ -24,7 +24,7 @@ use super::{Shared, coordination, incarnation};
 use crate::{
     balancer::actor::Balancer,
     catalog::actor::CatalogKeeper,
-    membership::{Announced, Facts, LedgerMark, Role, SharedMark},
+    membership::{Announced, Facts, LedgerMark, Role, Serves, SharedMark},
     refresh::actor::Refresher,
     router::actor::Router,
     updater::actor::Updater,
@@ -259,6 +259,12 @@ impl State {
             hot: self.shared.extras(),
             gone: None,
             clock: None,
+            serves: self
+                .shared
+                .provider
+                .as_ref()
+                .and_then(|provider| provider.kind())
+                .map(|kind| Serves::everywhere(&kind)),
         }
     }
 }

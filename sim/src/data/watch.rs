@@ -412,6 +412,10 @@ impl Provider for Watched {
         self.inner.key_of_repository(urls, path)
     }
 
+    fn kind(&self) -> Option<String> {
+        self.inner.kind()
+    }
+
     fn may_fetch(&self, key: &Key) -> Result<(), String> {
         self.inner.may_fetch(key)
     }

@@ -196,6 +196,11 @@ impl Provider for Files {
         String::new()
     }
 
+    /// What a key holds follows from the key depth. The same source may have another path on each machine.
+    fn kind(&self) -> Option<String> {
+        Some(self.key_depth.map_or_else(|| "files".to_owned(), |depth| format!("files to depth {depth}")))
+    }
+
     fn may_fetch(&self, key: &Key) -> Result<(), String> {
         self.check(key).map_err(|error| error.to_string())
     }

@@ -243,6 +243,12 @@ impl Provider for Git {
         by_url.or_else(|| path.filter(|_| !self.template.host_in_key()).and_then(named))
     }
 
+    /// Keys that begin with a host are others than those that do not. Where either are fetched from may differ from node to
+    /// node, as while it is changed.
+    fn kind(&self) -> Option<String> {
+        Some(if self.template.host_in_key() { "git by host" } else { "git" }.to_owned())
+    }
+
     fn may_fetch(&self, key: &Key) -> Result<(), String> {
         let allowed = self.allow.check(key).map_err(|error| error.to_string());
         let is_one = path::check(key).and_then(|()| self.template.remote(key).map(drop));
