@@ -150,6 +150,17 @@ pub trait Provider: Send + Sync + 'static {
     /// See [`ServeError`].
     async fn serve(&self, key: &Key, request: Request<Body>) -> Result<Response<Body>, ServeError>;
 
+    /// Answers a HEAD request for something in a key that no node holds, from what the origin says of it, so that nobody waits
+    /// for the whole to be fetched. `None`, the default: it has to be fetched first. What is answered has to be what
+    /// [`Provider::serve`] would say afterwards, or less.
+    ///
+    /// # Errors
+    /// The origin does not say; the key is fetched then.
+    async fn preview(&self, key: &Key, request: &http::request::Parts) -> Result<Option<Response<Body>>, UpdateError> {
+        let _ = (key, request);
+        Ok(None)
+    }
+
     /// Answers another node that copies the key in its own [`Provider::update`], through [`UpdateContext::fetch`].
     /// Unlike [`Provider::serve`] it is never reached by clients, so paths may be of the provider's own making.
     ///

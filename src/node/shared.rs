@@ -35,6 +35,7 @@ use crate::{
     published::Published,
     refresh::actor as refresh,
     registry::{HolderState, Index, IndexWriter, KeyHasher, actor as registry},
+    router::PREVIEWS_MAX,
     router::{Pace, RetryBudget, Routes, actor as router},
     updater::actor as updater,
     world::World,
@@ -114,6 +115,8 @@ pub(crate) struct Shared {
     pub(crate) peer_exports: Places<NodeName>,
     /// Keys that the data source is asked to describe at once, for whatever node wants to know.
     pub(crate) describing: Semaphore,
+    /// Places for heads that the origin is asked for.
+    pub(crate) previewing: Semaphore,
     /// Intents that peers want written down at once.
     pub(crate) peer_intents: Semaphore,
     pub(crate) stop: CancellationToken,
@@ -178,6 +181,7 @@ impl Shared {
             peer_requests: Places::new(PEER_REQUESTS_MAX),
             peer_exports: Places::new(PEER_EXPORTS_MAX),
             describing: Semaphore::new(DESCRIBING_MAX),
+            previewing: Semaphore::new(PREVIEWS_MAX),
             peer_intents: Semaphore::new(PEER_INTENTS_MAX),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),

@@ -30,7 +30,7 @@ pub(crate) use self::{
     health::Routes,
     pace::Pace,
     relay::pass_on,
-    send::{AnsweredBy, PeerClient, route},
+    send::{AnsweredBy, PREVIEWS_MAX, PeerClient, route},
     serve::{report_trouble, serve_local},
 };
 pub use self::{

@@ -8,13 +8,14 @@
 
 use std::{
     collections::VecDeque,
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use http::{Request, Response, request::Parts};
+use http::{Method, Request, Response, request::Parts};
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -39,6 +40,11 @@ use crate::{
 
 /// How long an attempt waits for the retry budget before it asks again.
 const COIN_PAUSE: Duration = Duration::from_millis(50);
+
+/// Heads that the origin is asked for at once, for keys that no node holds.
+pub(crate) const PREVIEWS_MAX: usize = 16;
+/// How long the origin has to say them; the key is fetched if it takes longer.
+const PREVIEW_PATIENCE: Duration = Duration::from_secs(10);
 
 /// What one node answered.
 #[derive(Debug, Clone)]
@@ -244,6 +250,10 @@ impl Course {
                     }
                 }
                 Step::Ensure => {
+                    if let Some(response) = preview(&self.shared, &self.key, &self.parts, self.deadline).await {
+                        let node = self.shared.name.clone();
+                        return Ok(self.conclude(node, response));
+                    }
                     let found = self.find_holders().await?;
                     if !found.is_empty()
                         && let Some((node, response)) = self.ask_each(found).await?
@@ -421,6 +431,26 @@ impl Course {
         };
         response.extensions_mut().insert(answered);
         response
+    }
+}
+
+/// The answer to a HEAD for a key that no node has, if the origin says enough of it and few are asked for. It is asked from
+/// here: a head is no fetch.
+async fn preview(shared: &Shared, key: &Key, parts: &Parts, deadline: Instant) -> Option<Response<Body>> {
+    let provider = shared.provider.as_ref().filter(|_| parts.method == Method::HEAD)?;
+    let _place = shared.previewing.try_acquire().ok()?;
+    let asked = AssertUnwindSafe(provider.preview(key, parts)).catch_unwind();
+    match tokio::time::timeout_at(deadline.min(Instant::now() + PREVIEW_PATIENCE), asked).await {
+        Ok(Ok(Ok(response))) => response,
+        Ok(Ok(Err(error))) => {
+            debug!(%key, %error, "the origin does not say what it is");
+            None
+        }
+        Ok(Err(_)) => {
+            tracing::error!(%key, "the provider panicked when it was asked what the origin says");
+            None
+        }
+        Err(_) => None,
     }
 }
 

@@ -250,3 +250,23 @@ async fn a_pin_that_cannot_be_kept_is_refused_or_named_with_its_reason() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn the_head_of_a_cold_file_is_had_without_the_file_and_is_what_is_said_of_it_afterwards() {
+    let upstream = Upstream::start().await;
+    upstream.put_file("large", vec![7; 1 << 20], "application/x-special");
+    let cluster = Cluster::start(2, QUICK, &["--files", &upstream.files_url()]).await;
+    let port = cluster.nodes[0].http;
+    let before = ask(port, "HEAD", "/large", &[]).await;
+    assert_eq!((before.status, upstream.reads("large")), (StatusCode::OK, 0));
+    let same = ask(port, "HEAD", "/large", &[("if-none-match", before.header("etag"))]).await;
+    assert_eq!((same.status, upstream.reads("large")), (StatusCode::NOT_MODIFIED, 0));
+    assert_eq!(ask(port, "HEAD", "/none", &[]).await.status, StatusCode::NOT_FOUND);
+    get(port, "/large").await.unwrap();
+    let after = ask(port, "HEAD", "/large", &[]).await;
+    for name in ["content-length", "content-type", "etag", "last-modified", "accept-ranges"] {
+        assert!(!before.header(name).is_empty(), "{name}");
+        assert_eq!(before.header(name), after.header(name), "{name}");
+    }
+    assert_eq!(upstream.reads("large"), 1);
+}

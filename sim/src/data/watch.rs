@@ -461,6 +461,10 @@ impl Provider for Watched {
         capacity
     }
 
+    async fn preview(&self, key: &Key, request: &http::request::Parts) -> Result<Option<Response<Body>>, UpdateError> {
+        self.inner.preview(key, request).await
+    }
+
     async fn export(&self, key: &Key, request: Request<Body>) -> Result<Response<Body>, ServeError> {
         self.inner.export(key, request).await
     }

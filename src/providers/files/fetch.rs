@@ -208,7 +208,7 @@ fn full_name(key: &Key, path: &str) -> Result<Key, UpdateError> {
 }
 
 /// What the source says, unless it says nothing in particular; then what the name says.
-fn content_type(name: &Key, said: &Representation) -> String {
+pub(super) fn content_type(name: &Key, said: &Representation) -> String {
     let vague = |text: &&String| !said.is_exact && text.ends_with("/octet-stream");
     let valid = |text: &&String| http::HeaderValue::from_str(text).is_ok();
     match said.content_type.as_ref().filter(valid).filter(|text| !vague(text)) {

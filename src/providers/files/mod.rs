@@ -13,12 +13,14 @@
 //! | `fetch` | bringing it up to date, from the source or a peer |
 //! | `decide` | ranges and conditions (pure) |
 //! | `respond` | serving |
+//! | `preview` | heads of objects that no node holds yet |
 
 mod cache;
 mod connector;
 mod decide;
 mod fetch;
 mod manifest;
+mod preview;
 mod respond;
 mod resume;
 mod source;
@@ -34,7 +36,7 @@ use std::{fmt, io, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use futures::stream::BoxStream;
-use http::{Method, Request, Response, Uri};
+use http::{Method, Request, Response, Uri, request::Parts};
 
 use self::{
     cache::{Cache, MANIFEST},
@@ -230,6 +232,10 @@ impl Provider for Files {
 
     async fn serve(&self, key: &Key, request: Request<Body>) -> Result<Response<Body>, ServeError> {
         self.respond(key, &request.into_parts().0).await
+    }
+
+    async fn preview(&self, key: &Key, request: &Parts) -> Result<Option<Response<Body>>, UpdateError> {
+        self.preview_object(key, request).await
     }
 
     async fn describe(&self, key: &Key) -> Result<Description, ProviderError> {

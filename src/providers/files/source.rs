@@ -186,6 +186,21 @@ impl Source {
         }
     }
 
+    /// What the source says of the object `path`, and of how it is represented.
+    ///
+    /// # Errors
+    /// As [`Source::head`].
+    pub(crate) async fn describe(&self, path: &Key) -> Result<(Upstream, Representation), UpdateError> {
+        match self {
+            Self::Directory { .. } => Ok((self.head(path).await?, Representation::default())),
+            Self::Store { web: Some(web), .. } => web.describe(path).await,
+            Self::Store { store, .. } => {
+                let asked = store.get_opts(&self.location(path)?, GetOptions::new().with_head(true)).await;
+                asked.map(|got| (upstream_of(&got.meta), representation_of(&got))).map_err(failure)
+            }
+        }
+    }
+
     /// The content of the object `path`.
     ///
     /// # Errors
@@ -316,6 +331,11 @@ fn upstream_of(meta: &ObjectMeta) -> Upstream {
 }
 
 fn content_of(got: GetResult) -> Content {
+    let representation = representation_of(&got);
+    Content { upstream: upstream_of(&got.meta), representation, bytes: got.into_stream().map_err(failure).boxed() }
+}
+
+fn representation_of(got: &GetResult) -> Representation {
     let said = |attribute| got.attributes.get(&attribute).map(|value| value.as_ref().to_owned());
     let fields = [
         (header::CONTENT_ENCODING, Attribute::ContentEncoding),
@@ -325,8 +345,7 @@ fn content_of(got: GetResult) -> Content {
     ];
     let fields =
         fields.into_iter().filter_map(|(name, attribute)| Some((name.as_str().to_owned(), said(attribute)?))).collect();
-    let representation = Representation { content_type: said(Attribute::ContentType), is_exact: false, fields };
-    Content { upstream: upstream_of(&got.meta), representation, bytes: got.into_stream().map_err(failure).boxed() }
+    Representation { content_type: said(Attribute::ContentType), is_exact: false, fields }
 }
 
 /// Seconds since the Unix epoch.

@@ -37,12 +37,18 @@ impl Web {
 
     /// What the server says of an object without giving it.
     pub(crate) async fn head(&self, path: &Key) -> Result<Upstream, UpdateError> {
+        self.describe(path).await.map(|(upstream, _)| upstream)
+    }
+
+    /// The same, and how it is represented.
+    pub(crate) async fn describe(&self, path: &Key) -> Result<(Upstream, Representation), UpdateError> {
         let response = self.ask(Method::HEAD, path, &HeaderMap::new()).await?;
         let not_for_heads = [StatusCode::METHOD_NOT_ALLOWED, StatusCode::NOT_IMPLEMENTED];
         if not_for_heads.contains(&response.status()) {
-            return self.read(path).await.map(|content| content.upstream);
+            return self.read(path).await.map(|content| (content.upstream, content.representation));
         }
-        Ok(upstream_of(found(&response)?.headers()))
+        let fields = found(&response)?.headers();
+        Ok((upstream_of(fields), representation_of(fields)))
     }
 
     pub(crate) async fn read(&self, path: &Key) -> Result<Content, UpdateError> {
