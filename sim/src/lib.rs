@@ -12,7 +12,7 @@
 //!
 //! The nodes run as they are; only `World` is replaced, and below it the C library's randomness and clocks.
 
-#[cfg(not(tokio_unstable))]
+#[cfg(not(any(tokio_unstable, doc)))]
 compile_error!(
     "datad-sim needs tokio's seeded scheduler. Build with RUSTFLAGS=\"--cfg tokio_unstable\", or put this into the file \
      .cargo/config.toml of your workspace:\n\n    [build]\n    rustflags = [\"--cfg\", \"tokio_unstable\"]\n\n\
