@@ -13,7 +13,7 @@ use crate::{
     catalog::{self, Intent, IntentError, Pin, Recorded},
     config::{NodeConfig, REPLICAS_MAX},
     explain::{Explanation, explain, size},
-    key::{Key, NodeName},
+    key::{Key, KeyError, NodeName},
     membership::{Brake, ClockDifference, Member, MemberState, SeedStatus, View},
     net::{
         identity::Credentials,
@@ -562,9 +562,23 @@ impl Client {
         found.into_iter().zip(troubles).map(shortage).collect()
     }
 
+    /// Whether the catalog has a pin of exactly this key, which is no pattern.
+    pub(crate) fn has_pin(&self, key: &Key) -> bool {
+        self.shared.intents.standing(key).pinned.is_some()
+    }
+
     /// All pinned keys and patterns, in order.
     pub async fn pins(&self) -> Vec<Pin> {
         self.shared.catalog.ask(catalog::actor::Message::Pins).await.unwrap_or_default()
+    }
+
+    /// The key that the path of a request belongs to, as the provider says; without one, the path itself. What programs get
+    /// from people should pass through it: with git, `/org/repo.git/` is the key `org/repo`.
+    ///
+    /// # Errors
+    /// It names none.
+    pub fn key_of(&self, path: &str) -> Result<Key, KeyError> {
+        self.transport().key_of(path)
     }
 
     /// A transport for requests about `key`.

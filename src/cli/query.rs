@@ -162,8 +162,11 @@ pub(crate) struct Drain {
     admin: Admin,
 }
 
+/// A key as people write it, perhaps copied from a URL: slashes at its ends do not count. The node that is asked makes the
+/// rest of it what its provider knows.
 pub(super) fn parse_key(text: &str) -> Result<Key, String> {
-    Key::new(text).map_err(|error| error.to_string())
+    let bare = text.strip_prefix('/').unwrap_or(text);
+    Key::new(bare.trim_end_matches('/')).map_err(|error| error.to_string())
 }
 
 fn parse_weight(text: &str) -> Result<(NodeName, u32), String> {

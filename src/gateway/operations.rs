@@ -16,6 +16,9 @@
 //! | `GET /-/readyz` | 200 while the node has joined, serves and has caught up, else 503 and why |
 //! | `GET /-/metrics` | OpenMetrics text |
 //!
+//! KEY is written as in a request for data, so the provider says which key it is: with git, `org/repo.git` is `org/repo`.
+//! A pattern of pins stays as it is written.
+//!
 //! Each has bounds (see `admission`): beyond them it is refused with 400, 413, or 503 and `Retry-After`.
 
 use std::{sync::Arc, time::Duration};
@@ -37,7 +40,8 @@ use tracing::info;
 use super::{State, access, admission::admit, metrics, page, problem::Problem, webhook};
 use crate::{
     Client, MemberState,
-    key::{Key, NodeName},
+    catalog::is_pattern,
+    key::{Key, KeyError, NodeName},
     placement::Change,
 };
 
@@ -149,7 +153,7 @@ async fn locate(
     locating: Result<Query<Locating>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(Locating { explain }) = locating.map_err(|error| Problem::bad_request(error.body_text()))?;
-    let key = key_after("/-/locate/", &uri)?;
+    let key = key_after(&state, "/-/locate/", &uri)?;
     if explain {
         let _turn = state.admission.explanations.take().await?;
         return Ok(document(Json(state.client.explain(&key).await)));
@@ -174,7 +178,7 @@ async fn update(
 ) -> Result<Response, Problem> {
     state.access.may_change(peer, &fields)?;
     let Query(Waiting { wait }) = waiting.map_err(|error| Problem::bad_request(error.body_text()))?;
-    let key = key_after("/-/update/", &uri)?;
+    let key = key_after(&state, "/-/update/", &uri)?;
     let overloaded = || Problem::overloaded("too many updates are under way; ask again");
     info!(%key, %peer, %method, wait, "update asked for");
     if wait {
@@ -263,7 +267,7 @@ async fn pin(
 ) -> Result<Response, Problem> {
     state.access.may_change(peer, &fields)?;
     let Query(Pinning { replicas }) = pinning.map_err(|error| Problem::bad_request(error.body_text()))?;
-    let key = key_after("/-/pins/", &uri)?;
+    let key = pin_after(&state, &uri)?;
     info!(%key, ?replicas, %peer, "pin asked for");
     Ok(document(Json(state.client.pin(&key, replicas).await?)))
 }
@@ -275,7 +279,7 @@ async fn unpin(
     uri: Uri,
 ) -> Result<Response, Problem> {
     state.access.may_change(peer, &fields)?;
-    let key = key_after("/-/pins/", &uri)?;
+    let key = pinned_after(&state, &uri)?;
     info!(%key, %peer, "unpin asked for");
     Ok(document(Json(state.client.unpin(&key).await?)))
 }
@@ -287,7 +291,7 @@ async fn forget(
     uri: Uri,
 ) -> Result<Response, Problem> {
     state.access.may_change(peer, &fields)?;
-    let key = key_after("/-/keys/", &uri)?;
+    let key = key_after(&state, "/-/keys/", &uri)?;
     info!(%key, %peer, "forget asked for");
     Ok(document(Json(state.client.forget(&key).await?)))
 }
@@ -359,7 +363,30 @@ fn document(content: impl IntoResponse) -> Response {
     ([(header::CACHE_CONTROL, "no-store")], content).into_response()
 }
 
-/// The key after `prefix`, from the raw path: the slashes in it are the key's own.
-fn key_after(prefix: &str, uri: &Uri) -> Result<Key, Problem> {
-    Ok(Key::from_path(uri.path().strip_prefix(prefix).unwrap_or_default())?)
+/// The key after `prefix`, as the provider reads it in a request for data: `org/repo.git` and `org/repo` are one repository.
+/// It reads the raw path, because the slashes in it are the key's own.
+fn key_after(state: &State, prefix: &str, uri: &Uri) -> Result<Key, Problem> {
+    let rest = uri.path().strip_prefix(prefix).unwrap_or_default();
+    Ok(state.transport.key_of(&format!("/{rest}"))?)
+}
+
+/// What is to be pinned: a key, or a pattern as it stands.
+fn pin_after(state: &State, uri: &Uri) -> Result<Key, Problem> {
+    match written_after("/-/pins/", uri) {
+        Ok(pattern) if is_pattern(&pattern) => Ok(pattern),
+        _ => key_after(state, "/-/pins/", uri),
+    }
+}
+
+/// What is to be unpinned: what stands in the list of pins, or else what [`pin_after`] makes of it.
+fn pinned_after(state: &State, uri: &Uri) -> Result<Key, Problem> {
+    match written_after("/-/pins/", uri) {
+        Ok(written) if state.client.has_pin(&written) => Ok(written),
+        _ => pin_after(state, uri),
+    }
+}
+
+/// The key after `prefix`, letter for letter.
+fn written_after(prefix: &str, uri: &Uri) -> Result<Key, KeyError> {
+    Key::from_path(uri.path().strip_prefix(prefix).unwrap_or_default())
 }

@@ -5,7 +5,7 @@ use std::{os::unix::fs::PermissionsExt, time::Duration};
 use bytes::Bytes;
 use futures::future::join_all;
 use http::{Request, StatusCode};
-use http_body_util::Full;
+use http_body_util::{Empty, Full};
 use ring::hmac;
 use serde_json::{Value, json};
 
@@ -194,4 +194,40 @@ async fn a_push_that_a_forge_tells_of_over_one_url_updates_the_repository_that_i
     ping[0].1 = "ping".to_owned();
     assert_eq!(tell(ping, by_url).await.status, StatusCode::OK);
     assert_eq!(tell(github(), json!({ "zen": "nothing" })).await.status, StatusCode::BAD_REQUEST);
+}
+
+#[tokio::test]
+async fn operations_take_a_repository_as_users_write_it() {
+    let upstream = Upstream::start().await;
+    upstream.create(REPO, &[("file", b"one")]).await;
+    let cluster = cluster(&upstream, QUICK).await;
+    let node = &cluster.nodes[0];
+    let change = async |method: &str, path: &str| {
+        let request = Request::builder().method(method).uri(path).header("authorization", node.authorization());
+        let answer = send(node.http, request.body(Empty::new()).unwrap()).await.unwrap();
+        (answer.status.as_u16(), serde_json::from_slice::<Value>(&answer.body).unwrap())
+    };
+    let (status, updated) = change("POST", "/-/update/some/repo.git?wait=true").await;
+    assert_eq!((status, &updated["key"]), (200, &REPO.into()), "{updated}");
+    cluster.until_held(REPO, 2).await;
+    let located = get(node.http, "/-/locate/some/repo.git?explain=true").await.unwrap();
+    let located: Value = serde_json::from_slice(&located.body).unwrap();
+    assert_eq!(located["key"], REPO);
+    let said = node.ask(&["locate", "/some/repo.git/", "--json"]).await.unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&said).unwrap()["key"], REPO);
+
+    let (status, pinned) = change("PUT", "/-/pins/some/repo.git?replicas=3").await;
+    assert_eq!((status, &pinned["key"]), (200, &REPO.into()), "{pinned}");
+    node.ask(&["pin", "some/*"]).await.unwrap();
+    assert_eq!(node.ask(&["pins", "--json"]).await.unwrap().matches("\"key\"").count(), 2);
+    node.ask(&["unpin", "some/*"]).await.unwrap();
+    node.ask(&["unpin", "some/repo.git"]).await.unwrap();
+    assert_eq!(node.ask(&["pins", "--json"]).await.unwrap().trim(), "[]");
+
+    let (status, forgotten) = change("DELETE", "/-/keys/some/repo.git").await;
+    assert_eq!((status, &forgotten["key"]), (200, &REPO.into()), "{forgotten}");
+    cluster.until_held(REPO, 0).await;
+    for (method, path) in [("POST", "/-/update/some/$(id)"), ("DELETE", "/-/keys/some/*"), ("PUT", "/-/pins/a;b")] {
+        assert_eq!(change(method, path).await.0, 400, "{path}");
+    }
 }
