@@ -115,6 +115,14 @@ pub trait Provider: Send + Sync + 'static {
         Ok(())
     }
 
+    /// The answer to a request that is the same whatever `key` holds, such as that the method is not possible. It is given
+    /// before the key is looked for, so that a request which is refused anyway makes no node fetch anything. By default there
+    /// is none, and every request needs its key.
+    fn refuse(&self, key: &Key, request: &http::request::Parts) -> Option<Response<Body>> {
+        let _ = (key, request);
+        None
+    }
+
     /// Whether the key is on this machine, complete.
     ///
     /// # Errors

@@ -224,28 +224,26 @@ impl Provider for Memory {
         Ok(())
     }
 
+    fn refuse(&self, _key: &Key, request: &http::request::Parts) -> Option<Response<Body>> {
+        (!matches!(request.method, Method::GET | Method::HEAD)).then(wrong_method)
+    }
+
     async fn serve(&self, key: &Key, request: Request<Body>) -> Result<Response<Body>, ServeError> {
         let state = self.state();
         if let Some(reason) = &state.serve_failure {
             return Err(ServeError::Failed(reason.as_str().into()));
         }
         let bytes = state.held.get(key).ok_or(ServeError::NotHeld)?.clone();
-        let (status, body) = match *request.method() {
-            Method::GET => (StatusCode::OK, bytes),
+        match *request.method() {
+            Method::GET => Ok(Response::new(full(bytes))),
             Method::HEAD => {
                 let length = header::HeaderValue::from(bytes.len());
                 let mut response = Response::new(empty());
                 response.headers_mut().insert(header::CONTENT_LENGTH, length);
-                return Ok(response);
+                Ok(response)
             }
-            _ => (StatusCode::METHOD_NOT_ALLOWED, Bytes::new()),
-        };
-        let mut response = Response::new(full(body));
-        *response.status_mut() = status;
-        if status == StatusCode::METHOD_NOT_ALLOWED {
-            response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
+            _ => Ok(wrong_method()),
         }
-        Ok(response)
     }
 
     async fn describe(&self, key: &Key) -> Result<Description, ProviderError> {
@@ -257,6 +255,13 @@ impl Provider for Memory {
         let state = self.state();
         Ok(state.limit.map(|total| Capacity { used: state.used(), total }))
     }
+}
+
+fn wrong_method() -> Response<Body> {
+    let mut response = Response::new(empty());
+    *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+    response.headers_mut().insert(header::ALLOW, header::HeaderValue::from_static("GET, HEAD"));
+    response
 }
 
 #[cfg(test)]

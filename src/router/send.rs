@@ -157,7 +157,7 @@ pub(crate) struct AnsweredBy {
     pub(crate) fetched: bool,
 }
 
-/// Sends `request` for `key` to whoever can answer it.
+/// Sends `request` for `key` to whoever can answer it. What the provider refuses whatever it holds goes no further.
 ///
 /// Dropping the future cancels what is under way on other nodes, but not the fetch of a cold key.
 pub(crate) async fn route(
@@ -165,7 +165,12 @@ pub(crate) async fn route(
     key: &Key,
     request: Request<Body>,
 ) -> Result<Response<Body>, RouteError> {
-    send(shared.clone(), key.clone(), request, None).await
+    let (parts, body) = request.into_parts();
+    if let Some(mut refusal) = shared.provider.as_ref().and_then(|provider| provider.refuse(key, &parts)) {
+        refusal.extensions_mut().insert(AnsweredBy { node: shared.name.clone(), fetched: false });
+        return Ok(refusal);
+    }
+    send(shared.clone(), key.clone(), Request::from_parts(parts, body), None).await
 }
 
 /// `broke_off`: who did not send its response to the end, if `request` is for the rest of that.

@@ -270,3 +270,17 @@ async fn the_head_of_a_cold_file_is_had_without_the_file_and_is_what_is_said_of_
     }
     assert_eq!(upstream.reads("large"), 1);
 }
+
+#[tokio::test]
+async fn a_request_that_changes_nothing_here_makes_no_node_fetch_the_file() {
+    let upstream = Upstream::start().await;
+    upstream.put_file("data/file", "content", "text/plain");
+    let cluster = Cluster::start(2, QUICK, &["--files", &upstream.files_url()]).await;
+    for method in ["POST", "PUT", "DELETE"] {
+        let refused = ask(cluster.nodes[0].http, method, "/data/file", &[]).await;
+        assert_eq!(refused.status, StatusCode::METHOD_NOT_ALLOWED, "{method}");
+        assert_eq!(refused.header("allow"), "GET, HEAD");
+    }
+    assert_eq!(upstream.requests(), 0);
+    assert_eq!(get(cluster.nodes[1].http, "/data/file").await.unwrap().text(), "content");
+}

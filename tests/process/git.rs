@@ -231,3 +231,48 @@ async fn operations_take_a_repository_as_users_write_it() {
         assert_eq!(change(method, path).await.0, 400, "{path}");
     }
 }
+
+#[tokio::test]
+async fn what_is_refused_anyway_makes_no_node_fetch_a_repository() {
+    let upstream = Upstream::start().await;
+    upstream.create(REPO, &[("file", b"one")]).await;
+    let cluster = cluster(&upstream, QUICK).await;
+    let lfs = "/some/repo.git/info/lfs";
+    let refused = |port: u16| async move {
+        for (method, path, status) in [
+            ("GET", REFS.split_once('?').unwrap().0.to_owned(), 403),
+            ("GET", "/some/repo".into(), 404),
+            ("GET", "/some/repo/tree/main".into(), 404),
+            ("GET", "/some/repo/HEAD".into(), 403),
+            ("GET", "/some/repo.git/objects/info/packs".into(), 403),
+            ("GET", "/some/repo/info/refs?service=git-receive-pack".into(), 403),
+            ("POST", "/some/repo/git-receive-pack".into(), 403),
+            ("POST", "/some/repo/git-upload-archive".into(), 403),
+            ("GET", "/some/repo/git-upload-pack".into(), 405),
+            ("PUT", "/some/repo".into(), 404),
+            ("POST", format!("{lfs}/objects/batch"), 501),
+            ("POST", format!("{lfs}/locks/verify"), 501),
+            ("GET", format!("{lfs}/locks"), 501),
+        ] {
+            let request = Request::builder().method(method).uri(&path).body(Empty::new()).unwrap();
+            let answer = send(port, request).await.unwrap();
+            assert_eq!(answer.status.as_u16(), status, "{method} {path}");
+            if status == 501 {
+                assert_eq!(answer.header("content-type"), "application/vnd.git-lfs+json");
+                let said: Value = serde_json::from_slice(&answer.body).unwrap();
+                assert!(said["message"].as_str().unwrap().contains("LFS"), "{said}");
+            }
+        }
+    };
+    for node in &cluster.nodes {
+        refused(node.http).await;
+        assert_eq!(node.ask(&["keys", "--json"]).await.unwrap().trim(), "[]");
+    }
+    let work = Checkout::clone(cluster.nodes[0].http, "/some/repo", &[]).await.unwrap();
+    let url = format!("http://127.0.0.1:{}/other/repo", cluster.nodes[0].http);
+    let pushed = work.git(&["push", "--quiet", &url, "main"]).await.unwrap_err();
+    assert!(pushed.contains("403"), "{pushed}");
+    assert_eq!(upstream.advertised("other/repo"), 0);
+    assert_eq!(upstream.advertised(REPO), 1, "for the clone");
+    refused(cluster.nodes[0].http).await;
+}

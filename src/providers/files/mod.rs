@@ -207,6 +207,10 @@ impl Provider for Files {
         self.check(key).map_err(|error| error.to_string())
     }
 
+    fn refuse(&self, _key: &Key, request: &http::request::Parts) -> Option<Response<Body>> {
+        self.refusal(request)
+    }
+
     async fn has(&self, key: &Key) -> Result<bool, ProviderError> {
         Ok(self.cache.shelf.holds(key, MANIFEST).await?)
     }

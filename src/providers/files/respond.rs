@@ -29,20 +29,28 @@ const CHUNK_BYTES: usize = 128 << 10;
 const ATTEMPTS: usize = 3;
 
 impl Files {
+    /// The answer to a request that nothing can be given to, whatever is held.
+    pub(super) fn refusal(&self, request: &Parts) -> Option<Response<Body>> {
+        // What an earlier version, or an earlier setting, has copied is not given away either.
+        if Key::from_path(request.uri.path()).is_ok_and(|path| self.source.hides(path.as_str())) {
+            return Some(plain(StatusCode::NOT_FOUND, "the key has no such object\n"));
+        }
+        if request.method != Method::GET && request.method != Method::HEAD {
+            let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are possible here\n");
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return Some(response);
+        }
+        None
+    }
+
     /// Answers a client.
     pub(super) async fn respond(&self, key: &Key, request: &Parts) -> Result<Response<Body>, ServeError> {
         if !self.cache.shelf.holds(key, super::cache::MANIFEST).await? {
             self.cache.forget(key);
             return Err(ServeError::NotHeld);
         }
-        // What an earlier version, or an earlier setting, has copied is not given away either.
-        if Key::from_path(request.uri.path()).is_ok_and(|path| self.source.hides(path.as_str())) {
-            return Ok(plain(StatusCode::NOT_FOUND, "the key has no such object\n"));
-        }
-        if request.method != Method::GET && request.method != Method::HEAD {
-            let mut response = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are possible here\n");
-            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return Ok(response);
+        if let Some(refusal) = self.refusal(request) {
+            return Ok(refusal);
         }
         for _ in 0..ATTEMPTS {
             let manifest = self.cache.manifest(key).await?.ok_or(ServeError::NotHeld)?;

@@ -15,7 +15,8 @@
 //! | `backend`, `cgi` | serving through `git http-backend` |
 //! | `bridge` | fetching from another node |
 //!
-//! Served are clones and fetches, shallow and partial ones too. Pushes and the dumb protocol are refused.
+//! Served are clones and fetches, shallow and partial ones too. Pushes, the dumb protocol and Git LFS are refused, before
+//! anything is fetched.
 
 mod backend;
 mod bridge;
@@ -194,6 +195,7 @@ impl Git {
         match path::wish(request.method(), request.uri().path(), request.uri().query()) {
             Wish::Advertisement => backend.exchange(&slot, "/info/refs", request).await,
             Wish::UploadPack => backend.exchange(&slot, "/git-upload-pack", request).await,
+            Wish::LargeFiles => Ok(no_large_files()),
             Wish::Refused(status, text) => Ok(refusal(status, text)),
         }
     }
@@ -253,6 +255,15 @@ impl Provider for Git {
         let allowed = self.allow.check(key).map_err(|error| error.to_string());
         let is_one = path::check(key).and_then(|()| self.template.remote(key).map(drop));
         allowed.and(is_one.map_err(|error| error.to_string()))
+    }
+
+    /// All but fetching by smart HTTP, so that neither a crawler nor a push makes a mirror.
+    fn refuse(&self, _key: &Key, request: &http::request::Parts) -> Option<Response<Body>> {
+        match path::wish(&request.method, request.uri.path(), request.uri.query()) {
+            Wish::Advertisement | Wish::UploadPack => None,
+            Wish::LargeFiles => Some(no_large_files()),
+            Wish::Refused(status, text) => Some(refusal(status, text)),
+        }
     }
 
     /// The host: of the key if that begins with one, else of the template.
@@ -329,5 +340,14 @@ fn refusal(status: StatusCode, text: &'static str) -> Response<Body> {
     if status == StatusCode::METHOD_NOT_ALLOWED {
         headers.insert(header::ALLOW, header::HeaderValue::from_static("POST"));
     }
+    response
+}
+
+/// What a client of Git LFS shows to its user: an error in the form of its API.
+fn no_large_files() -> Response<Body> {
+    let text = r#"{"message":"Git LFS is not served by this mirror: set lfs.url to the LFS server of the origin"}"#;
+    let mut response = refusal(StatusCode::NOT_IMPLEMENTED, text);
+    let json = header::HeaderValue::from_static("application/vnd.git-lfs+json");
+    response.headers_mut().insert(header::CONTENT_TYPE, json);
     response
 }

@@ -11,6 +11,9 @@ use crate::key::{Key, KeyError};
 /// The tails of single files and services.
 const TAILS: [&str; 5] = ["/info/refs", "/git-upload-pack", "/git-receive-pack", "/git-upload-archive", "/HEAD"];
 
+/// What Git LFS asks for stands below this.
+const LARGE_FILES: &str = "/info/lfs/";
+
 /// The key that `path`, as it stands in the request line, belongs to.
 pub(crate) fn key_of(path: &str, template: &Template) -> Result<Key, KeyError> {
     let whole = Key::from_path(path)?;
@@ -44,6 +47,11 @@ fn without_tail(path: &str) -> &str {
     if let Some(repository) = TAILS.iter().find_map(|tail| path.strip_suffix(tail)) {
         return repository;
     }
+    if let Some(at) = path.rfind(LARGE_FILES)
+        && is_large_files(&path[at + LARGE_FILES.len()..])
+    {
+        return &path[..at];
+    }
     match path.rfind("/objects/") {
         Some(at) if is_object(&path[at + "/objects/".len()..]) => &path[..at],
         _ => path,
@@ -60,6 +68,11 @@ fn is_object(tail: &str) -> bool {
     }
 }
 
+/// `objects/batch`, `locks`, `locks/verify` and the like.
+fn is_large_files(tail: &str) -> bool {
+    ["objects", "locks", "verify"].contains(&tail.split('/').next().unwrap_or_default())
+}
+
 /// What a request to a repository wants.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Wish {
@@ -67,6 +80,8 @@ pub(crate) enum Wish {
     Advertisement,
     /// The fetch itself.
     UploadPack,
+    /// Something of Git LFS, which is not served.
+    LargeFiles,
     /// Something that is refused, and how.
     Refused(StatusCode, &'static str),
 }
@@ -82,6 +97,9 @@ pub(crate) fn wish(method: &Method, path: &str, query: Option<&str>) -> Wish {
     match service {
         Some("git-upload-pack") if path.ends_with("/info/refs") && read => Wish::Advertisement,
         _ if path.ends_with("/git-upload-pack") && *method == Method::POST => Wish::UploadPack,
+        _ if path.rfind(LARGE_FILES).is_some_and(|at| is_large_files(&path[at + LARGE_FILES.len()..])) => {
+            Wish::LargeFiles
+        }
         _ if path.ends_with("/git-upload-pack") => Wish::Refused(StatusCode::METHOD_NOT_ALLOWED, "POST only\n"),
         Some(_) => Wish::Refused(StatusCode::FORBIDDEN, "only git-upload-pack is served here\n"),
         None if without_tail(path).len() < path.len() => {
@@ -111,6 +129,10 @@ mod tests {
             "/objects/info/alternates",
             "/objects/pack/pack-0123456789012345678901234567890123456789.idx",
             "/objects/3f/01234567890123456789012345678901234567",
+            "/info/lfs/objects/batch",
+            "/info/lfs/locks",
+            "/info/lfs/locks/verify",
+            "/info/lfs/locks/7/unlock",
         ] {
             assert_eq!(key(&format!("/org/repo.git{tail}")).as_deref(), Ok("org/repo"), "{tail}");
             assert_eq!(key(&format!("/org/repo{tail}")).as_deref(), Ok("org/repo"), "{tail}");
@@ -120,7 +142,15 @@ mod tests {
 
     #[test]
     fn a_repository_may_be_called_like_a_part_of_a_tail() {
-        for path in ["/org/objects/readme", "/objects/ab", "/org/info", "/org/refs", "/a.b/c~d+e@f"] {
+        for path in [
+            "/info/lfs",
+            "/org/info/lfs/x",
+            "/org/objects/readme",
+            "/objects/ab",
+            "/org/info",
+            "/org/refs",
+            "/a.b/c~d+e@f",
+        ] {
             assert_eq!(key(path).as_deref(), Ok(&path[1..]));
         }
     }
@@ -170,6 +200,10 @@ mod tests {
         let (get, post) = (&Method::GET, &Method::POST);
         assert_eq!(wish(get, "/a/info/refs", Some("service=git-upload-pack")), Wish::Advertisement);
         assert_eq!(wish(post, "/a/git-upload-pack", None), Wish::UploadPack);
+        assert_eq!(wish(get, "/host/info/lfs/info/refs", Some("service=git-upload-pack")), Wish::Advertisement);
+        for path in ["/a.git/info/lfs/objects/batch", "/a/info/lfs/locks/verify", "/a/info/lfs/locks"] {
+            assert_eq!(wish(post, path, None), Wish::LargeFiles, "{path}");
+        }
         for (method, path, query, status) in [
             (get, "/a/info/refs", Some("service=git-receive-pack"), 403),
             (post, "/a/git-receive-pack", None, 403),
