@@ -10,7 +10,20 @@ use crate::{key::Key, provider::UpdateError};
 /// The operator's patterns. Without any pattern every key is allowed, which is also the default.
 #[derive(Debug, Clone, Default)]
 pub struct AllowList {
-    patterns: Vec<WildMatch>,
+    patterns: Vec<Pattern>,
+}
+
+#[derive(Debug, Clone)]
+struct Pattern {
+    exact: WildMatch,
+    /// The same without regard to case, to tell why a key does not match.
+    loose: WildMatch,
+}
+
+impl Pattern {
+    fn new(text: &str) -> Self {
+        Self { exact: WildMatch::new(text), loose: WildMatch::new_case_insensitive(text) }
+    }
 }
 
 impl AllowList {
@@ -22,7 +35,18 @@ impl AllowList {
 
     /// Allows the keys that match one of `patterns`; no patterns at all allow every key.
     pub fn new<P: AsRef<str>>(patterns: impl IntoIterator<Item = P>) -> Self {
-        Self { patterns: patterns.into_iter().map(|pattern| WildMatch::new(pattern.as_ref())).collect() }
+        Self { patterns: patterns.into_iter().map(|pattern| Pattern::new(pattern.as_ref())).collect() }
+    }
+
+    /// For keys that begin with a host, which is in lower case: patterns may write it in any case. Only what stands before
+    /// the first slash or wildcard is surely a part of the host, because a wildcard runs across slashes.
+    pub(crate) fn with_hosts(self) -> Self {
+        let fold = |pattern: Pattern| {
+            let text = pattern.exact.pattern();
+            let (host, rest) = text.split_at(text.find(['/', '*', '?']).unwrap_or(text.len()));
+            Pattern::new(&format!("{}{rest}", host.to_ascii_lowercase()))
+        };
+        Self { patterns: self.patterns.into_iter().map(fold).collect() }
     }
 
     /// Whether the operator named any pattern.
@@ -34,7 +58,7 @@ impl AllowList {
     /// Whether `key` may be fetched.
     #[must_use]
     pub fn allows(&self, key: &Key) -> bool {
-        self.patterns.is_empty() || self.patterns.iter().any(|pattern| pattern.matches(key.as_str()))
+        self.patterns.is_empty() || self.patterns.iter().any(|pattern| pattern.exact.matches(key.as_str()))
     }
 
     /// [`AllowList::allows`] as an update wants it.
@@ -42,7 +66,13 @@ impl AllowList {
         if self.allows(key) {
             return Ok(());
         }
-        Err(UpdateError::Forbidden(format!("{key} matches none of the allowed patterns")))
+        let hint = match self.patterns.iter().any(|pattern| pattern.loose.matches(key.as_str())) {
+            true => {
+                "; it would if its capital and small letters were written as in the pattern, so try its usual spelling"
+            }
+            false => "",
+        };
+        Err(UpdateError::Forbidden(format!("{key} matches none of the allowed patterns{hint}")))
     }
 }
 
@@ -67,6 +97,19 @@ mod tests {
         assert!(!allows(&["github.com/org/*"], "github.com/organic/a"));
         assert!(!allows(&["github.com/org/*"], "evil.com/github.com/org/a"));
         assert!(!allows(&["github.com/org"], "github.com/org/a"));
+    }
+
+    #[test]
+    fn hosts_have_no_case_and_paths_have_one() {
+        let allow = AllowList::new(["GitHub.com/Our-Org/*", "GitLab*", "*.Example/X"]).with_hosts();
+        let check = |key: &str| allow.check(&Key::new(key).unwrap()).map_err(|error| error.to_string());
+        for key in ["github.com/Our-Org/x", "gitlab.com/Any", "git.Example/X"] {
+            assert_eq!(check(key), Ok(()));
+        }
+        assert!(check("github.com/our-org/x").unwrap_err().contains("as in the pattern"));
+        assert!(check("git.example/x").unwrap_err().contains("as in the pattern"), "a wildcard may run into the path");
+        assert!(!check("github.com/other/x").unwrap_err().contains("as in the pattern"));
+        assert!(!allows(&["GitHub.com/*"], "github.com/a"), "elsewhere the first component is any name");
     }
 
     #[test]

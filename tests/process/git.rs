@@ -276,3 +276,28 @@ async fn what_is_refused_anyway_makes_no_node_fetch_a_repository() {
     assert_eq!(upstream.advertised(REPO), 1, "for the clone");
     refused(cluster.nodes[0].http).await;
 }
+
+#[tokio::test]
+async fn a_repository_is_found_however_forges_and_users_write_its_path() {
+    const AZURE: &str = "our/My Project (new)/_git/repo";
+    let upstream = Upstream::start().await;
+    upstream.create(AZURE, &[("file", b"one")]).await;
+    let template = upstream.git_template();
+    let provider = ["--git", &template, "--allow", "our/*"];
+    let cluster = Cluster::start(3, QUICK, &provider).await;
+    let azure = "/our/My%20Project%20(new)/_git/repo";
+    for (node, path) in cluster.nodes.iter().zip([azure.to_owned(), format!("{azure}/"), format!("{azure}.git//")]) {
+        assert_eq!(Checkout::clone(node.http, &path, &[]).await.unwrap().read("file"), "one", "{path}");
+        let refs = format!("{path}/info/refs?service=git-upload-pack");
+        assert_eq!(get(node.http, &refs).await.unwrap().status, StatusCode::OK, "{refs}");
+    }
+    let holders = cluster.until_held("our/My%20Project%20(new)/_git/repo", 2).await;
+    assert_eq!(upstream.advertised(AZURE), 1, "the second replica comes from the first: {holders:?}");
+    assert_eq!(cluster.nodes[0].ask(&["keys"]).await.unwrap().trim(), AZURE);
+    cluster.nodes[0].ask(&["forget", AZURE]).await.unwrap();
+
+    let answer = get(cluster.nodes[1].http, "/Our/x/info/refs?service=git-upload-pack").await.unwrap();
+    assert_eq!(answer.status, StatusCode::FORBIDDEN, "{}", answer.text());
+    let problem = answer.problem();
+    assert!(problem["detail"].as_str().unwrap().contains("capital and small letters"), "{problem}");
+}

@@ -20,7 +20,7 @@ use hyper_util::rt::TokioIo;
 use subtle::ConstantTimeEq;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::template::{Remote, Scheme};
+use super::template::{Remote, Scheme, in_url};
 use crate::{
     key::{Key, NodeName},
     provider::{Body, BoxError, UpdateContext, body, full},
@@ -56,7 +56,7 @@ impl<'a> Bridge<'a> {
     /// Where git finds the key.
     pub(crate) fn remote(&self) -> io::Result<Remote> {
         let origin = format!("http://{}/", self.listener.local_addr()?);
-        let (url, authorization) = (format!("{origin}{}.git", self.key), Some(self.token.clone()));
+        let (url, authorization) = (format!("{origin}{}.git", in_url(self.key)), Some(self.token.clone()));
         Ok(Remote { url, origin, authorization, scheme: Scheme::Http, addresses: Vec::new(), proxied: false })
     }
 

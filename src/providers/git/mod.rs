@@ -75,7 +75,7 @@ pub struct GitConfig {
     /// Where mirrors are kept. Made if needed; one process at a time may use it.
     pub data: PathBuf,
     /// Which keys may be fetched. All by default. With a template that starts with `{key}`, anyone who can reach the
-    /// node chooses the host, so restrict it wherever clients are not trusted.
+    /// node chooses the host, so restrict it wherever clients are not trusted; patterns may write the host in any case.
     pub allow: AllowList,
     /// Whether hosts that a key names may be this machine or in private networks. Not by default: services there trust
     /// all who reach them. A host in the template may be anywhere. Needs git 2.37 to hold against names that resolve
@@ -181,7 +181,8 @@ impl Git {
         let copies_max = config.serving_max.div_ceil(EXPORT_SHARE);
         let backend = Backend::new(program.clone(), config.serving_max.saturating_sub(copies_max));
         let exports = Backend::new(program.clone(), copies_max);
-        let (credentials, allow) = (config.credentials, config.allow);
+        let allow = if template.host_in_key() { config.allow.with_hosts() } else { config.allow };
+        let credentials = config.credentials;
         let (private_origins, mirrors) = (config.private_origins, Mirrors { program, shelf });
         let describing = Describing::default();
         Ok(Self { template, credentials, private_origins, allow, mirrors, backend, exports, describing })

@@ -16,7 +16,7 @@ const LARGE_FILES: &str = "/info/lfs/";
 
 /// The key that `path`, as it stands in the request line, belongs to.
 pub(crate) fn key_of(path: &str, template: &Template) -> Result<Key, KeyError> {
-    let whole = Key::from_path(path)?;
+    let whole = Key::from_path(&without_last_slashes(path))?;
     let rooted = format!("/{whole}");
     let repository = without_tail(&rooted).trim_start_matches('/');
     let name = repository.strip_suffix(".git").unwrap_or(repository);
@@ -29,11 +29,22 @@ pub(crate) fn key_of(path: &str, template: &Template) -> Result<Key, KeyError> {
     Ok(key)
 }
 
+/// The path without slashes after the repository: users write `org/repo/`, and git puts its tail after that.
+fn without_last_slashes(path: &str) -> String {
+    let path = path.trim_end_matches('/');
+    let (repository, tail) = path.split_at(without_tail(path).len());
+    format!("{}{tail}", repository.trim_end_matches('/'))
+}
+
 /// What git's mirrors ask of a key beyond what every key obeys.
 pub(crate) fn check(key: &Key) -> Result<(), KeyError> {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._~+@/-".contains(&b);
-    if !key.as_str().bytes().all(allowed) {
-        return Err(KeyError::Character("only letters, digits and ._~+@/- are possible in the name of a repository"));
+    let allowed = |c: char| c.is_alphanumeric() || "._~+@/- ()".contains(c);
+    if !key.as_str().chars().all(allowed) {
+        let allowed = "only letters, digits, spaces and ._~+@/-() are possible in the name of a repository";
+        return Err(KeyError::Character(allowed));
+    }
+    if key.components().any(|component| component.starts_with(' ') || component.ends_with(' ')) {
+        return Err(KeyError::Character("a space at the beginning or end of a component"));
     }
     let ends_in_git = |part: &str| part.len() >= 4 && part.as_bytes()[part.len() - 4..].eq_ignore_ascii_case(b".git");
     if key.components().any(ends_in_git) {
@@ -137,7 +148,21 @@ mod tests {
             assert_eq!(key(&format!("/org/repo.git{tail}")).as_deref(), Ok("org/repo"), "{tail}");
             assert_eq!(key(&format!("/org/repo{tail}")).as_deref(), Ok("org/repo"), "{tail}");
         }
-        assert_eq!(key("/org%2Frepo").as_deref(), Ok("org/repo"));
+        for path in [
+            "/org%2Frepo",
+            "/org/repo/",
+            "/org/repo//info/refs",
+            "/org/repo.git//info/refs",
+            "/org/repo.git//",
+            "/org/repo.git//info/lfs/locks",
+        ] {
+            assert_eq!(key(path).as_deref(), Ok("org/repo"), "{path}");
+        }
+        assert_eq!(
+            key("/org/My%20Project%20%28new%29/_git/repo/info/refs").as_deref(),
+            Ok("org/My Project (new)/_git/repo")
+        );
+        assert_eq!(key("/org/Pr%C3%BCfung").as_deref(), Ok("org/Prüfung"));
     }
 
     #[test]
@@ -168,7 +193,10 @@ mod tests {
             "/-upload-pack=x",
             "/a/--exec=x",
             "/ext::sh",
-            "/a b",
+            "/a%20/b",
+            "/%20a",
+            "/a%C2%A0b",
+            "/a%0Ab",
             "/a;id",
             "/$(id)",
             "/a.git/b",
@@ -179,6 +207,9 @@ mod tests {
             "/a:b",
             "/a\\b",
             "//host/x",
+            "/a//b",
+            "//",
+            "//info/refs",
         ] {
             // A URI never carries `?` in its path, but nothing here relies on it.
             assert!(key(path).is_err(), "{path}: {:?}", key(path));

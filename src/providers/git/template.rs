@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 
 use http::HeaderValue;
+use percent_encoding::{AsciiSet, CONTROLS, PercentEncode, utf8_percent_encode};
 use url::{Position, Url};
 
 use super::GitError;
@@ -165,7 +166,7 @@ impl Template {
         if key.as_str().contains('%') {
             return Err(refused("it has an escape, which somebody further on might decode"));
         }
-        let text = format!("{}{}{key}{}", self.origin, self.before, self.after);
+        let text = format!("{}{}{}{}", self.origin, self.before, in_url(key), self.after);
         let url = Url::parse(&text).map_err(|_| refused("it makes no valid URL"))?;
         if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
             return Err(refused("it would add a user, a query or a fragment to the URL"));
@@ -188,6 +189,12 @@ impl Template {
             proxied: true,
         })
     }
+}
+
+/// The key as it stands in a URL: with escapes for what no URL carries and repositories are named with, and for nothing else.
+pub(super) fn in_url(key: &Key) -> PercentEncode<'_> {
+    const ESCAPED: &AsciiSet = &CONTROLS.add(b' ').add(b'(').add(b')');
+    utf8_percent_encode(key.as_str(), ESCAPED)
 }
 
 /// The host must be exactly the key's first component, be followed by a path, and not be this machine or an address in a
@@ -223,6 +230,7 @@ mod tests {
             ("http://[::1]:81/x-{key}", "a~b/c@d", "http://[::1]:81/x-a~b/c@d"),
             ("file:///srv/git/{key}", "a/b", "file:///srv/git/a/b"),
             ("http://{key}", "git.example/a", "http://git.example/a"),
+            ("https://{key}", "git.example/a b/(ü)", "https://git.example/a%20b/%28%C3%BC%29"),
         ] {
             assert_eq!(url(template, key).as_deref(), Ok(expected), "{template}");
         }
@@ -254,7 +262,16 @@ mod tests {
 
     #[test]
     fn a_key_cannot_choose_another_host_port_or_user() {
-        for key in ["github.com", "github.com:81/a", "user@github.com/a", "GitHub.com/a", "127.1/a", "0x7f.1/a"] {
+        for key in [
+            "github.com",
+            "github.com:81/a",
+            "user@github.com/a",
+            "GitHub.com/a",
+            "127.1/a",
+            "0x7f.1/a",
+            "a b/c",
+            "\u{fc}.example/a",
+        ] {
             assert!(url("https://{key}.git", key).is_err(), "{key}");
         }
         for key in [
@@ -270,7 +287,7 @@ mod tests {
         }
         let open = Template::parse("https://{key}.git").unwrap().with_private(true);
         assert!(open.remote(&Key::new("10.0.0.1/a").unwrap()).is_ok());
-        for key in ["a?x=1", "a#b", "a b", "a%2e%2e/b", "a\u{fc}"] {
+        for key in ["a?x=1", "a#b", "a%2e%2e/b", "a\"b", "a<b"] {
             assert!(url("https://host/{key}.git", key).is_err(), "{key}");
         }
     }
@@ -300,7 +317,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_key_leaves_the_template(text in "[A-Za-z0-9._~+@/:%?#&=-]{1,30}") {
+        fn no_key_leaves_the_template(text in "[A-Za-z0-9._~+@/:%?#&= ()ü-]{1,30}") {
             let Ok(key) = Key::new(&text) else { return Ok(()) };
             if let Ok(url) = Template::parse("http://h.example:81/fixed/{key}.git").unwrap().remote(&key) {
                 let url = Url::parse(&url.url).unwrap();

@@ -215,7 +215,7 @@ async fn answer(state: Arc<State>, request: Request<Incoming>) -> io::Result<Res
     if let Some(refused) = refuse(&state, request.headers()) {
         return Ok(refused);
     }
-    let path = request.uri().path().to_owned();
+    let path = percent_encoding::percent_decode_str(request.uri().path()).decode_utf8_lossy().into_owned();
     if let Some(location) = state.asked.lock().unwrap().moved.get(&path) {
         let moved = Response::builder().status(StatusCode::FOUND).header(header::LOCATION, location);
         return Ok(moved.body(Full::default()).unwrap());
