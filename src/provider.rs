@@ -19,10 +19,14 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use http::{Request, Response};
+use http::{HeaderName, Request, Response};
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 
 use crate::key::{Key, KeyError, NodeName};
+
+/// A field with which a provider marks a response that says what it lacks, such as a version that another copy of the key may
+/// have: the other holders are asked first, and the response is passed on, without the field, if none has a better one.
+pub const SECOND_OPINION: HeaderName = HeaderName::from_static("x-datad-second-opinion");
 
 /// Any error, boxed.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

@@ -34,7 +34,7 @@ use crate::{
         wire::{Ensured, Purpose, Refusal},
     },
     node::Shared,
-    provider::{self, Body, BoxError, PeerFetch, UpdateReason},
+    provider::{self, Body, BoxError, PeerFetch, SECOND_OPINION, UpdateReason},
     registry::HolderState,
 };
 
@@ -195,7 +195,8 @@ fn send(
         shared.retry_budget.deposit();
         let is_rest = broke_off.is_some();
         let attempts = Attempts::new(shared.config.attempts, broke_off);
-        Course { shared, key, parts, body, repeatable, started, deadline, is_rest, attempts }.run().await
+        let second_best = None;
+        Course { shared, key, parts, body, repeatable, started, deadline, is_rest, attempts, second_best }.run().await
     }
     .boxed()
 }
@@ -212,6 +213,8 @@ struct Course {
     started: Instant,
     deadline: Instant,
     attempts: Attempts,
+    /// A response that another holder may have a better one than.
+    second_best: Option<(NodeName, Response<Body>)>,
 }
 
 /// Why one attempt has no response.
@@ -243,17 +246,27 @@ enum Start {
 }
 
 impl Course {
-    /// Each turn of this loop asks a node, makes one fetch, lets time pass, or ends the request.
     async fn run(mut self) -> Result<Response<Body>, RouteError> {
+        let found = match self.find_response().await {
+            Err(error) => self.second_best.take().ok_or(error)?,
+            Ok(found) => found,
+        };
+        Ok(self.conclude(found.0, found.1))
+    }
+
+    /// Each turn of this loop asks a node, makes one fetch, lets time pass, or ends the request.
+    async fn find_response(&mut self) -> Result<(NodeName, Response<Body>), RouteError> {
         loop {
             let holders = self.holders();
             match self.attempts.next(holders, self.body.is_there()) {
                 Step::Try(candidates) => {
                     let ranked = self.rank(candidates);
-                    if let Some((node, response)) = self.ask_each(ranked).await? {
-                        return Ok(self.conclude(node, response));
+                    if let Some(found) = self.ask_each(ranked).await? {
+                        return Ok(found);
                     }
                 }
+                // Nobody has a better one, and another copy would not be better either.
+                _ if self.second_best.is_some() => return Err(self.ended(false)),
                 Step::Ensure => {
                     if let Some(response) = preview(&self.shared, &self.key, &self.parts, self.deadline).await {
                         let node = self.shared.name.clone();
@@ -261,9 +274,9 @@ impl Course {
                     }
                     let found = self.find_holders().await?;
                     if !found.is_empty()
-                        && let Some((node, response)) = self.ask_each(found).await?
+                        && let Some(found) = self.ask_each(found).await?
                     {
-                        return Ok(self.conclude(node, response));
+                        return Ok(found);
                     }
                 }
                 Step::Wait(pause) => self.pause(pause).await?,
@@ -339,6 +352,9 @@ impl Course {
         let deadline = self.deadline;
         let mut start = self.start_next(&mut waiting, &running);
         while !running.is_empty() || start == Start::NoCoin {
+            if running.is_empty() && self.second_best.is_some() {
+                return Ok(self.second_best.take());
+            }
             let may_hedge = self.body.can_repeat() && self.repeatable;
             tokio::select! {
                 Some(ended) = running.next() => {
@@ -368,6 +384,15 @@ impl Course {
     async fn take_in(&mut self, ended: Ended) -> Result<Option<Response<Body>>, RouteError> {
         let Ended { node, outcome, paid } = ended;
         let failed = match outcome {
+            Ok(response) if self.repeatable && response.headers().contains_key(SECOND_OPINION) => {
+                match hold_back(response).await {
+                    Ok(response) => {
+                        self.second_best.get_or_insert((node.clone(), response));
+                        AttemptError::Refused("another holder may know better".to_owned())
+                    }
+                    Err(error) => AttemptError::Unreachable(error.to_string()),
+                }
+            }
             Ok(response) if node == self.shared.name || !self.repeatable => return Ok(Some(response)),
             // A remote response is held back at first, so that a holder that dies now costs an attempt, not the request.
             Ok(response) => match hold_back(response).await {
@@ -426,7 +451,8 @@ impl Course {
         Start::Done
     }
 
-    fn conclude(self, node: NodeName, response: Response<Body>) -> Response<Body> {
+    fn conclude(self, node: NodeName, mut response: Response<Body>) -> Response<Body> {
+        response.headers_mut().remove(SECOND_OPINION);
         let answered = AnsweredBy { node: node.clone(), fetched: self.attempts.has_ensured() };
         // A caller that asks for a rest takes it up again if need be; if the rest did so too, there would be no end to it.
         let mut response = if self.is_rest {
@@ -674,5 +700,61 @@ mod tests {
         };
         tokio::time::timeout(PATIENCE, reading).await.unwrap();
         assert!(broken && read <= 4 * PART, "{read} bytes, so it was taken up more than three times");
+    }
+
+    /// Answers that it lacks what is asked for, or that it has it.
+    struct Version(bool);
+
+    #[async_trait]
+    impl Provider for Version {
+        async fn has(&self, _key: &Key) -> Result<bool, ProviderError> {
+            Ok(true)
+        }
+
+        fn keys(&self) -> BoxStream<'_, Result<Key, ProviderError>> {
+            stream::iter([Ok(Key::new("k").unwrap())]).boxed()
+        }
+
+        async fn update(&self, _key: &Key, _context: UpdateContext) -> Result<(), UpdateError> {
+            Ok(())
+        }
+
+        async fn remove(&self, _key: &Key) -> Result<(), ProviderError> {
+            Ok(())
+        }
+
+        async fn serve(&self, _key: &Key, _request: Request<Body>) -> Result<Response<Body>, ServeError> {
+            if self.0 {
+                return Ok(Response::new(provider::full("new")));
+            }
+            Ok(Response::builder().header(SECOND_OPINION, "?1").body(provider::full("lacking")).unwrap())
+        }
+    }
+
+    #[tokio::test]
+    async fn what_one_holder_lacks_is_asked_of_the_others_before_that_is_said() {
+        for (others, expected) in [([false, false], "lacking"), ([false, true], "new")] {
+            let secret = Credentials::ClusterKey(ClusterKey::generate());
+            let mut config = NodeConfig { replicas: 3, profile: Profile::local(), ..NodeConfig::default() };
+            config.listen = "127.0.0.1:0".parse().unwrap();
+            let mut nodes: Vec<Node> = Vec::new();
+            for (number, is_new) in [false].into_iter().chain(others).enumerate() {
+                config.seeds = nodes.iter().map(|node| node.address().to_string()).collect();
+                let node = Node::builder(NodeName::new(format!("n{number}")).unwrap()).config(config.clone());
+                let node = node.provider(Arc::new(Version(is_new))).credentials(secret.clone());
+                nodes.push(node.start().await.unwrap());
+            }
+            let (client, key) = (nodes[0].client(), Key::new("k").unwrap());
+            let all_hold_it = async {
+                while client.nodes_for_key(&key).len() < 3 {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            };
+            tokio::time::timeout(PATIENCE, all_hold_it).await.unwrap();
+            let request = Request::get("/k").body(provider::empty()).unwrap();
+            let response = route(nodes[0].shared(), &key, request).await.unwrap();
+            assert!(!response.headers().contains_key(SECOND_OPINION));
+            assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), expected);
+        }
     }
 }

@@ -301,3 +301,23 @@ async fn a_repository_is_found_however_forges_and_users_write_its_path() {
     let problem = answer.problem();
     assert!(problem["detail"].as_str().unwrap().contains("capital and small letters"), "{problem}");
 }
+
+#[tokio::test]
+async fn git_says_in_its_own_words_that_something_exists_nowhere() {
+    let upstream = Upstream::start().await;
+    upstream.create(REPO, &[("file", b"one")]).await;
+    let cluster = cluster(&upstream, QUICK).await;
+    let work = Checkout::clone(cluster.nodes[0].http, "/some/repo", &[]).await.unwrap();
+    cluster.until_held(REPO, 2).await;
+    let nowhere = "0123456789012345678901234567890123456789";
+    for node in &cluster.nodes {
+        let url = format!("http://127.0.0.1:{}/some/repo", node.http);
+        for protocol in ["protocol.version=2", "protocol.version=0"] {
+            let refused = work.git(&["-c", protocol, "fetch", "--quiet", &url, nowhere]).await.unwrap_err();
+            assert!(refused.contains("not our ref"), "{} {protocol}: {refused}", node.name);
+        }
+        work.git(&["fetch", "--quiet", &url, &upstream.head(REPO).await]).await.unwrap();
+    }
+    assert_eq!(cluster.until_held(REPO, 2).await.len(), 2, "no holder gave the repository up");
+    assert_eq!(upstream.packs(REPO), 1, "and none fetched it again");
+}

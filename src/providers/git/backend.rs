@@ -12,7 +12,7 @@ use std::{io, path::Path, process::Stdio, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, stream};
-use http::{HeaderMap, Method, Request, Response, header, request};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, header, request};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use tokio::{
@@ -28,7 +28,7 @@ use super::{
     process::{Group, Program, tail},
 };
 use crate::{
-    provider::{Body, BoxError, ServeError, body, empty},
+    provider::{Body, BoxError, SECOND_OPINION, ServeError, body, empty},
     router::read_ahead,
 };
 
@@ -40,6 +40,8 @@ const TURN_PATIENCE: Duration = Duration::from_secs(10);
 const AHEAD_BYTES_MAX: usize = 256 << 10;
 /// Size of the pieces that the response is read in.
 const CHUNK_BYTES: usize = 64 << 10;
+/// How long the first words of an answer are waited for. That something is not here is said at once.
+const FIRST_WORDS: Duration = Duration::from_secs(1);
 /// Longest header value that is handed to git.
 const VALUE_BYTES_MAX: usize = 1 << 10;
 
@@ -80,12 +82,17 @@ impl Backend {
             buffer: BytesMut::new(),
             request: AbortOnDropHandle::new(tokio::spawn(pump(request_body, stdin))),
             complaints: Some(AbortOnDropHandle::new(tokio::spawn(tail(stderr)))),
+            refused: false,
             _turn: turn,
         };
-        let parts = reply.head().await?;
+        let mut parts = reply.head().await?;
         if parts.status.is_server_error() || parts.status == http::StatusCode::NOT_FOUND {
             let complaints = reply.complaints().await;
             return Err(failed(&complaints, format!("git answered {}: {complaints}", parts.status)));
+        }
+        if head.method == Method::POST && reply.is_refusal().await? {
+            // Most likely it wants what an update has not brought here yet.
+            parts.headers.insert(SECOND_OPINION, HeaderValue::from_static("?1"));
         }
         let reply = if head.method == Method::HEAD { empty() } else { body(StreamBody::new(reply.frames())) };
         Ok(Response::from_parts(parts, reply))
@@ -133,6 +140,11 @@ fn failed(complaints: &str, reason: String) -> ServeError {
     if is_shortage(complaints) { ServeError::shortage(reason) } else { ServeError::Failed(reason.into()) }
 }
 
+/// Whether this is how git tells a client what is wrong (gitprotocol-common(5), `error-line`).
+fn is_error_packet(bytes: &[u8]) -> bool {
+    bytes.get(..4).is_some_and(|length| length.iter().all(u8::is_ascii_hexdigit)) && bytes[4..].starts_with(b"ERR ")
+}
+
 /// The value of a header if it is short, printable text.
 fn plain<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name)?.to_str().ok().filter(|value| value.len() <= VALUE_BYTES_MAX)
@@ -160,6 +172,8 @@ struct Reply {
     buffer: BytesMut,
     request: AbortOnDropHandle<Result<(), BoxError>>,
     complaints: Option<AbortOnDropHandle<String>>,
+    /// Whether git began by saying what is wrong with the request. It then ends as if it had failed.
+    refused: bool,
     _turn: OwnedSemaphorePermit,
 }
 
@@ -178,6 +192,19 @@ impl Reply {
                 return Err(failed(&complaints, format!("git did not answer: {complaints}")));
             }
         }
+    }
+
+    /// Waits a moment for the first words, and tells whether they say that the request cannot be answered. Once the other side
+    /// was sent anything else, it cannot be asked elsewhere any more.
+    async fn is_refusal(&mut self) -> Result<bool, ServeError> {
+        if self.buffer.is_empty() {
+            self.buffer.reserve(CHUNK_BYTES);
+            if let Ok(read) = tokio::time::timeout(FIRST_WORDS, self.stdout.read_buf(&mut self.buffer)).await {
+                read?;
+            }
+        }
+        self.refused = is_error_packet(&self.buffer);
+        Ok(self.refused)
     }
 
     fn frames(self) -> impl Stream<Item = Result<Frame<Bytes>, BoxError>> + Send {
@@ -202,7 +229,7 @@ impl Reply {
         if self.request.is_finished() {
             (&mut self.request).await.map_err(io::Error::other)??;
         }
-        if status.success() {
+        if status.success() || self.refused && status.code().is_some() {
             return Ok(());
         }
         Err(format!("git http-backend ended with {status}: {}", self.complaints().await).into())
