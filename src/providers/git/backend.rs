@@ -42,6 +42,8 @@ const AHEAD_BYTES_MAX: usize = 256 << 10;
 const CHUNK_BYTES: usize = 64 << 10;
 /// How long the first words of an answer are waited for. That something is not here is said at once.
 const FIRST_WORDS: Duration = Duration::from_secs(1);
+/// What a request may have besides the references that it names, which is what git allows in all.
+const REQUEST_BYTES: u64 = 10 << 20;
 /// Longest header value that is handed to git.
 const VALUE_BYTES_MAX: usize = 1 << 10;
 
@@ -72,7 +74,7 @@ impl Backend {
         let request_body =
             read_ahead(request_body, AHEAD_BYTES_MAX).await.map_err(|error| ServeError::Failed(error.0))?;
         let turn = self.turn().await?;
-        let mut group = Group::spawn(&mut self.command(slot, service, &head))?;
+        let mut group = Group::spawn(&mut self.command(slot, service, &head).await)?;
         let stdin = group.child.stdin.take().expect("piped by `command`");
         let stdout = group.child.stdout.take().expect("piped by `command`");
         let stderr = group.child.stderr.take().expect("piped by `command`");
@@ -108,13 +110,14 @@ impl Backend {
         turn.map_err(overloaded)?.map_err(|error| ServeError::Failed(error.into()))
     }
 
-    fn command(&self, slot: &Path, service: &str, head: &request::Parts) -> Command {
+    async fn command(&self, slot: &Path, service: &str, head: &request::Parts) -> Command {
         let mut command = self.program.command(["http-backend"], None);
         let name = slot.file_name().expect("a slot has a name").to_string_lossy();
         command
             .stdin(Stdio::piped())
             .env("GIT_PROJECT_ROOT", slot.parent().expect("a slot has a parent"))
             .env("GIT_HTTP_EXPORT_ALL", "1")
+            .env("GIT_HTTP_MAX_REQUEST_BUFFER", request_bytes_max(slot).await.to_string())
             .env("GATEWAY_INTERFACE", "CGI/1.1")
             .env("SERVER_PROTOCOL", "HTTP/1.1")
             .env("PATH_INFO", format!("/{name}{service}"))
@@ -138,6 +141,13 @@ impl Backend {
 /// Whether this is the mirror's fault is in what git complained of.
 fn failed(complaints: &str, reason: String) -> ServeError {
     if is_shortage(complaints) { ServeError::shortage(reason) } else { ServeError::Failed(reason.into()) }
+}
+
+/// How long a request for the mirror in `slot` may be: git keeps it in memory. A clone names every object that a reference
+/// points to, in 50 bytes; in `packed-refs`, where all but some hundred references stand, each takes more than that.
+async fn request_bytes_max(slot: &Path) -> u64 {
+    let packed = tokio::fs::metadata(slot.join("packed-refs")).await.map_or(0, |file| file.len());
+    REQUEST_BYTES + packed.saturating_mul(2)
 }
 
 /// Whether this is how git tells a client what is wrong (gitprotocol-common(5), `error-line`).

@@ -25,13 +25,17 @@ const FILES_MAX: u64 = 1_024;
 /// The limits of one program: a quarter of this machine's memory, between 1 and 8 GiB; an hour of a processor; 1,024
 /// files; no core dump.
 pub(crate) fn limits_of_children() -> [(Resource, u64); 4] {
-    let memory = memory_bytes().map_or(MEMORY_BYTES_MIN, |all| (all / 4).clamp(MEMORY_BYTES_MIN, MEMORY_BYTES_MAX));
     [
-        (Resource::Data, memory),
+        (Resource::Data, memory_of_children()),
         (Resource::Cpu, PROCESSOR_SECONDS_MAX),
         (Resource::Nofile, FILES_MAX),
         (Resource::Core, 0),
     ]
+}
+
+/// How much memory one program may take.
+pub(crate) fn memory_of_children() -> u64 {
+    memory_bytes().map_or(MEMORY_BYTES_MIN, |all| (all / 4).clamp(MEMORY_BYTES_MIN, MEMORY_BYTES_MAX))
 }
 
 /// Sets them for a process that was just started. One that has ended already needs none.

@@ -34,6 +34,8 @@ use crate::{
 
 /// Each refresh adds a pack; with more than this they are rolled into fewer, so that reading stays quick.
 const PACKS_MAX: usize = 24;
+/// Each refresh writes new references into files of their own; with more than this they are put into one.
+const LOOSE_MAX: usize = 256;
 
 /// All mirrors of a node.
 #[derive(Debug)]
@@ -152,12 +154,14 @@ impl Mirrors {
 
     /// Keeps the number of packs and of loose references small.
     async fn tidy(&self, slot: &Path, path: &str) -> Result<(), UpdateError> {
-        let packs = slot.join("objects/pack");
-        if blocking(move || count_packs(&packs)).await? <= PACKS_MAX {
-            return Ok(());
-        }
-        let repack: [&[&str]; 2] = [&["repack", "--quiet", "-d", "--geometric=2"], &["pack-refs", "--all"]];
-        for job in repack {
+        let (packs, references) = (slot.join("objects/pack"), slot.join("refs"));
+        let packs = blocking(move || count_packs(&packs)).await?;
+        let loose = blocking(move || Ok(files_below(&references)?.len())).await?;
+        let jobs: [(bool, &[&str]); 2] = [
+            (packs > PACKS_MAX, &["repack", "--quiet", "-d", "--geometric=2"]),
+            (loose > LOOSE_MAX || packs > PACKS_MAX, &["pack-refs", "--all"]),
+        ];
+        for (_, job) in jobs.into_iter().filter(|(needed, _)| *needed) {
             let mut command: Command = self.program.command([&["--git-dir", path], job].concat(), None);
             let outcome = run(&mut command).await?;
             if !outcome.success {

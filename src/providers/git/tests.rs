@@ -245,6 +245,52 @@ async fn long_requests_come_compressed_or_in_chunks() {
     }
 }
 
+/// So many branches that a clone, which names the commit of each in 50 bytes, asks for more than 10 MiB.
+const MANY: usize = 215_000;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repository_of_very_many_references_is_copied_to_another_node() {
+    let lab = Lab::new().await;
+    lab.git(&["init", "-q", "--bare", "-b", "b1", "up/many"]).await;
+    let commit =
+        |number| format!("commit refs/heads/all\nmark :{number}\ncommitter n <e@x> {number} +0000\ndata 0\n\n");
+    fs::write(lab.path("import"), (1..=MANY).map(commit).collect::<String>()).unwrap();
+    let mut command = tokio::process::Command::new("git");
+    command.args(["fast-import", "--quiet", "--export-marks=marks"]).current_dir(lab.path("up/many"));
+    assert!(command.stdin(fs::File::open(lab.path("import")).unwrap()).status().await.unwrap().success());
+    let marks = fs::read_to_string(lab.path("up/many/marks")).unwrap();
+    let branch = |line: &str| line[1..].split_once(' ').map(|(mark, id)| format!("{id} refs/heads/b{mark}\n"));
+    let mut packed: Vec<String> = marks.lines().filter_map(branch).collect();
+    packed.sort_by(|one, other| one[41..].trim_end().cmp(other[41..].trim_end()));
+    let packed = format!("# pack-refs with: peeled fully-peeled sorted \n{}", packed.concat());
+    fs::write(lab.path("up/many/packed-refs"), packed).unwrap();
+
+    let holder = lab.provider("holder");
+    holder.update(&key("many"), alone()).await.unwrap();
+    let peers = Peers::new([("n1", Arc::clone(&holder) as Arc<dyn Provider>)]);
+    let copy = lab.provider("copy");
+    copy.update(&key("many"), with_peers(&["n1"], &peers)).await.unwrap();
+    assert!(lab.same_references(&copy, "many").await);
+}
+
+#[tokio::test]
+async fn many_new_references_of_a_refresh_are_kept_in_one_file() {
+    let lab = Lab::new().await;
+    let provider = lab.provider("a");
+    provider.update(&key("org/repo"), alone()).await.unwrap();
+    let head = lab.head(&lab.path("up/org/repo")).await;
+    let creates = (0..300).map(|number| format!("create refs/heads/n{number} {head}\n")).collect::<String>();
+    fs::write(lab.path("creates"), creates).unwrap();
+    let mut command = tokio::process::Command::new("git");
+    command.args(["update-ref", "--stdin"]).current_dir(lab.path("up/org/repo"));
+    assert!(command.stdin(fs::File::open(lab.path("creates")).unwrap()).status().await.unwrap().success());
+    provider.update(&key("org/repo"), alone()).await.unwrap();
+    assert!(lab.same_references(&provider, "org/repo").await);
+    let slot = provider.mirrors.shelf.slot(&key("org/repo"));
+    assert!(fs::read_to_string(slot.join("packed-refs")).unwrap().contains("refs/heads/n299"));
+    assert_eq!(fs::read_dir(slot.join("refs/heads")).unwrap().count(), 0);
+}
+
 #[tokio::test]
 async fn an_update_brings_what_is_new_and_drops_what_is_gone() {
     let lab = Lab::new().await;

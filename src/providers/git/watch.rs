@@ -10,6 +10,7 @@
 
 use std::{fs, path::Path, pin::pin, time::Duration};
 
+use super::limits::memory_of_children;
 use crate::{
     provider::{Capacity, UpdateContext, UpdateError},
     providers::shelf::{Shelf, blocking, tree_bytes},
@@ -19,8 +20,8 @@ use crate::{
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Of the disk, this part is left to others that write to it.
 const ROOM_LEFT: u64 = 64;
-/// Memory that a list of references may take: some million references.
-const REFERENCES_BYTES_MAX: u64 = 512 << 20;
+/// Memory that a list of references may take, if a program may take so much: about a kilobyte for each, so two million.
+const REFERENCES_BYTES_MAX: u64 = 2 << 30;
 
 /// Runs `work`, in which git clones or fetches into `repository` on `shelf`, and notes its progress.
 ///
@@ -33,6 +34,7 @@ pub(crate) async fn watched<T>(
     context: &UpdateContext,
 ) -> Result<T, UpdateError> {
     let mut work = pin!(work);
+    let references_bytes_max = memory_of_children().min(REFERENCES_BYTES_MAX);
     let begun = seen_of(repository).await;
     let mut seen = begun;
     loop {
@@ -43,7 +45,7 @@ pub(crate) async fn watched<T>(
         let sees = seen_of(repository).await;
         let (grown, computed) = (sees.bytes.saturating_sub(seen.bytes), sees.ticks > seen.ticks);
         context.note_progress(grown.max(computed.into()));
-        if sees.bytes <= begun.bytes && sees.memory > REFERENCES_BYTES_MAX {
+        if sees.bytes <= begun.bytes && sees.memory > references_bytes_max {
             return Err(UpdateError::Unavailable("the list of its references has no end".to_owned()));
         }
         if grown > 0 && !has_room(shelf.capacity().await?) {
