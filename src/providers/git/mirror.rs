@@ -97,7 +97,7 @@ impl Mirrors {
             tracing::debug!(%key, "the mirror is up to date");
             return Ok(false);
         }
-        watched(self.fetch(&path, remote), &slot, &self.shelf, context).await?;
+        watched(self.fetch(&path, remote, head_of(&theirs.stdout)), &slot, &self.shelf, context).await?;
         self.point_head(&path, &theirs.stdout).await?;
         self.tidy(&slot, &path).await?;
         let durable = self.shelf.durable.clone();
@@ -123,11 +123,13 @@ impl Mirrors {
         Ok(version_of(&references.digest))
     }
 
-    async fn fetch(&self, path: &str, remote: &Remote) -> Result<(), UpdateError> {
+    async fn fetch(&self, path: &str, remote: &Remote, head: Option<Head<'_>>) -> Result<(), UpdateError> {
+        // A detached HEAD may lie outside all references.
+        let head: &[&str] = if matches!(head, Some(Head::Detached(_))) { &["HEAD"] } else { &[] };
         let args = |atomic: &'static str| {
             let fetch =
                 ["--git-dir", path, "fetch", "--quiet", "--prune", atomic, "--no-tags", "--no-write-fetch-head"];
-            [&fetch[..], &["--no-recurse-submodules", "--", &remote.url, "+refs/*:refs/*"]].concat()
+            [&fetch[..], &["--no-recurse-submodules", "--", &remote.url, "+refs/*:refs/*"], head].concat()
         };
         let outcome = run(&mut self.program.to_remote(args("--atomic"), remote)).await?;
         if outcome.success || !is_reference_conflict(&outcome.stderr) {
@@ -146,7 +148,7 @@ impl Mirrors {
         };
         let outcome = run(&mut self.program.command(args, None)).await?;
         if !outcome.success {
-            // A detached HEAD may lie outside all references; the mirror is good without it.
+            // The mirror is good without it.
             tracing::debug!(path, complaint = outcome.stderr.trim(), "HEAD stays where it was");
         }
         Ok(())

@@ -43,6 +43,8 @@ use crate::{
 
 /// How much of a run's standard output is kept, from its beginning.
 const STDOUT_BYTES_KEPT: usize = 8 << 10;
+/// Longest line that is looked at as a whole: longer than the name of any reference.
+const LINE_BYTES_MAX: usize = 128 << 10;
 /// How much of a run's standard error is kept, from its end.
 pub(crate) const STDERR_BYTES_KEPT: usize = 16 << 10;
 
@@ -248,7 +250,8 @@ pub(crate) struct Outcome {
     pub(crate) success: bool,
     /// The beginning of what it printed.
     pub(crate) stdout: String,
-    /// A hash of all that it printed.
+    /// A hash of all that it printed, apart from where symbolic references other than HEAD point. A mirror has those as plain
+    /// references, with what they come to.
     pub(crate) digest: [u8; 32],
     /// The end of what it complained about.
     pub(crate) stderr: String,
@@ -283,16 +286,33 @@ async fn ask(command: &mut Command, input: &[u8]) -> Result<Outcome, UpdateError
 
 async fn digest(mut from: impl AsyncRead + Unpin) -> io::Result<(String, [u8; 32])> {
     let (mut kept, mut hash, mut buffer) = (Vec::new(), Sha256::new(), vec![0; 16 << 10]);
+    let mut line = Vec::new();
     loop {
         match from.read(&mut buffer).await? {
-            0 => return Ok((String::from_utf8_lossy(&kept).into_owned(), hash.finalize().into())),
+            0 => {
+                hash.update(&line);
+                return Ok((String::from_utf8_lossy(&kept).into_owned(), hash.finalize().into()));
+            }
             read => {
-                hash.update(&buffer[..read]);
+                for part in buffer[..read].split_inclusive(|byte| *byte == b'\n') {
+                    line.extend_from_slice(part);
+                    if line.ends_with(b"\n") || line.len() > LINE_BYTES_MAX {
+                        if !is_symbolic(&line) {
+                            hash.update(&line);
+                        }
+                        line.clear();
+                    }
+                }
                 let room = STDOUT_BYTES_KEPT - kept.len();
                 kept.extend_from_slice(&buffer[..read.min(room)]);
             }
         }
     }
+}
+
+/// Whether this line of `ls-remote --symref` says where a symbolic reference other than HEAD points.
+fn is_symbolic(line: &[u8]) -> bool {
+    line.starts_with(b"ref: ") && !line.ends_with(b"\tHEAD\n")
 }
 
 /// The last [`STDERR_BYTES_KEPT`] bytes of a stream; what was read before an error counts.

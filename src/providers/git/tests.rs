@@ -310,6 +310,32 @@ async fn an_update_brings_what_is_new_and_drops_what_is_gone() {
 }
 
 #[tokio::test]
+async fn odd_heads_of_an_upstream_are_mirrored_once() {
+    let lab = Lab::new().await;
+    let provider = lab.provider("a");
+    let changed = async || {
+        let context = alone();
+        provider.update(&key("org/repo"), context.clone()).await.unwrap();
+        context.changed().unwrap()
+    };
+    assert!(changed().await);
+    lab.git(&["-C", "up/org/repo", "symbolic-ref", "refs/heads/alias", "refs/heads/trunk"]).await;
+    assert!(changed().await, "there is a reference more");
+    assert!(!changed().await, "a symbolic reference is as good as what it comes to");
+    let tree = lab.git(&["-C", "up/org/repo", "rev-parse", "HEAD^{tree}"]).await;
+    let lone = lab.git(&["-C", "up/org/repo", "commit-tree", "-m", "lone", &tree]).await;
+    lab.git(&["-C", "up/org/repo", "update-ref", "--no-deref", "HEAD", &lone]).await;
+    assert!(changed().await, "HEAD is elsewhere");
+    assert!(!changed().await, "a commit that only HEAD leads to is mirrored too");
+    lab.provider("b").update(&key("org/repo"), alone()).await.unwrap();
+    let fresh = lab.provider("c");
+    fresh.update(&key("org/repo"), alone()).await.unwrap();
+    assert!(lab.same_references(&fresh, "org/repo").await);
+    lab.git(&["-C", "up/org/repo", "symbolic-ref", "HEAD", "refs/heads/alias"]).await;
+    assert!(changed().await && !changed().await);
+}
+
+#[tokio::test]
 async fn many_updates_do_not_pile_up_packs() {
     let lab = Lab::new().await;
     let provider = lab.provider("a");
