@@ -321,3 +321,22 @@ async fn git_says_in_its_own_words_that_something_exists_nowhere() {
     assert_eq!(cluster.until_held(REPO, 2).await.len(), 2, "no holder gave the repository up");
     assert_eq!(upstream.packs(REPO), 1, "and none fetched it again");
 }
+
+#[tokio::test]
+async fn a_git_without_its_server_is_an_error_at_the_start_that_names_the_package() {
+    let upstream = Upstream::start().await;
+    let cluster = Cluster::start(0, QUICK, &["--git", &upstream.git_template()]).await;
+    let parts = git(cluster.folder(), ["--exec-path"]).await.unwrap();
+    let less = cluster.folder().join("exec-path");
+    std::fs::create_dir(&less).unwrap();
+    for part in
+        std::fs::read_dir(parts).unwrap().map(Result::unwrap).filter(|part| part.file_name() != "git-http-backend")
+    {
+        std::os::unix::fs::symlink(part.path(), less.join(part.file_name())).unwrap();
+    }
+    let mut node = cluster.node("n1");
+    node.with_variable("GIT_EXEC_PATH", less.to_str().unwrap());
+    node.start();
+    assert_eq!(node.until_exit().await.code(), Some(1));
+    assert!(node.log().contains("git-http-backend") && node.log().contains("install the package"), "{}", node.log());
+}

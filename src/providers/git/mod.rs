@@ -144,6 +144,17 @@ pub enum GitError {
         /// What happened.
         error: io::Error,
     },
+    /// git lacks a part without which repositories cannot be served or fetched. Install it.
+    #[error(
+        "git has no {part} in {folder}: install the package `git` (Debian, Ubuntu), `git-core` (Fedora, RHEL) or `git-daemon` \
+         (Alpine), which has it"
+    )]
+    Incomplete {
+        /// The program that is missing.
+        part: &'static str,
+        /// Where git looks for its parts.
+        folder: PathBuf,
+    },
     /// The git program cannot be run.
     #[error("{program} cannot be run: {error}")]
     Program {
@@ -174,7 +185,7 @@ impl Git {
     /// See [`GitError`].
     pub fn open(config: GitConfig) -> Result<Self, GitError> {
         let template = Template::parse(&config.template)?.with_private(config.private_origins);
-        check_program(&config.program)?;
+        check_program(&config.program, template.is_http())?;
         let at = |error| GitError::Data { path: config.data.clone(), error };
         let shelf = Arc::new(Shelf::open(&config.data).map_err(at)?);
         let program = Program::new(config.program, config.supervisor, shelf.root(), config.stall).map_err(at)?;
@@ -224,13 +235,19 @@ impl Git {
     }
 }
 
-fn check_program(program: &Path) -> Result<(), GitError> {
-    let error = match std::process::Command::new(program).arg("--version").output() {
-        Ok(output) if output.status.success() => return Ok(()),
-        Ok(output) => io::Error::other(format!("it ended with {}", output.status)),
-        Err(error) => error,
-    };
-    Err(GitError::Program { program: program.to_owned(), error })
+/// Whether there is a git, with the parts that distributions put into packages of their own.
+fn check_program(program: &Path, speaks_http: bool) -> Result<(), GitError> {
+    let failed = |error| GitError::Program { program: program.to_owned(), error };
+    let output = std::process::Command::new(program).arg("--exec-path").output().map_err(failed)?;
+    if !output.status.success() {
+        return Err(failed(io::Error::other(format!("it ended with {}", output.status))));
+    }
+    let folder = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
+    let parts = [("git-http-backend", true), ("git-remote-https", speaks_http)];
+    match parts.into_iter().find(|(part, needed)| *needed && !folder.join(part).exists()) {
+        Some((part, _)) => Err(GitError::Incomplete { part, folder }),
+        None => Ok(()),
+    }
 }
 
 #[async_trait]

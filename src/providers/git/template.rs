@@ -157,6 +157,11 @@ impl Template {
         path.strip_prefix(&self.before).filter(|_| is_own).map(str::to_owned)
     }
 
+    /// Whether it is fetched by HTTP.
+    pub(crate) fn is_http(&self) -> bool {
+        self.scheme != Scheme::File
+    }
+
     /// Where `key` is fetched from.
     ///
     /// # Errors
