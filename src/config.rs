@@ -52,7 +52,8 @@ pub struct NodeConfig {
     pub repair_bytes_per_second: u64,
     /// Updates that wait: 1 to 1,000,000, default 10,000. Requests beyond get 503.
     pub update_queue: usize,
-    /// Longest run of one update. Default 10 minutes; the largest repository has to fit.
+    /// How long an update may run without progress, as its provider notes it; one that gets on has a day. Default 10 minutes. A
+    /// provider that notes nothing has to be done within it.
     #[serde(with = "humantime_serde")]
     pub update_timeout: Duration,
     /// How long a request waits for a key that is being fetched. Default 60 s; beyond it gets 504. The fetch goes

@@ -6,6 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{debug, info, warn};
 
@@ -23,6 +24,11 @@ use crate::{
 
 /// How long a job that is cancelled may take to end; then it is dropped.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often progress is looked at within the time that there has to be some in.
+const LOOKS: u32 = 8;
+/// How long an update may take although it gets on: an origin that sends a byte now and then has no end.
+const UPDATE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How a job ended.
 #[derive(Debug)]
@@ -304,7 +310,8 @@ async fn update(
     let mut running = AbortOnDropHandle::new(tokio::spawn(async move { provider.update(&updated_key, told).await }));
     let limit = shared.config.update_timeout;
     let ended = tokio::select! {
-        ended = tokio::time::timeout(limit, &mut running) => ended.map_err(|_| format!("not done within {limit:?}")),
+        ended = &mut running => Ok(ended),
+        () = standstill(progress, limit) => Err(format!("no progress within {limit:?}")),
         () = cancel.cancelled() => Err("cancelled".to_owned()),
     };
     let outcome = match ended {
@@ -332,6 +339,19 @@ async fn update(
     outcome.map(|()| Updated { changed: context.changed() })
 }
 
+/// Returns when nothing was noted for `limit` (and an eighth of it), or for a day although something is, now and then.
+async fn standstill(progress: &Progress, limit: Duration) {
+    let begun = Instant::now();
+    let (mut seen, mut since) = (progress.bytes(), begun);
+    while since.elapsed() < limit && begun.elapsed() < limit.max(UPDATE_MAX) {
+        tokio::time::sleep(limit / LOOKS).await;
+        let bytes = progress.bytes();
+        if bytes != seen {
+            (seen, since) = (bytes, Instant::now());
+        }
+    }
+}
+
 fn ready_peers(shared: &Arc<Shared>, key: &Key) -> Vec<NodeName> {
     let holders = shared.live_holders(key).into_iter();
     let names =
@@ -351,4 +371,39 @@ async fn claim(shared: &Arc<Shared>, key: &Key, state: ClaimState) -> Result<(),
     let asked = shared.registry.ask(|reply| registry::Message::Claim { key, state, reply: Some(reply) });
     let recorded = asked.await.map_err(|gone| UpdateError::Unavailable(gone.to_string()))?;
     recorded.map_err(|not_recorded| UpdateError::Unavailable(not_recorded.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_update_that_gets_on_may_take_long_and_one_that_stands_still_may_not() {
+        let (progress, limit) = (Progress::default(), Duration::from_secs(600));
+        let moves = async {
+            for _ in 0..20 {
+                tokio::time::sleep(limit / 2).await;
+                progress.note(1);
+            }
+            Instant::now()
+        };
+        let (moved, ()) = tokio::join!(moves, standstill(&progress, limit));
+        assert!(moved.elapsed() >= limit && moved.elapsed() <= limit + limit / 4, "{:?}", moved.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_update_that_crawls_has_an_end() {
+        let (progress, begun) = (Progress::default(), Instant::now());
+        let crawls = async {
+            loop {
+                tokio::time::sleep(Duration::from_secs(60)).await;
+                progress.note(1);
+            }
+        };
+        tokio::select! {
+            () = standstill(&progress, Duration::from_secs(600)) => {}
+            () = crawls => {}
+        }
+        assert!(begun.elapsed() >= UPDATE_MAX && begun.elapsed() < UPDATE_MAX + Duration::from_secs(600));
+    }
 }

@@ -51,7 +51,7 @@ pub(crate) struct NodeOptions {
     /// Updates that wait. 10000, if not given
     #[arg(long, env = "DATAD_UPDATE_QUEUE", value_name = "N", help_heading = "Tuning")]
     update_queue: Option<usize>,
-    /// Longest run of one update. 10m, if not given
+    /// How long an update may run without any progress. 10m, if not given
     #[arg(long, env = "DATAD_UPDATE_TIMEOUT", value_name = "TIME", help_heading = "Tuning")]
     #[arg(value_parser = humantime::parse_duration)]
     #[serde(with = "humantime_serde::option")]
@@ -87,7 +87,7 @@ pub(crate) struct NodeOptions {
     mass_failure_pause: Option<Duration>,
     /// `PREFIX=TIME`: how often the origin of held keys that begin so is asked for news; without a prefix, of all keys; the
     /// same on all nodes. `1h:5m..1d` goes down to 5m for keys that change, and up to 1d for others. Give it several times,
-    /// or with commas; in a file, a table. Never, if not given
+    /// or with commas; in a file, a table. If not given, `5m:1m..1h` with --git, and never with --files; `0s` is never
     #[arg(long, env = "DATAD_REFRESH", value_name = "PREFIX=TIME", value_delimiter = ',')]
     #[arg(value_parser = parse_refresh, help_heading = "Tuning")]
     #[serde(serialize_with = "as_table")]
