@@ -258,6 +258,14 @@ async fn launch(plan: &Plan, http: SocketAddr) -> anyhow::Result<Node> {
     if plan.is_child {
         output::line(&format!("udp {}", node.address()))?;
     }
+    let of_all = plan.config.refresh.get("");
+    match of_all.filter(|policy| !policy.interval.is_zero()).or(plan.config.refresh.values().next()) {
+        Some(policy) => info!(
+            every = ?policy.interval, min = ?policy.min, max = ?policy.max, all_keys = of_all.is_some(),
+            "origins are asked for news of what is held; see --refresh"
+        ),
+        None => info!("what is held is refreshed when somebody asks for it; see --refresh"),
+    }
     info!(node = %plan.name, %http, udp = %node.address(), "joining");
     Ok(node)
 }

@@ -15,10 +15,10 @@
 mod node;
 mod own;
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::Duration};
 
 use clap::{Args, Command};
-use datad_gossip::config::NodeConfig;
+use datad_gossip::config::{NodeConfig, RefreshPolicy};
 use serde::Serialize;
 
 use self::node::NodeOptions;
@@ -118,7 +118,11 @@ impl Settings {
         let (mut node, own): (toml::Table, toml::Table) =
             table.into_iter().partition(|(name, _)| of_node.contains(name));
         node.entry("listen").or_insert_with(|| format!("0.0.0.0:{PORT}").into());
-        Ok(Self { node: node.try_into()?, own: own.try_into()? })
+        let mut settings = Self { node: node.try_into()?, own: own.try_into()? };
+        if settings.own.provider.git.is_some() && settings.node.refresh.is_empty() {
+            settings.node.refresh.insert(String::new(), refresh_of_mirrors());
+        }
+        Ok(settings)
     }
 
     /// All of them as a file that sets them, without what is secret.
@@ -127,6 +131,15 @@ impl Settings {
         table.extend(toml::Table::try_from(self.own.without_secrets())?);
         Ok(toml::to_string(&table)?)
     }
+}
+
+/// How often an origin of git repositories is asked for news, if nothing is said: users of a mirror expect what was pushed
+/// to be there in minutes. It is one question a repository, and fewer for those that do not change.
+fn refresh_of_mirrors() -> RefreshPolicy {
+    let minutes = |count: u64| Duration::from_secs(60 * count);
+    let mut policy = RefreshPolicy::every(minutes(5));
+    (policy.min, policy.max) = (Some(minutes(1)), Some(minutes(60)));
+    policy
 }
 
 /// The fields of [`NodeConfig`].
@@ -143,8 +156,6 @@ fn names() -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use datad_gossip::Credentials;
 
     use super::*;
@@ -261,5 +272,15 @@ mod tests {
         }
         let Err(Failure::Usage(complaint)) = read(&[], "key_depth = 0") else { panic!("a depth of 0 was taken") };
         assert!(complaint.contains("`key_depth` is 0"), "{complaint}");
+    }
+
+    #[test]
+    fn mirrors_of_git_are_refreshed_unless_something_else_is_said() {
+        let of_all = |arguments: &[&str]| merged(arguments, "").node.refresh.get("").map(|policy| policy.interval);
+        let git = ["--git", "https://{key}.git"];
+        assert_eq!(of_all(&git), Some(Duration::from_secs(300)));
+        assert_eq!(of_all(&[&git[..], &["--refresh", "0s"]].concat()), Some(Duration::ZERO));
+        assert_eq!(of_all(&[&git[..], &["--refresh", "a/=1h"]].concat()), None);
+        assert_eq!(of_all(&["--files", "/f"]), None);
     }
 }
