@@ -9,6 +9,7 @@
 //! | `dev`, `child`, `hints`, `running` | a local cluster, one process per node, and how commands find it |
 //! | `lifeline` | a program of a node that ends with it |
 //! | `query`, `api`, `table` | asking a running node, and showing what it said |
+//! | `init` | the first process of a container |
 //! | `migrate` | from etcd to gossip |
 //! | `log`, `signals`, `output`, `limits`, `watchdog` | the process's surroundings |
 
@@ -19,6 +20,7 @@ mod dev;
 #[cfg(feature = "etcd")]
 mod etcd;
 mod hints;
+mod init;
 mod lifeline;
 mod limits;
 mod locate;
@@ -130,6 +132,9 @@ pub(crate) fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1).peekable();
     if arguments.next_if(|first| first == lifeline::NAME).is_some() {
         return lifeline::main(arguments);
+    }
+    if init::is_needed() {
+        return init::main();
     }
     // The first crypto provider wins; whoever makes a TLS client later finds this one.
     let _ = rustls::crypto::ring::default_provider().install_default();

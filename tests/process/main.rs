@@ -8,6 +8,7 @@
 //! | `git` | clones and fetches of every kind, through any node; upstreams that are slow, down, or do not know |
 //! | `drain` | a rolling restart while requests go on |
 //! | `files` | whole and partial files, conditions, types, and paths that are not there |
+//! | `first` | a node that is the first process of a container leaves no zombies |
 //! | `full` | a disk that fills up: nothing half is seen, other nodes take what is new, and all goes on when there is room |
 //! | `credentials` | what an origin is shown is seen nowhere else |
 //! | `death` | nodes that are killed, frozen and brought back while requests go on |
@@ -26,6 +27,7 @@ mod death;
 mod descriptors;
 mod drain;
 mod files;
+mod first;
 mod full;
 mod git;
 pub(crate) mod harness;

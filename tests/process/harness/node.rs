@@ -34,6 +34,8 @@ pub(crate) struct Serve {
     log: PathBuf,
     child: Option<Child>,
     open_files: Option<u32>,
+    /// A program, with its arguments, that starts the node.
+    wrapper: Vec<String>,
 }
 
 impl Serve {
@@ -59,7 +61,19 @@ impl Serve {
         let file = |end: &str| dir.join(format!("{name}-{udp}.{end}"));
         let variables = vec![("DATAD_LOG".to_owned(), "datad_gossip=debug,info".to_owned())];
         let (name, out, log) = (name.to_owned(), file("out"), file("log"));
-        Self { name, port: udp, http, data, args, variables, out, log, child: None, open_files: None }
+        Self {
+            name,
+            port: udp,
+            http,
+            data,
+            args,
+            variables,
+            out,
+            log,
+            child: None,
+            open_files: None,
+            wrapper: Vec::new(),
+        }
     }
 
     /// Makes it belong to another cluster.
@@ -102,6 +116,12 @@ impl Serve {
         self.open_files = Some(limit);
     }
 
+    /// Has another program start it from the next start on, and be what is killed.
+    #[allow(dead_code, reason = "not all test programs need it")]
+    pub(crate) fn wrap(&mut self, wrapper: &[&str]) {
+        self.wrapper = wrapper.iter().map(|part| (*part).to_owned()).collect();
+    }
+
     /// Sets a variable from the next start on.
     pub(crate) fn with_variable(&mut self, name: &str, value: &str) {
         self.variables.push((name.to_owned(), value.to_owned()));
@@ -124,7 +144,14 @@ impl Serve {
                 limited.args(["-c", &format!("ulimit -n {limit}; exec \"$@\""), "sh"]).arg(command());
                 limited
             }
-            None => Command::new(command()),
+            None => match self.wrapper.split_first() {
+                Some((wrapper, arguments)) => {
+                    let mut wrapped = Command::new(wrapper);
+                    wrapped.args(arguments).arg(command());
+                    wrapped
+                }
+                None => Command::new(command()),
+            },
         };
         command.args(&self.args).envs(self.variables.iter().cloned());
         command.stdin(Stdio::null()).stdout(out).stderr(log);
