@@ -38,8 +38,8 @@ pub(crate) use self::{
     outlook::SharedMark,
     roster::{Announced, Facts, LedgerMark, Observation, Role},
     seeds::{is_joined, lacking},
-    watch::{Watchers, watch},
     serves::Serves,
+    watch::{Watchers, watch},
 };
 #[cfg(feature = "etcd")]
 pub(crate) use self::{actor::publish, roster::Roster};

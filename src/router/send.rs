@@ -269,8 +269,7 @@ impl Course {
                 _ if self.second_best.is_some() => return Err(self.ended(false)),
                 Step::Ensure => {
                     if let Some(response) = preview(&self.shared, &self.key, &self.parts, self.deadline).await {
-                        let node = self.shared.name.clone();
-                        return Ok(self.conclude(node, response));
+                        return Ok((self.shared.name.clone(), response));
                     }
                     let found = self.find_holders().await?;
                     if !found.is_empty()
