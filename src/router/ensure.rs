@@ -206,8 +206,7 @@ async fn ask_through_another(
         return None;
     }
     let other = connected(shared, leader).into_iter().next()?;
-    let once_less = Wanted { hops: wanted.hops - 1, ..wanted.clone() };
-    match ask(shared, &once_less, &other).await {
+    match ask(shared, wanted, &other).await {
         Ok(Reply::Ensured(ensured)) => Some(ensured),
         _ => None,
     }
