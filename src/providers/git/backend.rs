@@ -26,6 +26,7 @@ use super::{
     cgi::{HEAD_BYTES_MAX, parse_head},
     outcome::is_shortage,
     process::{Group, Program, tail},
+    prune::{Readers, Reading},
 };
 use crate::{
     provider::{Body, BoxError, SECOND_OPINION, ServeError, body, empty},
@@ -52,11 +53,12 @@ const VALUE_BYTES_MAX: usize = 1 << 10;
 pub(crate) struct Backend {
     program: Program,
     turns: Arc<Semaphore>,
+    readers: Readers,
 }
 
 impl Backend {
-    pub(crate) fn new(program: Program, at_once: usize) -> Self {
-        Self { program, turns: Arc::new(Semaphore::new(at_once.clamp(1, Semaphore::MAX_PERMITS))) }
+    pub(crate) fn new(program: Program, at_once: usize, readers: Readers) -> Self {
+        Self { program, turns: Arc::new(Semaphore::new(at_once.clamp(1, Semaphore::MAX_PERMITS))), readers }
     }
 
     /// Answers `request` for the mirror in `slot`, which has checked that it is a fetch. `service` is the tail of the
@@ -74,6 +76,7 @@ impl Backend {
         let request_body =
             read_ahead(request_body, AHEAD_BYTES_MAX).await.map_err(|error| ServeError::Failed(error.0))?;
         let turn = self.turn().await?;
+        let reading = self.readers.enter(slot);
         let mut group = Group::spawn(&mut self.command(slot, service, &head).await)?;
         let stdin = group.child.stdin.take().expect("piped by `command`");
         let stdout = group.child.stdout.take().expect("piped by `command`");
@@ -86,6 +89,7 @@ impl Backend {
             complaints: Some(AbortOnDropHandle::new(tokio::spawn(tail(stderr)))),
             refused: false,
             _turn: turn,
+            _reading: reading,
         };
         let mut parts = reply.head().await?;
         if parts.status.is_server_error() || parts.status == http::StatusCode::NOT_FOUND {
@@ -185,6 +189,7 @@ struct Reply {
     /// Whether git began by saying what is wrong with the request. It then ends as if it had failed.
     refused: bool,
     _turn: OwnedSemaphorePermit,
+    _reading: Reading,
 }
 
 impl Reply {

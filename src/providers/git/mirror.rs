@@ -3,7 +3,7 @@
 //! A new mirror is cloned beside the store and moved into it when it is whole and on disk. A held one is first compared
 //! with the remote, which costs one question and usually ends there; otherwise it is fetched into in place, in one
 //! reference transaction, so that readers see the old references or the new ones. Objects that are no longer reachable
-//! stay: a reader may be in the middle of them.
+//! stay for a while (`prune`): a reader may be in the middle of them.
 //!
 //! git that is killed leaves lock files and half packs behind. Only one update of a key runs at a time and nobody else
 //! writes to the store, so each begins by deleting them.
@@ -12,6 +12,7 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use tokio::process::Command;
@@ -19,6 +20,7 @@ use tokio::process::Command;
 use super::{
     outcome::{classify, is_reference_conflict},
     process::{Outcome, Program, run},
+    prune::Readers,
     template::{Remote, Scheme},
     watch::watched,
 };
@@ -42,6 +44,9 @@ const LOOSE_MAX: usize = 256;
 pub(crate) struct Mirrors {
     pub(crate) program: Program,
     pub(crate) shelf: Arc<Shelf>,
+    pub(super) readers: Readers,
+    /// How long what is unreachable is kept.
+    pub(super) unreachable_kept: Duration,
 }
 
 impl Mirrors {
@@ -95,13 +100,19 @@ impl Mirrors {
         let ours = self.references(&path).await?;
         if theirs.digest == ours.digest {
             tracing::debug!(%key, "the mirror is up to date");
+            self.prune(key, &path, context).await;
             return Ok(false);
         }
-        watched(self.fetch(&path, remote, head_of(&theirs.stdout)), &slot, &self.shelf, context).await?;
+        let drops = watched(self.fetch(&path, remote, head_of(&theirs.stdout)), &slot, &self.shelf, context).await?;
+        if drops {
+            let marked = slot.clone();
+            blocking(move || Self::mark(&marked)).await?;
+        }
         self.point_head(&path, &theirs.stdout).await?;
         self.tidy(&slot, &path).await?;
         let durable = self.shelf.durable.clone();
         blocking(move || sync_references(&durable, &slot)).await?;
+        self.prune(key, &path, context).await;
         Ok(true)
     }
 
@@ -123,20 +134,20 @@ impl Mirrors {
         Ok(version_of(&references.digest))
     }
 
-    async fn fetch(&self, path: &str, remote: &Remote, head: Option<Head<'_>>) -> Result<(), UpdateError> {
+    /// Fetches what is new; whether there may be something now that no reference leads to any more.
+    async fn fetch(&self, path: &str, remote: &Remote, head: Option<Head<'_>>) -> Result<bool, UpdateError> {
         // A detached HEAD may lie outside all references.
         let head: &[&str] = if matches!(head, Some(Head::Detached(_))) { &["HEAD"] } else { &[] };
         let args = |atomic: &'static str| {
-            let fetch =
-                ["--git-dir", path, "fetch", "--quiet", "--prune", atomic, "--no-tags", "--no-write-fetch-head"];
+            let fetch = ["--git-dir", path, "fetch", "--prune", atomic, "--no-tags", "--no-write-fetch-head"];
             [&fetch[..], &["--no-recurse-submodules", "--", &remote.url, "+refs/*:refs/*"], head].concat()
         };
         let outcome = run(&mut self.program.to_remote(args("--atomic"), remote)).await?;
         if outcome.success || !is_reference_conflict(&outcome.stderr) {
-            return succeed(outcome).map(drop);
+            return succeed(outcome).map(|outcome| outcome.drops);
         }
         // `a` became `a/b`: git cannot do that in one transaction, so the old ones are pruned first.
-        succeed(run(&mut self.program.to_remote(args("--no-atomic"), remote)).await?).map(drop)
+        succeed(run(&mut self.program.to_remote(args("--no-atomic"), remote)).await?).map(|_| true)
     }
 
     /// Points HEAD to where the remote's points, as `ls-remote --symref` told it.
@@ -220,7 +231,7 @@ fn count_packs(dir: &Path) -> io::Result<usize> {
 }
 
 /// The files directly in `dir`, or none if it is not there.
-fn files(dir: &Path) -> io::Result<Vec<PathBuf>> {
+pub(super) fn files(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     if !dir.try_exists()? {
         return Ok(found);

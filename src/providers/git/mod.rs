@@ -9,6 +9,7 @@
 //! | `template` | from a key to a URL that the key cannot bend (pure) |
 //! | `upstream` | where an upstream may be, what it is shown, and where it has moved |
 //! | `mirror` | cloning and fetching |
+//! | `prune` | letting go of what became unreachable |
 //! | `outcome` | what git meant when it failed (pure) |
 //! | `watch`, `limits` | whether it gets on, and what it may take |
 //! | `process` | running git, with a scrubbed environment, killed with all its children |
@@ -27,6 +28,7 @@ mod mirror;
 mod outcome;
 mod path;
 mod process;
+mod prune;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -49,7 +51,7 @@ use url::Url;
 
 use self::{
     backend::Backend, bridge::Bridge, describing::Describing, mirror::Mirrors, path::Wish, process::Program,
-    template::Template,
+    prune::Readers, template::Template,
 };
 use super::{
     AllowList, OriginCredentials,
@@ -91,6 +93,9 @@ pub struct GitConfig {
     /// copy a mirror. 64 by default: each is a git process that may use a core and, for large repositories, some hundred
     /// megabytes.
     pub serving_max: usize,
+    /// How long objects are kept after no reference leads to them any more, as force pushes leave them; whole seconds. Two weeks
+    /// by default. It begins when a refresh looks for them, about a fourteenth of this time after they became unreachable.
+    pub unreachable_kept: Duration,
     /// How long a transfer may stand still before it is given up; whole seconds. 5 minutes by default: a large upstream
     /// thinks for a while before it sends anything.
     pub stall: Duration,
@@ -108,6 +113,7 @@ impl GitConfig {
             program: "git".into(),
             supervisor: None,
             serving_max: 64,
+            unreachable_kept: Duration::from_secs(14 * 24 * 60 * 60),
             stall: Duration::from_secs(300),
         }
     }
@@ -124,6 +130,7 @@ impl fmt::Debug for GitConfig {
             .field("program", &self.program)
             .field("supervisor", &self.supervisor)
             .field("serving_max", &self.serving_max)
+            .field("unreachable_kept", &self.unreachable_kept)
             .field("stall", &self.stall)
             .finish_non_exhaustive()
     }
@@ -190,11 +197,15 @@ impl Git {
         let shelf = Arc::new(Shelf::open(&config.data).map_err(at)?);
         let program = Program::new(config.program, config.supervisor, shelf.root(), config.stall).map_err(at)?;
         let copies_max = config.serving_max.div_ceil(EXPORT_SHARE);
-        let backend = Backend::new(program.clone(), config.serving_max.saturating_sub(copies_max));
-        let exports = Backend::new(program.clone(), copies_max);
+        let readers = Readers::default();
+        let serving_max = config.serving_max.saturating_sub(copies_max);
+        let backend = Backend::new(program.clone(), serving_max, readers.clone());
+        let exports = Backend::new(program.clone(), copies_max, readers.clone());
+        let unreachable_kept = config.unreachable_kept;
         let allow = if template.host_in_key() { config.allow.with_hosts() } else { config.allow };
         let credentials = config.credentials;
-        let (private_origins, mirrors) = (config.private_origins, Mirrors { program, shelf });
+        let (private_origins, mirrors) =
+            (config.private_origins, Mirrors { program, shelf, readers, unreachable_kept });
         let describing = Describing::default();
         Ok(Self { template, credentials, private_origins, allow, mirrors, backend, exports, describing })
     }

@@ -77,7 +77,8 @@ pub(crate) fn classify(stderr: &str) -> UpdateError {
         let line = line.to_ascii_lowercase();
         words.iter().any(|word| line.contains(word))
     };
-    let message = message(&own);
+    // Not what became of each reference: there may be very many.
+    let message = message(&own.iter().copied().filter(|line| !line.contains(" -> ")).collect::<Vec<_>>());
     if own.iter().any(|line| is_full_disk(line)) {
         return UpdateError::NoRoom(message);
     }

@@ -43,6 +43,8 @@ use crate::{
 
 /// How much of a run's standard output is kept, from its beginning.
 const STDOUT_BYTES_KEPT: usize = 8 << 10;
+/// How git says of a reference that it was dropped, or led back.
+const DROPPED: [&str; 2] = ["(forced update)", "[deleted]"];
 /// Longest line that is looked at as a whole: longer than the name of any reference.
 const LINE_BYTES_MAX: usize = 128 << 10;
 /// How much of a run's standard error is kept, from its end.
@@ -255,6 +257,8 @@ pub(crate) struct Outcome {
     pub(crate) digest: [u8; 32],
     /// The end of what it complained about.
     pub(crate) stderr: String,
+    /// Whether it said of a reference that it went, or that it points elsewhere than to something newer.
+    pub(crate) drops: bool,
 }
 
 /// Runs `command` to its end. Dropping the future kills it.
@@ -279,9 +283,9 @@ async fn ask(command: &mut Command, input: &[u8]) -> Result<Outcome, UpdateError
     }
     let stdout = group.child.stdout.take().expect("piped by `Program::command`");
     let stderr = group.child.stderr.take().expect("piped by `Program::command`");
-    let (out, complaint, status) = tokio::join!(digest(stdout), tail(stderr), group.wait());
+    let (out, (stderr, drops), status) = tokio::join!(digest(stdout), complaints(stderr), group.wait());
     let (stdout, digest) = out.map_err(cannot)?;
-    Ok(Outcome { success: status.map_err(cannot)?.success(), stdout, digest, stderr: complaint })
+    Ok(Outcome { success: status.map_err(cannot)?.success(), stdout, digest, stderr, drops })
 }
 
 async fn digest(mut from: impl AsyncRead + Unpin) -> io::Result<(String, [u8; 32])> {
@@ -316,14 +320,22 @@ fn is_symbolic(line: &[u8]) -> bool {
 }
 
 /// The last [`STDERR_BYTES_KEPT`] bytes of a stream; what was read before an error counts.
-pub(crate) async fn tail(mut from: impl AsyncRead + Unpin) -> String {
-    let (mut kept, mut buffer) = (Vec::new(), vec![0; 4 << 10]);
+pub(crate) async fn tail(from: impl AsyncRead + Unpin) -> String {
+    complaints(from).await.0
+}
+
+/// As [`tail`]; and whether any of it says that a reference was dropped.
+async fn complaints(mut from: impl AsyncRead + Unpin) -> (String, bool) {
+    let (mut kept, mut buffer, mut drops) = (Vec::new(), vec![0; 4 << 10], false);
     while let Ok(read) = from.read(&mut buffer).await
         && read > 0
     {
+        // Words may be split between this piece and the one before.
+        let from = kept.len().saturating_sub(DROPPED.map(str::len).into_iter().sum());
         kept.extend_from_slice(&buffer[..read]);
+        drops |= DROPPED.iter().any(|words| kept[from..].windows(words.len()).any(|part| part == words.as_bytes()));
         let surplus = kept.len().saturating_sub(STDERR_BYTES_KEPT);
         kept.drain(..surplus);
     }
-    String::from_utf8_lossy(&kept).into_owned()
+    (String::from_utf8_lossy(&kept).into_owned(), drops)
 }

@@ -55,7 +55,7 @@ pub(crate) async fn watched<T>(
     }
 }
 
-fn has_room(Capacity { used, total }: Capacity) -> bool {
+pub(super) fn has_room(Capacity { used, total }: Capacity) -> bool {
     total - used.min(total) > total / ROOM_LEFT
 }
 
@@ -88,7 +88,7 @@ fn group(repository: &Path) -> Option<Process> {
         let line = fs::read(format!("/proc/{}/cmdline", process.number)).unwrap_or_default();
         let mut arguments = line.split(|byte| *byte == 0);
         arguments.clone().any(|argument| argument == wanted.as_bytes())
-            && arguments.any(|argument| [&b"clone"[..], b"fetch", b"ls-remote"].contains(&argument))
+            && arguments.any(|argument| [&b"clone"[..], b"fetch", b"ls-remote", b"repack"].contains(&argument))
     };
     let leader = processes.iter().filter(|process| process.number == process.group).find(fetches)?;
     let members = processes.iter().filter(|process| process.group == leader.group);
