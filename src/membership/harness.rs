@@ -232,10 +232,3 @@ async fn gossip_of_a_hundred_members() {
 async fn gossip_of_three_hundred_members() {
     gossip_of(300).await;
 }
-
-/// Where the wall is: the identities of more members than this do not fit into a message, so some do not know of others.
-#[tokio::test(start_paused = true)]
-#[ignore = "takes many minutes"]
-async fn gossip_of_six_hundred_members() {
-    gossip_of(600).await;
-}
