@@ -26,6 +26,7 @@ use crate::{
     router::{
         Attempt, AttemptError, KeyTransport, PathTransport, RouteError,
         ensure::{self, Wanted},
+        retry_after,
     },
     updater::{Origin, actor as updater},
 };
@@ -666,11 +667,8 @@ pub(crate) async fn update_held(
             // It has let the key go meanwhile: the next one is the first.
             Some(AttemptError::NotHeld) => {}
             Some(error) => {
-                let retry_after = match &error {
-                    AttemptError::Later { after, .. } => *after,
-                    _ => Duration::from_secs(1),
-                };
                 let attempts = vec![Attempt { node: first, error }];
+                let retry_after = retry_after(&attempts);
                 return Err(RouteError::Failed { key: key.clone(), attempts, retry_after });
             }
         }

@@ -358,7 +358,7 @@ async fn stalled_readers_of_data_do_not_stop_calls_between_nodes() {
     let answers = tokio::time::timeout(PATIENCE, futures::future::join_all(waiting)).await.expect("all are answered");
     let answers: Vec<_> = answers.into_iter().map(|answer| answer.unwrap()).collect();
     let refused = answers.iter().filter(|answer| answer.status() == StatusCode::SERVICE_UNAVAILABLE).count();
-    assert!((1..=110).contains(&refused), "{refused} of 750 found no room");
+    assert!((300..=350).contains(&refused), "{refused} of 750 found no room");
     let recorded = tokio::time::timeout(PATIENCE, front.node.client().pin(&Key::new("silent").unwrap(), None)).await;
     let confirmed = recorded.expect("a call is answered").unwrap().confirmed;
     assert!(confirmed.contains(holder.name()), "{confirmed:?}");

@@ -31,7 +31,7 @@ use super::{
     wire::{Opening, Purpose, Refusal, RequestHead, ResponseHead},
 };
 use crate::{
-    key::{Key, NodeName},
+    key::Key,
     provider::{self, Body, BoxError},
 };
 
@@ -136,7 +136,7 @@ fn response(
 /// The answering side of one exchange.
 pub(super) async fn answer(
     inbound: Arc<dyn Inbound>,
-    from: &NodeName,
+    from: &Peer,
     head: RequestHead,
     mut send: quinn::SendStream,
     recv: quinn::RecvStream,
@@ -145,7 +145,7 @@ pub(super) async fn answer(
         Ok(request) => {
             let given_up = send.stopped();
             tokio::select! {
-                outcome = inbound.exchange(from, head, request) => outcome,
+                outcome = inbound.exchange(&from.name, head, request) => outcome,
                 _ = given_up => return Ok(()),
             }
         }
@@ -160,7 +160,7 @@ pub(super) async fn answer(
             send_body(send, body).await.map_err(|error| CodecError::Broken(error.to_string()))
         }
         Err(refusal) => {
-            codec::write_frame(&mut send, &ResponseHead::Refused(refusal)).await?;
+            codec::write_frame(&mut send, &ResponseHead::Refused(refusal.for_revision(from.revision))).await?;
             let _ = send.finish();
             Ok(())
         }

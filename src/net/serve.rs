@@ -234,7 +234,7 @@ async fn answer(
             drop(inbound);
             tell(news, send).await
         }
-        Opening::Exchange(head) => exchange::answer(inbound, &peer.name, head, send, recv).await,
+        Opening::Exchange(head) => exchange::answer(inbound, &peer, head, send, recv).await,
     }
 }
 

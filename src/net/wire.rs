@@ -37,7 +37,7 @@ pub(crate) const REVISION_OUTDATED: u16 = 3;
 pub(crate) const REVISION_ELSEWHERE: u16 = 4;
 
 /// The first revision that knows [`Purpose::Relay`], [`Refusal::Unreachable`], [`Call::PullGone`], [`Call::Copy`],
-/// [`Call::Create`], [`Ensured::Later`] and [`Opening::Watch`].
+/// [`Call::Create`], [`Ensured::Later`], [`Refusal::Busy`] and [`Opening::Watch`].
 pub(crate) const REVISION_RELAY: u16 = 5;
 
 /// Largest gossip message, in bytes, before and after decompression is chitchat's own limit of a UDP datagram.
@@ -228,6 +228,19 @@ pub(crate) enum Refusal {
     /// It was to pass a request on, and cannot reach the node.
     #[error("it cannot reach the node either: {0}")]
     Unreachable(String),
+    /// As [`Refusal::Overloaded`], with when to ask again.
+    #[error("it is overloaded")]
+    Busy { retry_after_ms: u32 },
+}
+
+impl Refusal {
+    /// The same, as a peer of this revision understands it.
+    pub(crate) fn for_revision(self, revision: u16) -> Self {
+        match self {
+            Self::Busy { .. } if revision < REVISION_RELAY => Self::Overloaded,
+            other => other,
+        }
+    }
 }
 
 /// What for a request is.
@@ -333,6 +346,9 @@ mod tests {
         pinned(&Reply::Explained(Box::new(insight)), "07026e3101010101017601030001fb2c010101017707");
         pinned(&Reply::Refused(Refusal::Elsewhere { ring: 7 }), "030507");
         pinned(&Reply::Refused(Refusal::Unreachable("m".into())), "0306016d");
+        let busy = Refusal::Busy { retry_after_ms: 300 };
+        assert_eq!(busy.clone().for_revision(REVISION_RELAY - 1), Refusal::Overloaded);
+        pinned(&Reply::Refused(busy), "0307fb2c01");
         pinned(&call(Call::PullGone), "0108");
         pinned(&call(Call::Copy { key: key.clone() }), "010903612f62");
         pinned(&call(Call::Create { key: key.clone(), patience_ms: 300, hops: 2, ring: 7 }), "010a03612f62fb2c010207");

@@ -30,7 +30,7 @@ pub(crate) use self::{
     health::Routes,
     pace::Pace,
     relay::pass_on,
-    send::{AnsweredBy, PREVIEWS_MAX, PeerClient, route},
+    send::{AnsweredBy, PREVIEWS_MAX, PeerClient, retry_after, route},
     serve::{report_trouble, serve_local},
 };
 pub use self::{

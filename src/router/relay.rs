@@ -50,7 +50,10 @@ pub(super) async fn relay(
                 debug!(%key, %holder, relay = %name, "answered through another member");
                 return Ok(response);
             }
-            Err(ExchangeError::Refused(Refusal::Unreachable(_) | Refusal::Overloaded) | ExchangeError::Call(_)) => {}
+            Err(
+                ExchangeError::Refused(Refusal::Unreachable(_) | Refusal::Overloaded | Refusal::Busy { .. })
+                | ExchangeError::Call(_),
+            ) => {}
             Err(refused) => return Err(refused.into()),
         }
     }

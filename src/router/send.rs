@@ -88,6 +88,15 @@ pub enum AttemptError {
     FetchFailed(String),
 }
 
+/// When to ask again after these: when the first of those that said so is to be asked again.
+pub(crate) fn retry_after(attempts: &[Attempt]) -> Duration {
+    let said = attempts.iter().filter_map(|attempt| match &attempt.error {
+        AttemptError::Later { after, .. } => Some(*after),
+        _ => None,
+    });
+    said.min().unwrap_or(Duration::from_secs(1))
+}
+
 /// Why a request has no response. The cluster is unchanged unless the variant says otherwise.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
@@ -134,6 +143,10 @@ impl From<Refusal> for AttemptError {
         match refusal {
             Refusal::NotHeld => Self::NotHeld,
             Refusal::Overloaded => Self::Overloaded,
+            Refusal::Busy { retry_after_ms } => {
+                let after = Duration::from_millis(retry_after_ms.into());
+                Self::Later { reason: refusal.to_string(), after }
+            }
             // It is back in a moment, or no holder any more.
             Refusal::Stopping | Refusal::Unreachable(_) => Self::Unreachable(refusal.to_string()),
             other => Self::Refused(other.to_string()),
@@ -340,7 +353,8 @@ impl Course {
     /// The request has no response. `timed_out`: its deadline has come.
     fn ended(&mut self, timed_out: bool) -> RouteError {
         let attempts = self.failures(timed_out);
-        RouteError::Failed { key: self.key.clone(), attempts, retry_after: Duration::from_secs(1) }
+        let retry_after = retry_after(&attempts);
+        RouteError::Failed { key: self.key.clone(), attempts, retry_after }
     }
 
     /// Asks `candidates`, the next one when one fails or is slow, until one gives a response. `None` if none did.
@@ -412,7 +426,13 @@ impl Course {
         };
         debug!(key = %self.key, %node, error = %failed, "attempt failed");
         if !self.repeatable
-            && !matches!(failed, AttemptError::Refused(_) | AttemptError::NotHeld | AttemptError::Overloaded)
+            && !matches!(
+                failed,
+                AttemptError::Refused(_)
+                    | AttemptError::NotHeld
+                    | AttemptError::Overloaded
+                    | AttemptError::Later { .. }
+            )
         {
             // The node may have acted on it: no other may get it.
             self.body = Replay::Once(None);

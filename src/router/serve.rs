@@ -53,9 +53,9 @@ pub(crate) async fn serve_local(
     match AssertUnwindSafe(answer).catch_unwind().await {
         Ok(Ok(response)) => Ok(response),
         Ok(Err(ServeError::NotHeld)) => Err(Refusal::NotHeld),
-        Ok(Err(ServeError::Overloaded { reason, .. })) => {
-            debug!(%key, %reason, "turned away");
-            Err(Refusal::Overloaded)
+        Ok(Err(ServeError::Overloaded { reason, retry_after })) => {
+            debug!(%key, %reason, ?retry_after, "turned away");
+            Err(Refusal::Busy { retry_after_ms: u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX) })
         }
         // Nothing can be answered to half a request, whatever the provider makes of it.
         Ok(Err(failed)) if reading.has_broken() => Err(Refusal::Malformed(failed.to_string())),

@@ -1,5 +1,5 @@
-//! 12: once healed, the core sees the same members, those of the core alive and on the ring and nobody else, and the same
-//! holders of every key.
+//! 12: once healed, the core sees the same members, the nodes of the core alive and on the ring and no others, and the same
+//! holders of every key. An observer sees itself besides, and no other node lists it.
 
 use std::collections::BTreeSet;
 
@@ -15,18 +15,19 @@ use crate::run::Core;
 pub fn check(core: &Core<'_>, keys: &[Key]) -> Result<(), Violation> {
     let behind = |detail: String| Err(Violation::liveness(12, detail));
     let nodes: Vec<NodeName> = core.nodes();
-    let everybody: BTreeSet<NodeName> = core.names();
     let mut first = None;
     for (name, client) in core.clients()? {
         let view = client.view();
         if view.ring().nodes() != nodes {
             return behind(format!("the ring of {name} is {:?}, the core is {nodes:?}", view.ring().nodes()));
         }
-        let alive: BTreeSet<NodeName> = view.alive().map(|member| member.name.clone()).collect();
-        if alive != everybody {
-            return behind(format!("{name} sees {alive:?} alive, the core is {everybody:?}"));
+        let alive: BTreeSet<&NodeName> = view.alive().map(|member| &member.name).collect();
+        let expected: BTreeSet<&NodeName> = nodes.iter().chain([name]).collect();
+        if alive != expected {
+            return behind(format!("{name} sees {alive:?} alive, the core is {nodes:?}"));
         }
-        let members: Vec<_> = view.alive().map(|member| (member.name.clone(), member.incarnation)).collect();
+        let others = view.alive().filter(|member| !member.observer);
+        let members: Vec<_> = others.map(|member| (member.name.clone(), member.incarnation)).collect();
         let holders: Vec<Vec<_>> = keys.iter().map(|key| client.locate(key).holders).collect();
         let (members_of_first, holders_of_first) = first.get_or_insert_with(|| (members.clone(), holders.clone()));
         if *members_of_first != members {

@@ -8,7 +8,7 @@
 //! lives exactly as long as the response body: a client that goes away takes it along. There are at most so many at a
 //! time; further requests wait for their turn.
 
-use std::{io, path::Path, process::Stdio, sync::Arc, time::Duration};
+use std::{io, path::Path, process::Stdio, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, stream};
@@ -18,7 +18,6 @@ use http_body_util::{BodyExt, StreamBody};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     process::{ChildStdin, ChildStdout, Command},
-    sync::{OwnedSemaphorePermit, Semaphore},
 };
 use tokio_util::task::AbortOnDropHandle;
 
@@ -27,15 +26,13 @@ use super::{
     outcome::is_shortage,
     process::{Group, Program, tail},
     prune::{Readers, Reading},
+    turns::{Turn, Turns},
 };
 use crate::{
     provider::{Body, BoxError, SECOND_OPINION, ServeError, body, empty},
     router::read_ahead,
 };
 
-/// How long a request waits for its turn before it is told to come back: shorter than callers wait for a holder, so that
-/// they can ask another one.
-const TURN_PATIENCE: Duration = Duration::from_secs(10);
 /// A request's body is read up to this length before it gets its turn, so that a client that sends slowly holds no turn.
 /// What git clients say while they negotiate is shorter.
 const AHEAD_BYTES_MAX: usize = 256 << 10;
@@ -52,13 +49,13 @@ const VALUE_BYTES_MAX: usize = 1 << 10;
 #[derive(Debug)]
 pub(crate) struct Backend {
     program: Program,
-    turns: Arc<Semaphore>,
+    turns: Turns,
     readers: Readers,
 }
 
 impl Backend {
     pub(crate) fn new(program: Program, at_once: usize, readers: Readers) -> Self {
-        Self { program, turns: Arc::new(Semaphore::new(at_once.clamp(1, Semaphore::MAX_PERMITS))), readers }
+        Self { program, turns: Turns::new(at_once), readers }
     }
 
     /// Answers `request` for the mirror in `slot`, which has checked that it is a fetch. `service` is the tail of the
@@ -75,7 +72,7 @@ impl Backend {
         let (head, request_body) = request.into_parts();
         let request_body =
             read_ahead(request_body, AHEAD_BYTES_MAX).await.map_err(|error| ServeError::Failed(error.0))?;
-        let turn = self.turn().await?;
+        let turn = self.turns.take().await?;
         let reading = self.readers.enter(slot);
         let mut group = Group::spawn(&mut self.command(slot, service, &head).await)?;
         let stdin = group.child.stdin.take().expect("piped by `command`");
@@ -102,16 +99,6 @@ impl Backend {
         }
         let reply = if head.method == Method::HEAD { empty() } else { body(StreamBody::new(reply.frames())) };
         Ok(Response::from_parts(parts, reply))
-    }
-
-    /// Waits for a turn, but not for ever.
-    async fn turn(&self) -> Result<OwnedSemaphorePermit, ServeError> {
-        let overloaded = |_| {
-            let reason = format!("no turn for git within {TURN_PATIENCE:?}");
-            ServeError::Overloaded { reason, retry_after: TURN_PATIENCE }
-        };
-        let turn = tokio::time::timeout(TURN_PATIENCE, Arc::clone(&self.turns).acquire_owned()).await;
-        turn.map_err(overloaded)?.map_err(|error| ServeError::Failed(error.into()))
     }
 
     async fn command(&self, slot: &Path, service: &str, head: &request::Parts) -> Command {
@@ -188,7 +175,7 @@ struct Reply {
     complaints: Option<AbortOnDropHandle<String>>,
     /// Whether git began by saying what is wrong with the request. It then ends as if it had failed.
     refused: bool,
-    _turn: OwnedSemaphorePermit,
+    _turn: Turn,
     _reading: Reading,
 }
 

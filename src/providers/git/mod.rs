@@ -32,6 +32,7 @@ mod prune;
 mod template;
 #[cfg(test)]
 mod tests;
+mod turns;
 mod upstream;
 mod watch;
 
