@@ -563,7 +563,7 @@ impl Client {
         found.into_iter().zip(troubles).map(shortage).collect()
     }
 
-    /// Whether the catalog has a pin of exactly this key, which is no pattern.
+    /// Whether the catalog has a pin of exactly this key, which is not a pattern.
     pub(crate) fn has_pin(&self, key: &Key) -> bool {
         self.shared.intents.standing(key).pinned.is_some()
     }

@@ -65,7 +65,7 @@ fn check(filter: &str) -> Result<(), String> {
     let bare = |part: &&str| !part.is_empty() && !part.contains('=');
     match filter.split(',').map(str::trim).filter(bare).find(|part| part.parse::<LevelFilter>().is_err()) {
         Some(part) => Err(format!(
-            "`{part}` is no level; these are off, error, warn, info, debug and trace, and for one module \
+            "`{part}` is not a level; these are off, error, warn, info, debug and trace, and for one module \
              datad_gossip::registry=debug"
         )),
         None => Ok(()),

@@ -59,7 +59,7 @@ pub(super) fn elsewhere(method: &Method, uri: &Uri) -> Option<Response> {
     let bare = path.trim_end_matches('/');
     let to = match bare {
         "" | "/-" if path != "/-/" => "/-/".to_owned(),
-        // A key has no empty components, so this leads to no other host. An operation is no key.
+        // A key has no empty components, so this leads to no other host. An operation is not a key.
         _ if bare.len() < path.len() && (bare.starts_with("/-/") || Key::from_path(bare).is_ok()) => {
             uri.query().map_or_else(|| bare.to_owned(), |query| format!("{bare}?{query}"))
         }
