@@ -144,7 +144,8 @@ fn settings_that_cannot_be_are_named_before_anything_is_started() {
             assert!(text(&output.stderr).contains(complaint), "{command} {setting}: {}", text(&output.stderr));
         }
     }
-    for (log, complaint) in [("inof", "`inof` is not a level"), ("info,debg", "`debg` is not a level"), ("a=loud", "a=loud")]
+    for (log, complaint) in
+        [("inof", "`inof` is not a level"), ("info,debg", "`debg` is not a level"), ("a=loud", "a=loud")]
     {
         let output = run(&["--log", log, "check", "--config", Folder::new("").file()]);
         assert_eq!(output.status.code(), Some(2), "{log}: {}", text(&output.stderr));
