@@ -1,14 +1,19 @@
 //! Clusters of production nodes on a simulated network, disk and clock: one seed, one run, repeatable.
 //!
 //! ```text
-//!   script/    what happens in a run, as data: drawn from a seed, read from a file, made smaller
-//!   run/       does it: machines and their power, faults, requests, healing, verdict
-//!   data/      what the nodes keep, and the oracle that knows what is true
-//!   checks/    one property of the design a file, by its number
-//!   machine/   below a node: clock, process, disk, network; randomness of the operating system
-//!   trace.rs   everything that happened, as a hash and as a list        timeline.rs   the same as a page to look at
-//!   own.rs     runs with a provider of your own
+//!   model/       the words that all share: what happens, what is seen, what is wrong
+//!   invariants/  one property of the design a file, by its number: functions of what was seen
+//!   trace.rs     everything that happened, as a hash and as a list
+//!   script/      what happens in a run, as data: drawn from a seed, read from a file, made smaller
+//!   machine/     below a node: process, disk, network; randomness of the operating system
+//!   data/        what the nodes keep
+//!   oracle/      what is true, whatever the nodes say
+//!   cluster/     the machines and their power
+//!   run/         does what a script says: faults, requests, healing, verdict
+//!   own.rs       runs with a provider of your own        timeline/   a run as a page to look at
 //! ```
+//!
+//! Each line imports only from the lines above it.
 //!
 //! The nodes run as they are; only `World` is replaced, and below it the C library's randomness and clocks.
 
@@ -19,9 +24,12 @@ compile_error!(
      An own [target] section or RUSTFLAGS variable replaces these flags: add it there, too."
 );
 
-pub mod checks;
+pub mod cluster;
 pub mod data;
+pub mod invariants;
 pub mod machine;
+pub mod model;
+pub mod oracle;
 pub mod own;
 pub mod run;
 pub mod script;

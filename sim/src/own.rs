@@ -7,9 +7,10 @@ use datad_gossip::{key::Key, provider::Provider};
 
 use crate::{
     data::own::{Judge, Make, Own},
+    model::Left,
     run::{Options, Outcome, run},
     script::{
-        Left, Script,
+        Script,
         draw::{Shape, draw},
     },
 };

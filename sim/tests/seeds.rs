@@ -5,12 +5,13 @@ use std::{sync::Arc, time::Duration};
 use datad_sim::{
     Options, Script,
     machine::entropy,
+    model::first_difference,
     run,
     script::{
         draw::{Shape, draw},
         scenarios,
     },
-    trace::{Keep, first_difference},
+    trace::Keep,
 };
 
 fn shape(seconds: u64) -> Shape {

@@ -1,6 +1,6 @@
 //! What there is.
 
-use datad_sim::{checks, run::probes, script::scenarios};
+use datad_sim::{invariants, oracle::probes, script::scenarios};
 
 pub(crate) fn list() -> u8 {
     println!("Scenarios (--scenario NAME):");
@@ -9,7 +9,7 @@ pub(crate) fn list() -> u8 {
         println!("  {name:<22} {about}");
     }
     println!("\nProperties:");
-    for (number, property) in checks::ALL {
+    for (number, property) in invariants::ALL {
         println!("  {number:>2} {property}");
     }
     println!("\nWhat has to happen sometimes:");

@@ -10,7 +10,7 @@ use std::{fmt, ops::Range, path::PathBuf, process::ExitCode, sync::Arc, time::Du
 use clap::{Args, Parser, Subcommand};
 use datad_sim::{
     Options, Outcome, Script,
-    checks::Class,
+    model::Class,
     script::{draw, scenarios},
 };
 

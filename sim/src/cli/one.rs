@@ -8,8 +8,10 @@ use std::{
 
 use anyhow::Context;
 use datad_sim::{
-    Outcome, timeline,
-    trace::{Event, Keep, What, first_difference},
+    Outcome,
+    model::{Event, What, first_difference},
+    timeline,
+    trace::Keep,
 };
 
 use super::{NONDETERMINISM, drawn, status};

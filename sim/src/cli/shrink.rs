@@ -5,7 +5,8 @@ use std::{fs, path::PathBuf, sync::Arc};
 use anyhow::Context;
 use datad_sim::{
     Options, Script,
-    run::{self, cluster::rng},
+    cluster::rng,
+    run,
     script::{draw, shrink},
 };
 use indicatif::{ProgressBar, ProgressStyle};

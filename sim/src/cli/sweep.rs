@@ -12,10 +12,7 @@ use std::{
     time::Duration,
 };
 
-use datad_sim::{
-    Outcome,
-    run::{self, probes::Probes},
-};
+use datad_sim::{Outcome, oracle::probes::Probes, run};
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
@@ -147,7 +144,7 @@ fn tell(sum: &Sum, what: &What, took: Duration) -> u8 {
     );
     println!("requests: {} asked, {} good", sum.asked, sum.good);
     println!("faults: {}", list(sum.faults.iter().map(|(kind, count)| format!("{kind} {count}")).collect()));
-    let probes = datad_sim::run::probes::ALL.iter().map(|(name, _)| format!("{name} {}", sum.probes.count(name)));
+    let probes = datad_sim::oracle::probes::ALL.iter().map(|(name, _)| format!("{name} {}", sum.probes.count(name)));
     println!("probes: {}", list(probes.collect()));
     let silent = sum.probes.silent();
     let toothless = what.scenario.is_none() && sum.seeds >= PROBES_AFTER && !silent.is_empty();

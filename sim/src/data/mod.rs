@@ -3,14 +3,13 @@
 pub mod own;
 pub mod stock;
 pub mod upstream;
-pub mod watch;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use datad_gossip::{key::Key, provider::Provider};
 
-use crate::script::{Left, Trouble};
+use crate::{model::Left, script::Trouble};
 
 /// The data of all machines of a run.
 pub trait Data: Send {

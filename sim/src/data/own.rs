@@ -10,7 +10,7 @@ use bytes::Bytes;
 use datad_gossip::{key::Key, provider::Provider};
 
 use super::Data;
-use crate::script::Left;
+use crate::model::Left;
 
 /// Makes the provider of one machine; called at every start, with what the machine's last crash left on its disk.
 pub type Make = Arc<dyn Fn(usize, Left) -> Arc<dyn Provider> + Send + Sync>;

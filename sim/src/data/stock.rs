@@ -14,10 +14,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 
 use super::{Data, upstream::Upstream};
-use crate::{
-    machine::disk::SimDisk,
-    script::{Left, Trouble},
-};
+use crate::{machine::disk::SimDisk, model::Left, script::Trouble};
 
 /// The data of all machines.
 pub struct Stock {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use datad_gossip::{key::Key, provider::UpdateError};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-use crate::{machine::clock::Clock, script::draw};
+use crate::{model::Clock, script::draw};
 
 /// How long it takes to be told that nobody is there.
 const CONNECT: Duration = Duration::from_millis(20);

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use datad_gossip::world;
 use rand::{RngExt, rngs::StdRng};
 
-use crate::script::Left;
+use crate::model::Left;
 
 /// A write and its sync take this long on a disk that is well.
 const WRITE: Duration = Duration::from_millis(2);

@@ -7,7 +7,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::clock::Clock;
+use crate::model::Clock;
 
 /// One process of one machine.
 #[derive(Debug)]

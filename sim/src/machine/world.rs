@@ -13,11 +13,11 @@ use datad_gossip::world::{Disk, Socket, World};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::{
-    clock::Clock,
     disk::SimDisk,
     fabric::Fabric,
     socket::{FabricSocket, VirtualRuntime},
 };
+use crate::model::Clock;
 
 /// The wall clock at the beginning of every run, in milliseconds since 1970.
 const BEGAN_UNIX_MS: u64 = 1_790_000_000_000;

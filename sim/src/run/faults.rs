@@ -4,14 +4,14 @@ use std::{collections::BTreeMap, sync::atomic::Ordering, time::Duration};
 
 use rand::{Rng, RngExt, rngs::StdRng};
 
-use super::cluster::{Cluster, Stranger};
 use crate::{
+    cluster::{self, Cluster, Stranger},
     machine::{
         disk::Condition,
         fabric::{Effect, Layer},
     },
-    script::{Fault, Name, Trouble},
-    trace::What,
+    model::{Name, What},
+    script::{Fault, Trouble},
 };
 
 /// Between two datagrams of rubbish.
@@ -92,7 +92,7 @@ impl Faults {
             Trouble::Join { nodes } => nodes.iter().for_each(|name| cluster.join(cluster.number(name))),
             Trouble::Stranger { name, certificate } => {
                 active.stranger = certificate.then(|| cluster.stranger(name));
-                let address = super::cluster::ip(cluster.machines.len());
+                let address = cluster::ip(cluster.machines.len());
                 for machine in &cluster.machines {
                     let mut bytes = vec![0; rng.random_range(1..RUBBISH_BYTES_MAX)];
                     rng.fill_bytes(&mut bytes);
@@ -120,7 +120,7 @@ impl Faults {
                 nodes.iter().for_each(|name| cluster.restore(cluster.number(name)));
             }
             Trouble::Flap { .. } => mend(number, cluster),
-            Trouble::Stranger { .. } => cluster.fabric.power_off(super::cluster::ip(cluster.machines.len())),
+            Trouble::Stranger { .. } => cluster.fabric.power_off(cluster::ip(cluster.machines.len())),
             trouble => change(number, trouble, cluster, false),
         }
         cluster.trace.tell(What::Over { number });

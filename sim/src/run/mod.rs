@@ -8,15 +8,13 @@
 //! Machines run one after the other, each up to the moment before which nothing that another does now can reach it. All
 //! of it is on one thread of its own, whose clock and randomness come from the seed.
 
-pub mod cluster;
+mod claims;
 mod faults;
-mod panics;
-pub mod probes;
 pub mod report;
 pub mod requests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     io::Read,
     sync::{Arc, OnceLock},
     thread,
@@ -24,29 +22,29 @@ use std::{
 };
 
 use datad_gossip::{
-    Client, Pin, Status,
     key::{Key, NodeName},
     placement::{Ring, RingOptions},
 };
 use rand::{Rng, rngs::StdRng};
 
 use self::{
-    cluster::{Cluster, Parts, rng},
+    claims::Claims,
     faults::Faults,
-    probes::Probes,
     report::{Report, Reporter},
     requests::Requests,
 };
 use crate::{
-    checks::{
-        CALM, Violation, l12_agreement, l12_intents, l13_replicas, l14_new_requests, l15_idle,
-        s01_no_going_back::NoGoingBack, s02_ready_is_there::Claims, s03_same_owners::SameOwners, s04_few_move::FewMove,
-        s10_no_strangers, s11_bounds, s17_gossip,
+    cluster::{self, Cluster, Parts, rng},
+    data::{Data, own::Own, stock::Stock, upstream::Upstream},
+    invariants::{
+        CALM, l12_agreement, l12_intents, l13_replicas, l14_new_requests, l15_idle, s01_no_going_back::NoGoingBack,
+        s03_same_owners::SameOwners, s04_few_move::FewMove, s10_no_strangers, s11_bounds, s17_gossip,
     },
-    data::{Data, own::Own, stock::Stock, upstream::Upstream, watch},
-    machine::{clock::Clock, disk::SimDisk, entropy, fabric},
-    script::{self, Script, Wish},
-    trace::{Event, Keep, Trace, What},
+    machine::{disk::SimDisk, entropy, fabric, panics},
+    model::{Clock, CoreSeen, Event, Violation, What, Wish},
+    oracle::{self, Oracle, probes::Probes},
+    script::{self, Script},
+    trace::{Keep, Trace},
 };
 
 /// How long the core has to be healthy again after the last fault.
@@ -124,7 +122,7 @@ pub struct Outcome {
     /// What requests came to.
     pub requests: requests::Counts,
     /// What updates did.
-    pub updates: watch::Counts,
+    pub updates: oracle::Counts,
     /// What became of datagrams.
     pub datagrams: fabric::Counts,
     /// What moved and how long it took, if that was asked for.
@@ -254,7 +252,7 @@ impl Run {
         let fabric =
             fabric::Fabric::new(rng(options.seed, 2).next_u64(), script.network.clone(), clock.clone(), trace.clone());
         let disks: Vec<SimDisk> = names.iter().map(|_| SimDisk::default()).collect();
-        let oracle = watch::Oracle::new(&script, clock.clone(), trace.clone());
+        let oracle = Oracle::new(&script, clock.clone(), trace.clone());
         let data: Box<dyn Data> = match &options.bring {
             Some(bring) => Box::new(bring(script.cluster.nodes)),
             None => Box::new(stock(&script, options.seed, &disks, clock)),
@@ -374,13 +372,16 @@ impl Run {
             return Err(violation);
         }
         let keys = self.some_keys();
-        self.checks.no_going_back.check(&self.cluster, &keys)?;
-        self.checks.claims.check(&self.cluster, &keys)?;
-        self.checks.same_owners.check(&self.cluster, &self.keys)?;
-        self.checks.few_move.check(&self.cluster, &self.keys)?;
-        s10_no_strangers::check(&self.cluster)?;
-        s11_bounds::check(&self.cluster, self.requests.under_way())?;
-        s17_gossip::check(&self.cluster)
+        let seen = self.cluster.snapshot(keys);
+        let truth = self.cluster.oracle.truth();
+        self.checks.no_going_back.check(&seen, |name, key| truth.had(self.cluster.number(name.as_str()), key))?;
+        drop(truth);
+        self.checks.claims.look(&seen, &self.cluster)?;
+        self.checks.same_owners.check(&seen, &self.keys)?;
+        self.checks.few_move.check(&seen, &self.keys)?;
+        s10_no_strangers::check(&seen)?;
+        s11_bounds::check(&seen, self.requests.under_way())?;
+        s17_gossip::check(&seen, self.cluster.begun_since(now.saturating_sub(s17_gossip::TOLD_FOR)))
     }
 
     /// The keys to compare this time: all of them, or the next ones where that would take too long.
@@ -443,20 +444,43 @@ impl Run {
 
     fn liveness(&self, since: Duration) -> Result<(), Violation> {
         let core = self.core(since);
-        l12_agreement::check(&core, &self.keys)?;
-        l12_intents::check(&core, &self.requests.intents, &self.keys)?;
-        l13_replicas::check(&core, &self.keys, self.script.node.disk_low)?;
+        l12_agreement::check(&core)?;
+        l12_intents::check(&core, &self.requests.intents)?;
+        l13_replicas::check(&core, self.script.node.disk_low)?;
         l15_idle::check_backlogs(&core)
     }
 
-    fn core(&self, since: Duration) -> Core<'_> {
-        // Answers from before things were healed do not count, nor old ones.
-        let fresh = self.cluster.clock.now().saturating_sub(2 * STATUS_INTERVAL);
+    /// What is to be seen of the machines that have to be well in the end. What nodes said before `since` does not count.
+    fn core(&self, since: Duration) -> CoreSeen {
+        let cluster = &self.cluster;
+        // Nor do old answers.
+        let since = since.max(cluster.clock.now().saturating_sub(2 * STATUS_INTERVAL));
         let core = self.script.core();
-        let numbers = (0..self.cluster.machines.len())
-            .filter(|number| core.contains(self.cluster.machines[*number].name.as_str()))
+        let numbers: Vec<usize> = (0..cluster.machines.len())
+            .filter(|number| core.contains(cluster.machines[*number].name.as_str()))
             .collect();
-        Core { cluster: &self.cluster, numbers, since: since.max(fresh) }
+        let machines = || numbers.iter().map(|number| &cluster.machines[*number]);
+        let mut nodes: Vec<NodeName> =
+            machines().filter(|machine| machine.is_node).map(|machine| machine.name.clone()).collect();
+        nodes.sort();
+        let truth = cluster.oracle.truth();
+        let believed = |key: &Key| {
+            let holders = numbers.iter().filter(|number| truth.is_believed(**number, key));
+            holders.map(|number| cluster.machines[*number].name.clone()).collect()
+        };
+        let serves = |number: &&usize| cluster.machines[**number].is_serving();
+        CoreSeen {
+            names: machines().map(|machine| machine.name.clone()).collect(),
+            nodes,
+            keys: self.keys.clone(),
+            seen: numbers.iter().filter(serves).filter_map(|number| cluster.node(*number, &self.keys)).collect(),
+            said: machines().map(|machine| (machine.name.clone(), machine.said(since))).collect(),
+            holders: self.keys.iter().map(believed).collect(),
+            running: truth.running().iter().filter(|running| numbers.contains(&running.machine)).count(),
+            tasks: machines().map(|machine| (machine.name.clone(), machine.tasks())).collect(),
+            disks_lost: machines().filter_map(|machine| Some((machine.name.clone(), machine.disk_lost?))).collect(),
+            clocks_are_right: !cluster.machines.iter().any(|machine| machine.was_skewed),
+        }
     }
 
     /// Asks every node of the core for every key that the upstream has.
@@ -503,112 +527,6 @@ impl Run {
             return Err(Violation::liveness(13, detail));
         }
         Ok(())
-    }
-}
-
-/// The machines that have to be well in the end.
-pub struct Core<'a> {
-    cluster: &'a Cluster,
-    numbers: Vec<usize>,
-    /// Answers of nodes from before do not count.
-    since: Duration,
-}
-
-impl Core<'_> {
-    /// Their names.
-    #[must_use]
-    pub fn names(&self) -> BTreeSet<NodeName> {
-        self.machines().map(|(_, machine)| machine.name.clone()).collect()
-    }
-
-    /// Names of those with a provider, in order.
-    #[must_use]
-    pub fn nodes(&self) -> Vec<NodeName> {
-        let mut nodes: Vec<NodeName> =
-            self.machines().filter(|(_, machine)| machine.is_node).map(|(_, machine)| machine.name.clone()).collect();
-        nodes.sort();
-        nodes
-    }
-
-    /// Their names and handles.
-    ///
-    /// # Errors
-    /// A node does not serve.
-    pub fn clients(&self) -> Result<Vec<(&NodeName, &Client)>, Violation> {
-        let client =
-            |(_, machine): (usize, &'_ cluster::Machine)| match machine.client().filter(|_| machine.is_serving()) {
-                Some(_) => Ok(()),
-                None => Err(Violation::liveness(12, format!("{} does not serve", machine.name))),
-            };
-        self.machines().try_for_each(client)?;
-        Ok(self.machines().filter_map(|(_, machine)| Some((&machine.name, machine.client()?))).collect())
-    }
-
-    /// What they say of themselves.
-    ///
-    /// # Errors
-    /// A node does not answer.
-    pub fn statuses(&self) -> Result<Vec<(NodeName, Status)>, Violation> {
-        self.machines()
-            .map(|(_, machine)| match machine.status(self.since) {
-                Some(status) => Ok((machine.name.clone(), status)),
-                None => Err(Violation::liveness(15, format!("{} does not say how it is", machine.name))),
-            })
-            .collect()
-    }
-
-    /// The pins that they know.
-    ///
-    /// # Errors
-    /// A node does not answer.
-    pub fn pins(&self) -> Result<Vec<(NodeName, Vec<Pin>)>, Violation> {
-        self.machines()
-            .map(|(_, machine)| match machine.pins(self.since) {
-                Some(pins) => Ok((machine.name.clone(), pins)),
-                None => Err(Violation::liveness(15, format!("{} does not say what is pinned", machine.name))),
-            })
-            .collect()
-    }
-
-    /// Whether this one is among them and has not lost its disk since that moment.
-    #[must_use]
-    pub fn kept_disk_since(&self, name: &NodeName, moment: Duration) -> bool {
-        let is_it =
-            |machine: &cluster::Machine| machine.name == *name && machine.disk_lost.is_none_or(|at| at < moment);
-        self.machines().any(|(_, machine)| is_it(machine))
-    }
-
-    /// Whether no wall clock has ever been wrong.
-    #[must_use]
-    pub fn clocks_are_right(&self) -> bool {
-        !self.cluster.machines.iter().any(|machine| machine.was_skewed)
-    }
-
-    /// Who should say that it has the key.
-    #[must_use]
-    pub fn holders(&self, key: &Key) -> BTreeSet<NodeName> {
-        let truth = self.cluster.oracle.truth();
-        self.machines()
-            .filter(|(number, _)| truth.is_believed(*number, key))
-            .map(|(_, machine)| machine.name.clone())
-            .collect()
-    }
-
-    /// Updates that they run.
-    #[must_use]
-    pub fn running(&self) -> usize {
-        let truth = self.cluster.oracle.truth();
-        truth.running().iter().filter(|running| self.numbers.contains(&running.machine)).count()
-    }
-
-    /// Tasks of each.
-    #[must_use]
-    pub fn tasks(&self) -> Vec<(&NodeName, usize)> {
-        self.machines().map(|(_, machine)| (&machine.name, machine.tasks())).collect()
-    }
-
-    fn machines(&self) -> impl Iterator<Item = (usize, &cluster::Machine)> {
-        self.numbers.iter().map(|number| (*number, &self.cluster.machines[*number]))
     }
 }
 

@@ -5,11 +5,8 @@ use std::time::Duration;
 use datad_gossip::key::Key;
 use serde::Serialize;
 
-use super::{
-    cluster::Cluster,
-    requests::{self, Requests},
-};
-use crate::data::watch;
+use super::requests::{self, Requests};
+use crate::{cluster::Cluster, oracle};
 
 /// A time during which keys had fewer replicas than they should.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -36,7 +33,7 @@ pub struct Report {
     /// Replicas each key should have.
     pub replicas: usize,
     /// What moved.
-    pub moved: watch::Counts,
+    pub moved: oracle::Counts,
     /// Bytes fetched from the upstream.
     pub fetched_bytes: u64,
     /// Bytes copied from node to node.

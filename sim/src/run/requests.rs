@@ -9,23 +9,16 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use datad_gossip::{
-    Client, IntentError, Recorded, RouteError,
-    key::{Key, NodeName},
-    provider::empty,
-};
-use http::{Request, StatusCode};
+use datad_gossip::{Client, IntentError, Recorded, RouteError, key::Key, provider::empty};
+use http::Request;
 use http_body_util::BodyExt;
 use tokio::time::Instant;
 use tower::ServiceExt;
 
-use super::cluster::{Cluster, Machine};
 use crate::{
-    checks::{CALM, Violation, s09_answers, s21_answered_soon},
-    data::Data,
-    script::Wish,
-    trace::What,
+    cluster::{Cluster, Machine},
+    invariants::{CALM, s09_answers, s21_answered_soon},
+    model::{Answer, Intended, Violation, What, Wish},
 };
 
 /// A request may end this much after its deadline: the answer has to be read, perhaps through a narrow link that many
@@ -35,47 +28,6 @@ const DEADLINE_SLACK: Duration = Duration::from_secs(60);
 const RECONNECT: Duration = Duration::from_secs(3);
 /// Requests under way; further ones are left out.
 const UNDER_WAY_MAX: usize = 1_024;
-
-/// How a request ended.
-#[derive(Debug, Clone)]
-pub enum Answer {
-    /// With a response, to its end.
-    Body(StatusCode, Bytes),
-    /// With an update of every replica: how many are up to date, and how many are not.
-    Updated(usize, usize),
-    /// An intent is on these machines' disks.
-    Recorded(Vec<NodeName>),
-    /// An intent was not taken.
-    NotRecorded(String),
-    /// With a response that broke off, and said so.
-    BrokenOff(String),
-    /// With an error.
-    Error(RouteError),
-    /// Not at all within the given time.
-    Hangs,
-}
-
-impl Answer {
-    /// Whether it is what was wanted, whatever it contains.
-    #[must_use]
-    pub fn is_good(&self) -> bool {
-        matches!(self, Self::Body(StatusCode::OK, _) | Self::Updated(..) | Self::Recorded(_))
-    }
-}
-
-impl std::fmt::Display for Answer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Body(status, bytes) => write!(f, "{} with {} bytes", status.as_u16(), bytes.len()),
-            Self::Updated(good, bad) => write!(f, "{good} replicas updated, {bad} not"),
-            Self::Recorded(on) => write!(f, "recorded on {on:?}"),
-            Self::NotRecorded(error) => write!(f, "not recorded: {error}"),
-            Self::BrokenOff(error) => write!(f, "broken off: {error}"),
-            Self::Error(error) => error.fmt(f),
-            Self::Hangs => f.write_str("no answer"),
-        }
-    }
-}
 
 /// A request under way or ended.
 #[derive(Debug, Clone)]
@@ -100,20 +52,6 @@ pub struct Asked {
     answer_begun: Arc<AtomicBool>,
 }
 
-/// An intent that somebody uttered.
-#[derive(Debug, Clone)]
-pub struct Intended {
-    id: u64,
-    /// Of which key.
-    pub key: Key,
-    /// What is to become of it.
-    pub wish: Wish,
-    /// When it was uttered.
-    pub began: Duration,
-    /// When it was acknowledged, and on whose disks it was then; nobody's if it was refused. Never, if the node died.
-    pub ended: Option<(Duration, Vec<NodeName>)>,
-}
-
 /// What requests came to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Counts {
@@ -127,8 +65,8 @@ pub struct Counts {
     pub waited: u64,
 }
 
-/// What an answer of a node about a key has to be.
-pub type Demand = fn(&str, &Key, &dyn Data, &Answer) -> Result<(), Violation>;
+/// What an answer of a node about a key has to be; told whether its bytes were ever published.
+pub type Demand = fn(&str, &Key, &Answer, bool) -> Result<(), Violation>;
 
 /// The requests of a run.
 #[derive(Default)]
@@ -265,8 +203,9 @@ impl Requests {
             answer: answer.to_string(),
         });
         self.count(cluster, asked, took, answer);
+        let was_published = matches!(answer, Answer::Body(_, bytes) if cluster.data.was_published(key, bytes));
         if let Some(demand) = self.demand {
-            demand(&name, key, &*cluster.data, answer)?;
+            demand(&name, key, answer, was_published)?;
         }
         // Whoever was stopped or slow meanwhile may have missed its own deadline.
         let disturbed = cluster.machines[*machine].unwell >= *began || !cluster.machines[*machine].is_well();
@@ -274,9 +213,11 @@ impl Requests {
             return Ok(());
         }
         let truth = cluster.oracle.truth();
-        let calm = !disturbed && !truth.all_are_full() && truth.calm_since.is_some_and(|since| *began >= since + CALM);
+        let is_calm =
+            !disturbed && !truth.all_are_full() && truth.calm_since.is_some_and(|since| *began >= since + CALM);
         drop(truth);
-        s09_answers::check(key, &*cluster.data, answer, calm, not_found_memory(cluster))
+        let may_lack = cluster.data.may_lack(key, not_found_memory(cluster));
+        s09_answers::check(key, answer, s09_answers::Truth { was_published, may_lack, is_calm })
             .map_err(|violation| Violation { detail: format!("asked at {name}: {}", violation.detail), ..violation })
     }
 

@@ -11,7 +11,7 @@ use rand::{Rng, RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use rand_distr::{Distribution, Zipf};
 
 use super::{Actor, Cluster, Data, Fault, Left, Name, Request, Script, Traffic, Trouble, Wish};
-use crate::machine::fabric::Link;
+use crate::model::Link;
 
 /// Shortest and longest time of a fault, in milliseconds.
 const LASTS_MS: Range<u64> = 1_500..12_000;

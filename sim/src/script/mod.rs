@@ -18,17 +18,13 @@ use std::{collections::BTreeSet, time::Duration};
 use datad_gossip::config::NodeConfig;
 use serde::{Deserialize, Serialize};
 
-use crate::machine::fabric::Link;
+use crate::model::Link;
+pub use crate::model::{Left, MACHINES_MAX, Name, Wish};
 
-/// Most machines of one run: addresses and handshakes of every pair have to fit.
-pub const MACHINES_MAX: usize = 256;
 /// Most keys of one run.
 pub const KEYS_MAX: usize = 100_000;
 /// Longest time with faults.
 pub const LASTS_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
-
-/// Name of a machine: `n1`, `n2`, ... with a provider, `c1`, `c2`, ... of clients that only consume.
-pub type Name = String;
 
 /// Everything that is to happen in a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -187,31 +183,6 @@ pub struct Request {
     /// What is asked.
     #[serde(default)]
     pub what: Wish,
-}
-
-/// What a request asks.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Wish {
-    /// The data.
-    #[default]
-    Get,
-    /// That every replica be brought up to date.
-    Update,
-    /// That it be kept always, on the usual number of nodes.
-    Pin,
-    /// That it be kept no longer than it is useful.
-    Unpin,
-    /// That it be dropped everywhere.
-    Forget,
-}
-
-impl Wish {
-    /// Whether it says what is to become of a key.
-    #[must_use]
-    pub fn is_intent(self) -> bool {
-        matches!(self, Self::Pin | Self::Unpin | Self::Forget)
-    }
 }
 
 /// Something that goes wrong, from a moment on, for a time.
@@ -376,19 +347,6 @@ pub enum Trouble {
         /// Whether it has a certificate at all, if only of another cluster.
         certificate: bool,
     },
-}
-
-/// What a crash leaves on the disk.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Left {
-    /// Everything that was written, synced or not.
-    #[default]
-    Kept,
-    /// What was synced; of what was not, some is lost and some is torn.
-    Synced,
-    /// Nothing.
-    Nothing,
 }
 
 /// An actor of a node.

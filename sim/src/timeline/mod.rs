@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use crate::{Outcome, Script, script::Fault, trace::Event};
+use crate::{Outcome, Script, model::Event, script::Fault};
 
 const PAGE: &str = include_str!("page.html");
 /// Where the page wants its data.

@@ -2,8 +2,7 @@
 
 use datad_gossip::key::Key;
 
-use super::Violation;
-use crate::data::watch::Running;
+use crate::model::{Running, Violation};
 
 /// Judges an update of `key` that begins on `machine` while others run.
 ///

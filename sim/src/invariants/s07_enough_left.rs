@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use datad_gossip::key::Key;
 
-use super::Violation;
+use crate::model::Violation;
 
 /// What a fault took away this recently, like room that came back so recently, may have been counted when the drop was decided.
 pub const LATELY: Duration = Duration::from_secs(15);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use datad_gossip::key::Key;
 
-use super::Violation;
+use crate::model::Violation;
 
 /// What was about to begin when the node was told may still begin.
 const GRACE: Duration = Duration::from_secs(1);

@@ -1,31 +1,38 @@
 //! The machines of one run, each with its address, its disk, its clock, and a process while it has power.
 
+mod machine;
+
 use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     pin::pin,
-    sync::{Arc, Mutex, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use datad_gossip::{
-    ActorKind, Client, ClusterKey, Credentials, Drained, MemberState, Node, Pin, StartError, Status,
-    config::NodeConfig, key::NodeName,
+    ActorKind, Client, ClusterKey, Credentials, Drained, Node, StartError,
+    config::NodeConfig,
+    key::{Key, NodeName},
 };
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
+pub use self::machine::Machine;
+use self::machine::{Running, Slot};
 use crate::{
-    checks::{Violation, s08_nothing_lost},
-    data::{Data, watch::Oracle},
+    data::Data,
+    invariants::{s07_enough_left, s08_nothing_lost},
     machine::{
-        clock::Clock,
         disk::SimDisk,
         fabric::Fabric,
+        panics,
         process::Process,
         world::{SimWorld, Skew},
     },
-    script::{Actor, Left, Name, Script},
-    trace::{Trace, What},
+    model::{Clock, Left, MachineSeen, Name, NodeSeen, Snapshot, Violation, What},
+    oracle::Oracle,
+    script::{Actor, Script},
+    trace::Trace,
 };
 
 const PORT: u16 = 7_000;
@@ -35,139 +42,6 @@ const HANDOFF: Duration = Duration::from_secs(20);
 const GOODBYE_MAX: Duration = Duration::from_secs(60);
 /// A node that could not start is started again after this, as service managers do.
 const RESTART: Duration = Duration::from_secs(2);
-
-type Slot<T> = Arc<Mutex<Option<T>>>;
-
-/// One machine.
-pub struct Machine {
-    /// Its name.
-    pub name: NodeName,
-    /// Its address.
-    pub address: SocketAddr,
-    /// Whether it has a provider.
-    pub is_node: bool,
-    /// What is wrong with its disk, and its records.
-    pub disk: SimDisk,
-    /// How wrong its wall clock is.
-    pub skew: Skew,
-    /// Whether its wall clock was ever wrong.
-    pub was_skewed: bool,
-    /// When it was last stopped, slow, or without power.
-    pub unwell: Duration,
-    /// When its process last began, or an actor of it last failed.
-    pub begun: Duration,
-    /// Whether it is there at all: some come later.
-    joined: bool,
-    /// How many faults keep it without power.
-    offs: u32,
-    /// How many faults stop whatever process it has.
-    stops: u32,
-    /// If it is slow, between two moments at which its process runs.
-    every: Option<Duration>,
-    process: Option<Running>,
-    /// When its disk was last lost.
-    pub disk_lost: Option<Duration>,
-    /// What the wall clock said at its last start.
-    started_unix: Option<i64>,
-}
-
-struct Running {
-    process: Process,
-    node: Slot<Result<Node, StartError>>,
-    client: Option<Client>,
-    /// The last answer of the node to how it is, and when it was asked.
-    status: Slot<(Duration, Status, Vec<Pin>)>,
-    /// For a node that says goodbye: since when, and whether it is done.
-    leaving: Option<(Duration, Slot<()>)>,
-    /// How its drain ended, until somebody has looked.
-    drained: Slot<Drained>,
-    started: Duration,
-    served: bool,
-    /// What was on its disk when it started.
-    held_at_start: usize,
-}
-
-impl Machine {
-    /// The handle on its node, while there is one that has begun.
-    #[must_use]
-    pub fn client(&self) -> Option<&Client> {
-        self.process.as_ref()?.client.as_ref()
-    }
-
-    /// When its process began, while it has one.
-    #[must_use]
-    pub fn started(&self) -> Option<Duration> {
-        self.process.as_ref().map(|running| running.started)
-    }
-
-    /// Whether a fault keeps it from running, or it is not there yet.
-    #[must_use]
-    pub fn is_off(&self) -> bool {
-        self.offs > 0 || !self.joined
-    }
-
-    /// Its process, while it has one.
-    #[must_use]
-    pub fn process(&mut self) -> Option<&mut Process> {
-        self.process.as_mut().map(|running| &mut running.process)
-    }
-
-    /// Stops its process, and any that it starts, once more.
-    pub fn stop(&mut self) {
-        self.stops += 1;
-        self.process().into_iter().for_each(Process::stop);
-    }
-
-    /// Takes back one stop.
-    pub fn go_on(&mut self, now: Duration) {
-        self.stops = self.stops.saturating_sub(1);
-        self.process().into_iter().for_each(|process| process.go_on(now));
-    }
-
-    /// Makes it slow, or, with `None`, as quick as usual.
-    pub fn set_every(&mut self, every: Option<Duration>, now: Duration) {
-        self.every = every;
-        self.process().into_iter().for_each(|process| process.set_every(every, now));
-    }
-
-    /// Whether its process exists and neither stands still nor is slow nor about to go.
-    #[must_use]
-    pub fn is_well(&self) -> bool {
-        self.process.as_ref().is_some_and(|running| running.process.is_well() && running.leaving.is_none())
-    }
-
-    /// Whether its node takes requests.
-    #[must_use]
-    pub fn is_serving(&self) -> bool {
-        let leaving = self.process.as_ref().is_some_and(|running| running.leaving.is_some());
-        !leaving
-            && self.client().is_some_and(|client| {
-                client.view().member(&self.name).is_some_and(|member| member.state == MemberState::Serving)
-            })
-    }
-
-    /// What the node last said of itself, if it was asked at `since` or later.
-    #[must_use]
-    pub fn status(&self, since: Duration) -> Option<Status> {
-        let running = self.process.as_ref()?;
-        let slot = running.status.lock().expect("nothing panics while it holds this lock");
-        slot.as_ref().filter(|(asked, ..)| *asked >= since).map(|(_, status, _)| status.clone())
-    }
-
-    /// The pins that the node last said it knows, if it was asked at `since` or later.
-    #[must_use]
-    pub fn pins(&self, since: Duration) -> Option<Vec<Pin>> {
-        let running = self.process.as_ref()?;
-        let slot = running.status.lock().expect("nothing panics while it holds this lock");
-        slot.as_ref().filter(|(asked, ..)| *asked >= since).map(|(_, _, pins)| pins.clone())
-    }
-
-    /// Tasks that its process runs.
-    #[must_use]
-    pub fn tasks(&self) -> usize {
-        self.process.as_ref().map_or(0, |running| running.process.tasks())
-    }
-}
 
 /// All machines of a run.
 pub struct Cluster {
@@ -273,7 +147,7 @@ impl Cluster {
             }
             self.clock.set(now);
         }
-        match super::panics::unasked() {
+        match panics::unasked() {
             Some(panic) => Err(Violation::crash(panic)),
             None => self.tend(),
         }
@@ -499,7 +373,7 @@ impl Cluster {
             if let Some((since, done)) = &running.leaving {
                 let drained = running.drained.lock().expect("nothing panics while it holds this lock").take();
                 if let Some(drained) = drained {
-                    s08_nothing_lost::check(self, number, &drained)?;
+                    self.judge_drain(number, &drained)?;
                     continue;
                 }
                 let done = done.lock().expect("nothing panics while it holds this lock").is_some();
@@ -521,6 +395,57 @@ impl Cluster {
             self.none_ended(number)?;
         }
         Ok(())
+    }
+
+    /// Judges a drain that has just ended.
+    fn judge_drain(&self, number: usize, drained: &Drained) -> Result<(), Violation> {
+        let mut truth = self.oracle.truth();
+        truth.probes.hit(if drained.left { "drained" } else { "drain refused" });
+        let now = self.clock.now();
+        let lives = |other: &usize| {
+            let machine = &self.machines[*other];
+            machine.started().is_some() || now.saturating_sub(machine.unwell) < s07_enough_left::LATELY
+        };
+        // What came behind the node's back, or vanished there, it cannot hand over.
+        let is_alone = |key: &Key| {
+            let has_it = truth.holds(number, key) && truth.is_believed(number, key) && !truth.forgotten.contains(key);
+            let mut others = (0..self.machines.len()).filter(|other| *other != number).filter(lives);
+            has_it && !others.any(|other| truth.had(other, key))
+        };
+        let alone = self.data.keys().into_iter().filter(is_alone);
+        s08_nothing_lost::check(&self.machines[number].name, drained, alone)
+    }
+
+    /// What is to be seen of all machines at this moment, and what their nodes know of `keys`.
+    #[must_use]
+    pub fn snapshot(&self, keys: Vec<Key>) -> Snapshot {
+        let machine = |machine: &Machine| MachineSeen {
+            name: machine.name.clone(),
+            address: machine.address,
+            is_node: machine.is_node,
+            is_well: machine.is_well(),
+            unwell: machine.unwell,
+            tasks: machine.tasks(),
+            status: machine.status(),
+        };
+        let machines = self.machines.iter().map(machine).collect();
+        let nodes = self.up().map(|(number, ..)| number).filter_map(|number| self.node(number, &keys)).collect();
+        Snapshot { now: self.clock.now(), replicas: self.config.replicas, keys, machines, nodes }
+    }
+
+    /// What the node of this machine sees, if it runs.
+    #[must_use]
+    pub fn node(&self, number: usize, keys: &[Key]) -> Option<NodeSeen> {
+        let machine = &self.machines[number];
+        let client = machine.client()?;
+        Some(NodeSeen {
+            machine: number,
+            name: machine.name.clone(),
+            is_node: machine.is_node,
+            started: machine.started().unwrap_or_default(),
+            view: client.view(),
+            located: keys.iter().map(|key| client.locate(key)).collect(),
+        })
     }
 
     /// Whether the node of this machine has begun. If it could not, it is tried again.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use datad_gossip::key::{Key, NodeName};
 
-use super::Violation;
+use crate::model::Violation;
 
 /// How soon: a second, and the time between two looks.
 const SOON: Duration = Duration::from_millis(1_200);

@@ -3,22 +3,21 @@
 
 use std::collections::BTreeSet;
 
-use datad_gossip::key::{Key, NodeName};
+use datad_gossip::key::NodeName;
 
-use super::Violation;
-use crate::run::Core;
+use crate::model::{CoreSeen, Violation};
 
 /// Compares what the nodes see.
 ///
 /// # Errors
 /// They do not agree yet.
-pub fn check(core: &Core<'_>, keys: &[Key]) -> Result<(), Violation> {
+pub fn check(core: &CoreSeen) -> Result<(), Violation> {
     let behind = |detail: String| Err(Violation::liveness(12, detail));
-    let nodes: Vec<NodeName> = core.nodes();
+    let (nodes, keys) = (&core.nodes, &core.keys);
     let mut first = None;
-    for (name, client) in core.clients()? {
-        let view = client.view();
-        if view.ring().nodes() != nodes {
+    for node in core.all()? {
+        let (name, view) = (&node.name, &node.view);
+        if view.ring().nodes() != *nodes {
             return behind(format!("the ring of {name} is {:?}, the core is {nodes:?}", view.ring().nodes()));
         }
         let alive: BTreeSet<&NodeName> = view.alive().map(|member| &member.name).collect();
@@ -28,7 +27,7 @@ pub fn check(core: &Core<'_>, keys: &[Key]) -> Result<(), Violation> {
         }
         let others = view.alive().filter(|member| !member.observer);
         let members: Vec<_> = others.map(|member| (member.name.clone(), member.incarnation)).collect();
-        let holders: Vec<Vec<_>> = keys.iter().map(|key| client.locate(key).holders).collect();
+        let holders: Vec<_> = node.located.iter().map(|located| &located.holders).collect();
         let (members_of_first, holders_of_first) = first.get_or_insert_with(|| (members.clone(), holders.clone()));
         if *members_of_first != members {
             return behind(format!("{name} sees {members:?}, another {members_of_first:?}"));

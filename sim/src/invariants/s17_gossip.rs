@@ -3,24 +3,23 @@
 
 use std::time::Duration;
 
-use super::Violation;
-use crate::run::cluster::Cluster;
+use crate::model::{Snapshot, Violation};
 
 /// A node tells of an identity for this long after the identity has ended, at most.
-const TOLD_FOR: Duration = Duration::from_secs(45);
+pub const TOLD_FOR: Duration = Duration::from_secs(45);
 /// Largest message, in bytes: chitchat's limit of a datagram.
 const MESSAGE_BYTES_MAX: u64 = 65_507;
 
-/// Compares what nodes tell of with the machines that there are. A process that begins anew counts as a new identity.
+/// Compares what nodes tell of with the machines that there are. `begun`: processes that began within [`TOLD_FOR`]; each counts as
+/// a new identity.
 ///
 /// # Errors
 /// A node tells of more identities than there can be, or has sent a message that is too long.
-pub fn check(cluster: &Cluster) -> Result<(), Violation> {
-    let now = cluster.clock.now();
-    let lately = cluster.begun_since(now.saturating_sub(TOLD_FOR));
-    let most = cluster.machines.iter().filter(|machine| machine.is_node).count() + lately;
-    for machine in cluster.machines.iter().filter(|machine| machine.is_well() && machine.unwell + TOLD_FOR <= now) {
-        let Some(status) = machine.status(now.saturating_sub(Duration::from_secs(1))) else { continue };
+pub fn check(seen: &Snapshot, begun: usize) -> Result<(), Violation> {
+    let lately = seen.now.saturating_sub(Duration::from_secs(1));
+    let most = seen.machines.iter().filter(|machine| machine.is_node).count() + begun;
+    for machine in seen.machines.iter().filter(|machine| machine.is_well && machine.unwell + TOLD_FOR <= seen.now) {
+        let Some((_, status)) = machine.status.as_ref().filter(|(asked, _)| *asked >= lately) else { continue };
         if status.gossip_identities > most {
             let (name, identities) = (&machine.name, status.gossip_identities);
             let detail = format!("{name} gossips of {identities} identities, though there are {most} at most");

@@ -1,5 +1,5 @@
 //! What must always hold, and what must hold again once all faults have ended. One property a file, named with its number
-//! in the design: `s` for safety, `l` for liveness.
+//! in the design: `s` for safety, `l` for liveness. All are functions of what was seen ([`crate::model`]) and call nothing.
 
 pub mod l12_agreement;
 pub mod l12_intents;
@@ -21,7 +21,7 @@ pub mod s11_bounds;
 pub mod s17_gossip;
 pub mod s21_answered_soon;
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 /// Without faults for this long, a cluster has to behave as if there had never been any: members know of each other,
 /// connections are up.
@@ -47,51 +47,3 @@ pub const ALL: [(u8, &str); 17] = [
     (17, "gossip tells of the live members, and of those that ended a moment ago; no message exceeds its limit"),
     (21, "a request that a reachable holder can answer is answered within a second of that becoming true"),
 ];
-
-/// What kind of property was violated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Class {
-    /// Something happened that must never happen.
-    Safety,
-    /// Something did not happen that has to happen.
-    Liveness,
-    /// The code panicked.
-    Crash,
-}
-
-/// A property that did not hold.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Violation {
-    /// Its kind.
-    pub class: Class,
-    /// Its number in the design; 0 for a panic.
-    pub property: u8,
-    /// What was seen.
-    pub detail: String,
-}
-
-impl Violation {
-    /// Of a safety property.
-    pub fn safety(property: u8, detail: impl Into<String>) -> Self {
-        Self { class: Class::Safety, property, detail: detail.into() }
-    }
-
-    /// Of a liveness property.
-    pub fn liveness(property: u8, detail: impl Into<String>) -> Self {
-        Self { class: Class::Liveness, property, detail: detail.into() }
-    }
-
-    /// Of the promise not to panic.
-    pub fn crash(detail: impl Into<String>) -> Self {
-        Self { class: Class::Crash, property: 0, detail: detail.into() }
-    }
-}
-
-impl fmt::Display for Violation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.class {
-            Class::Crash => write!(f, "panic: {}", self.detail),
-            class => write!(f, "{} {}: {}", format!("{class:?}").to_lowercase(), self.property, self.detail),
-        }
-    }
-}

@@ -1,7 +1,6 @@
 //! 15: once healed, backlogs drain to zero, and traffic and tasks return to their idle level.
 
-use super::Violation;
-use crate::run::Core;
+use crate::model::{CoreSeen, Violation};
 
 /// Datagrams that a machine sends in a second although nobody wants anything: gossip with three others and signs of life
 /// on every connection, answered and acknowledged. After many restarts a message takes two datagrams, as it lists them all.
@@ -15,12 +14,11 @@ const TASKS_EACH: usize = 15;
 ///
 /// # Errors
 /// There is some.
-pub fn check_backlogs(core: &Core<'_>) -> Result<(), Violation> {
-    let running = core.running();
-    if running > 0 {
-        return Err(Violation::liveness(15, format!("{running} updates still run")));
+pub fn check_backlogs(core: &CoreSeen) -> Result<(), Violation> {
+    if core.running > 0 {
+        return Err(Violation::liveness(15, format!("{} updates still run", core.running)));
     }
-    for (name, status) in core.statuses()? {
+    for (name, status, _) in core.words()? {
         // What is asked for beyond the members that are left stays lacking, and has to be said. That each key is on as many
         // as there are is for 13 to check.
         let lacks_more_than_members = status.under_replicated > 0 && status.waiting_for.is_empty();
@@ -35,15 +33,15 @@ pub fn check_backlogs(core: &Core<'_>) -> Result<(), Violation> {
 ///
 /// # Errors
 /// Too much for one that has nothing to do.
-pub fn check_level(core: &Core<'_>, datagrams_per_machine: f64) -> Result<(), Violation> {
-    let others = core.names().len() as f64;
+pub fn check_level(core: &CoreSeen, datagrams_per_machine: f64) -> Result<(), Violation> {
+    let others = core.names.len() as f64;
     let most = DATAGRAMS + DATAGRAMS_EACH * others;
     if datagrams_per_machine > most {
         let detail = format!("{datagrams_per_machine:.0} datagrams a second and machine in an idle cluster");
         return Err(Violation::liveness(15, detail));
     }
-    let most = TASKS + TASKS_EACH * core.names().len();
-    match core.tasks().into_iter().find(|(_, tasks)| *tasks > most) {
+    let most = TASKS + TASKS_EACH * core.names.len();
+    match core.tasks.iter().find(|(_, tasks)| *tasks > most) {
         Some((name, tasks)) => Err(Violation::liveness(15, format!("{name} has {tasks} tasks and nothing to do"))),
         None => Ok(()),
     }

@@ -4,28 +4,24 @@ use std::collections::BTreeMap;
 
 use datad_gossip::key::{Key, NodeName};
 
-use super::Violation;
-use crate::{
-    run::{Core, requests::Intended},
-    script::Wish,
-};
+use crate::model::{CoreSeen, Intended, Violation, Wish};
 
 /// Compares the pins of all nodes with each other and with what was acknowledged.
 ///
 /// # Errors
 /// They differ.
-pub fn check(core: &Core<'_>, intents: &[Intended], keys: &[Key]) -> Result<(), Violation> {
+pub fn check(core: &CoreSeen, intents: &[Intended]) -> Result<(), Violation> {
     let differ = |detail: String| Err(Violation::liveness(12, detail));
     let mut first: Option<BTreeMap<Key, usize>> = None;
-    for (name, pins) in core.pins()? {
-        let pins: BTreeMap<Key, usize> = pins.into_iter().map(|pin| (pin.key, pin.replicas)).collect();
+    for (name, _, pins) in core.words()? {
+        let pins: BTreeMap<Key, usize> = pins.iter().map(|pin| (pin.key.clone(), pin.replicas)).collect();
         let of_first = first.get_or_insert_with(|| pins.clone());
         if *of_first != pins {
             return differ(format!("{name} has the pins {pins:?}, another {of_first:?}"));
         }
     }
     let pins = first.unwrap_or_default();
-    for key in keys {
+    for key in &core.keys {
         let Some(last) = undisputed(core, intents, key) else { continue };
         if (last.wish == Wish::Pin) != pins.contains_key(key) {
             return differ(format!("{key} is pinned {:?}, but acknowledged was {last:?}", pins.get(key)));
@@ -37,7 +33,7 @@ pub fn check(core: &Core<'_>, intents: &[Intended], keys: &[Key]) -> Result<(), 
 /// The last intent about `key`, if it was acknowledged, no other was under way with it, one of the disks of the core that
 /// it was on then has not been lost since, and the clocks can tell that it was the last: they are right, or whoever wrote
 /// it down knew of those before it.
-fn undisputed<'a>(core: &Core<'_>, intents: &'a [Intended], key: &Key) -> Option<&'a Intended> {
+fn undisputed<'a>(core: &CoreSeen, intents: &'a [Intended], key: &Key) -> Option<&'a Intended> {
     let mut uttered = intents.iter().filter(|intended| intended.key == *key).rev();
     let last = uttered.next()?;
     let (_, confirmed) = last.ended.as_ref()?;
@@ -47,7 +43,7 @@ fn undisputed<'a>(core: &Core<'_>, intents: &'a [Intended], key: &Key) -> Option
     };
     let before = |other: &Intended| {
         let Some((ended, known)) = &other.ended else { return false };
-        *ended < last.began && (core.clocks_are_right() || knew(other, known))
+        *ended < last.began && (core.clocks_are_right || knew(other, known))
     };
     (uttered.all(before) && confirmed.iter().any(is_kept)).then_some(last)
 }

@@ -7,8 +7,7 @@ use datad_gossip::{
     placement::Ring,
 };
 
-use super::Violation;
-use crate::run::cluster::Cluster;
+use crate::model::{Snapshot, Violation};
 
 /// The ring that each machine saw last.
 #[derive(Debug, Default)]
@@ -19,13 +18,13 @@ impl FewMove {
     ///
     /// # Errors
     /// A key moved for no reason.
-    pub fn check(&mut self, cluster: &Cluster, keys: &[Key]) -> Result<(), Violation> {
-        for (number, machine, client) in cluster.up() {
-            let ring = client.view().ring().clone();
-            let before = self.0.insert(number, ring.clone());
+    pub fn check(&mut self, seen: &Snapshot, keys: &[Key]) -> Result<(), Violation> {
+        for node in &seen.nodes {
+            let ring = node.view.ring().clone();
+            let before = self.0.insert(node.machine, ring.clone());
             let Some(before) = before.filter(|before| !Arc::ptr_eq(before, &ring)) else { continue };
-            if let Some(key) = moved_for_nothing(&before, &ring, keys, cluster.config.replicas) {
-                let detail = format!("{} moved {key} between nodes that stayed", machine.name);
+            if let Some(key) = moved_for_nothing(&before, &ring, keys, seen.replicas) {
+                let detail = format!("{} moved {key} between nodes that stayed", node.name);
                 return Err(Violation::safety(4, detail));
             }
         }

@@ -11,8 +11,7 @@ use datad_gossip::{
     key::{Key, NodeName},
 };
 
-use super::Violation;
-use crate::run::cluster::Cluster;
+use crate::model::{Snapshot, Violation};
 
 /// The members on the ring, and those among them that are full.
 type Members = (Vec<NodeName>, Vec<NodeName>);
@@ -32,20 +31,20 @@ impl SameOwners {
     ///
     /// # Errors
     /// Two nodes disagree, or there are too few owners.
-    pub fn check(&mut self, cluster: &Cluster, keys: &[Key]) -> Result<(), Violation> {
-        let replicas = cluster.config.replicas;
-        for (number, machine, client) in cluster.up() {
-            let view = client.view();
-            if self.looked_at.get(&number).is_some_and(|other| Arc::ptr_eq(other, &view)) {
+    pub fn check(&mut self, seen: &Snapshot, keys: &[Key]) -> Result<(), Violation> {
+        let replicas = seen.replicas;
+        for node in &seen.nodes {
+            let view = &node.view;
+            if self.looked_at.get(&node.machine).is_some_and(|other| Arc::ptr_eq(other, view)) {
                 continue;
             }
-            let members = members_of(&view);
-            if self.looked_at.insert(number, view.clone()).is_some_and(|other| members_of(&other) == members) {
+            let members = members_of(view);
+            if self.looked_at.insert(node.machine, view.clone()).is_some_and(|other| members_of(&other) == members) {
                 continue;
             }
             let owners =
                 |has: bool| keys.iter().map(|key| view.owners(key, replicas, |_| has).cloned().collect()).collect();
-            self.compare(&machine.name, members, [owners(false), owners(true)], replicas)?;
+            self.compare(&node.name, members, [owners(false), owners(true)], replicas)?;
         }
         Ok(())
     }

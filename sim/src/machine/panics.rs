@@ -11,7 +11,7 @@ thread_local! {
 const TOLD: &str = "was told to fail";
 
 /// From now on, panics on this thread are collected instead of printed.
-pub(super) fn collect() {
+pub fn collect() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let usual = panic::take_hook();
@@ -33,7 +33,8 @@ pub(super) fn collect() {
 }
 
 /// The first panic since the last call that nobody asked for.
-pub(super) fn unasked() -> Option<String> {
+#[must_use]
+pub fn unasked() -> Option<String> {
     let seen = SEEN.with_borrow_mut(|seen| seen.as_mut().map(std::mem::take).unwrap_or_default());
     seen.into_iter().find(|text| !text.contains(TOLD))
 }

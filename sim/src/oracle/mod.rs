@@ -2,41 +2,28 @@
 //!
 //! This is the oracle of a run. It believes no node; it sees updates and removals as they reach the data itself.
 
+pub mod probes;
+mod watched;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
-use async_trait::async_trait;
 use datad_gossip::{
-    key::{Key, KeyError},
-    provider::{Body, Capacity, Provider, ProviderError, ServeError, UpdateContext, UpdateError, UpdateReason},
+    key::Key,
+    provider::{Capacity, Provider, UpdateError, UpdateReason},
 };
-use futures::stream::BoxStream;
-use http::{Request, Response, request::Parts};
 
-use super::Data;
+use self::{probes::Probes, watched::Watched};
 use crate::{
-    checks::{Violation, s05_one_update, s06_one_fetch, s07_enough_left, s08_full_takes_nothing, s11_bounds},
-    machine::clock::Clock,
-    run::probes::Probes,
-    script::{Name, Script},
-    trace::{Trace, What},
+    data::Data,
+    invariants::{s05_one_update, s06_one_fetch, s07_enough_left, s08_full_takes_nothing, s11_bounds},
+    model::{Clock, Name, Running, Violation, What},
+    script::Script,
+    trace::Trace,
 };
-
-/// An update that has not ended.
-#[derive(Debug, Clone)]
-pub struct Running {
-    /// Of what.
-    pub key: Key,
-    /// On which machine.
-    pub machine: usize,
-    /// Whether it asks the upstream, and not another node.
-    pub upstream: bool,
-    began: Duration,
-    id: u64,
-}
 
 /// What updates did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
@@ -393,84 +380,6 @@ impl Truth {
         if let Err(violation) = judged {
             self.violation.get_or_insert(violation);
         }
-    }
-}
-
-struct Watched {
-    oracle: Oracle,
-    machine: usize,
-    inner: Arc<dyn Provider>,
-}
-
-#[async_trait]
-impl Provider for Watched {
-    fn key_of(&self, path: &str) -> Result<Key, KeyError> {
-        self.inner.key_of(path)
-    }
-
-    fn key_of_repository(&self, urls: &[&str], path: Option<&str>) -> Option<Key> {
-        self.inner.key_of_repository(urls, path)
-    }
-
-    fn kind(&self) -> Option<String> {
-        self.inner.kind()
-    }
-
-    fn may_fetch(&self, key: &Key) -> Result<(), String> {
-        self.inner.may_fetch(key)
-    }
-
-    fn key_of_request(&self, uri: &http::Uri) -> Result<Key, KeyError> {
-        self.inner.key_of_request(uri)
-    }
-
-    fn origin_of(&self, key: &Key) -> String {
-        self.inner.origin_of(key)
-    }
-
-    async fn has(&self, key: &Key) -> Result<bool, ProviderError> {
-        self.inner.has(key).await
-    }
-
-    fn keys(&self) -> BoxStream<'_, Result<Key, ProviderError>> {
-        self.inner.keys()
-    }
-
-    async fn update(&self, key: &Key, context: UpdateContext) -> Result<(), UpdateError> {
-        let reason = context.reason();
-        let guard = self.oracle.begin(self.machine, key, context.peers().is_empty());
-        let outcome = self.inner.update(key, context).await;
-        self.oracle.ended(guard.id, reason, &outcome);
-        outcome
-    }
-
-    async fn remove(&self, key: &Key) -> Result<(), ProviderError> {
-        self.oracle.removing(self.machine, key);
-        self.inner.remove(key).await
-    }
-
-    async fn serve(&self, key: &Key, request: Request<Body>) -> Result<Response<Body>, ServeError> {
-        self.inner.serve(key, request).await
-    }
-
-    async fn capacity(&self) -> Result<Option<Capacity>, ProviderError> {
-        let capacity = self.inner.capacity().await;
-        if let Ok(Some(room)) = capacity {
-            self.oracle.truth().told_of_room(self.machine, room);
-        }
-        capacity
-    }
-
-    async fn preview(&self, key: &Key, request: &http::request::Parts) -> Result<Option<Response<Body>>, UpdateError> {
-        self.inner.preview(key, request).await
-    }
-
-    async fn export(&self, key: &Key, request: Request<Body>) -> Result<Response<Body>, ServeError> {
-        self.inner.export(key, request).await
-    }
-
-    fn is_idempotent(&self, request: &Parts) -> bool {
-        self.inner.is_idempotent(request)
     }
 }
 

@@ -5,11 +5,7 @@ use std::time::Duration;
 
 use datad_gossip::key::Key;
 
-use super::Violation;
-use crate::{
-    run::cluster::{Cluster, Machine},
-    script::MACHINES_MAX,
-};
+use crate::model::{MACHINES_MAX, MachineSeen, Snapshot, Violation};
 
 /// Tasks of a node that has nothing to do with anybody, and for each other machine, request and update.
 const TASKS: usize = 120;
@@ -37,19 +33,18 @@ pub fn check_storm(machine: &str, key: &Key, failures: usize) -> Result<(), Viol
 ///
 /// # Errors
 /// It is too much.
-pub fn check(cluster: &Cluster, requests: usize) -> Result<(), Violation> {
-    let machines = cluster.machines.len();
+pub fn check(seen: &Snapshot, requests: usize) -> Result<(), Violation> {
+    let machines = seen.machines.len();
     let most = TASKS + TASKS_EACH * (machines + requests);
     // What stands still only collects what it is asked, and then has to work it off.
-    let now = cluster.clock.now();
-    let has_caught_up = |machine: &&Machine| machine.unwell.is_zero() || machine.unwell + CATCH_UP <= now;
-    for machine in cluster.machines.iter().filter(|machine| machine.is_well()).filter(has_caught_up) {
-        let tasks = machine.tasks();
-        if tasks > most {
-            return Err(Violation::safety(11, format!("{} runs {tasks} tasks, more than {most}", machine.name)));
+    let has_caught_up = |machine: &&MachineSeen| machine.unwell.is_zero() || machine.unwell + CATCH_UP <= seen.now;
+    for machine in seen.machines.iter().filter(|machine| machine.is_well).filter(has_caught_up) {
+        if machine.tasks > most {
+            let detail = format!("{} runs {} tasks, more than {most}", machine.name, machine.tasks);
+            return Err(Violation::safety(11, detail));
         }
-        let status = machine.status(Duration::ZERO);
-        if let Some(status) = status.filter(|status| status.connections > 2 * machines.min(MACHINES_MAX)) {
+        let Some((_, status)) = &machine.status else { continue };
+        if status.connections > 2 * machines.min(MACHINES_MAX) {
             let detail = format!("{} has {} connections to {machines} machines", machine.name, status.connections);
             return Err(Violation::safety(11, detail));
         }

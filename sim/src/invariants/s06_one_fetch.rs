@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use datad_gossip::key::Key;
 
-use super::{CALM, Violation};
-use crate::data::watch::Running;
+use super::CALM;
+use crate::model::{Running, Violation};
 
 /// Judges a fetch of `key` that begins on `machine` while others run, after nothing was wrong for `calm`.
 ///

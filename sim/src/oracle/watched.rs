@@ -1,0 +1,91 @@
+//! A provider around the provider of a node, which tells the oracle what the node does.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use datad_gossip::{
+    key::{Key, KeyError},
+    provider::{Body, Capacity, Provider, ProviderError, ServeError, UpdateContext, UpdateError},
+};
+use futures::stream::BoxStream;
+use http::{Request, Response, request::Parts};
+
+use super::Oracle;
+
+pub(super) struct Watched {
+    pub(super) oracle: Oracle,
+    pub(super) machine: usize,
+    pub(super) inner: Arc<dyn Provider>,
+}
+
+#[async_trait]
+impl Provider for Watched {
+    fn key_of(&self, path: &str) -> Result<Key, KeyError> {
+        self.inner.key_of(path)
+    }
+
+    fn key_of_repository(&self, urls: &[&str], path: Option<&str>) -> Option<Key> {
+        self.inner.key_of_repository(urls, path)
+    }
+
+    fn kind(&self) -> Option<String> {
+        self.inner.kind()
+    }
+
+    fn may_fetch(&self, key: &Key) -> Result<(), String> {
+        self.inner.may_fetch(key)
+    }
+
+    fn key_of_request(&self, uri: &http::Uri) -> Result<Key, KeyError> {
+        self.inner.key_of_request(uri)
+    }
+
+    fn origin_of(&self, key: &Key) -> String {
+        self.inner.origin_of(key)
+    }
+
+    async fn has(&self, key: &Key) -> Result<bool, ProviderError> {
+        self.inner.has(key).await
+    }
+
+    fn keys(&self) -> BoxStream<'_, Result<Key, ProviderError>> {
+        self.inner.keys()
+    }
+
+    async fn update(&self, key: &Key, context: UpdateContext) -> Result<(), UpdateError> {
+        let reason = context.reason();
+        let guard = self.oracle.begin(self.machine, key, context.peers().is_empty());
+        let outcome = self.inner.update(key, context).await;
+        self.oracle.ended(guard.id, reason, &outcome);
+        outcome
+    }
+
+    async fn remove(&self, key: &Key) -> Result<(), ProviderError> {
+        self.oracle.removing(self.machine, key);
+        self.inner.remove(key).await
+    }
+
+    async fn serve(&self, key: &Key, request: Request<Body>) -> Result<Response<Body>, ServeError> {
+        self.inner.serve(key, request).await
+    }
+
+    async fn capacity(&self) -> Result<Option<Capacity>, ProviderError> {
+        let capacity = self.inner.capacity().await;
+        if let Ok(Some(room)) = capacity {
+            self.oracle.truth().told_of_room(self.machine, room);
+        }
+        capacity
+    }
+
+    async fn preview(&self, key: &Key, request: &Parts) -> Result<Option<Response<Body>>, UpdateError> {
+        self.inner.preview(key, request).await
+    }
+
+    async fn export(&self, key: &Key, request: Request<Body>) -> Result<Response<Body>, ServeError> {
+        self.inner.export(key, request).await
+    }
+
+    fn is_idempotent(&self, request: &Parts) -> bool {
+        self.inner.is_idempotent(request)
+    }
+}
