@@ -165,6 +165,19 @@ impl Attempts {
         usable
     }
 
+    /// Nodes that gave no answer in this round.
+    pub(super) fn unanswered(&self) -> &[NodeName] {
+        &self.unanswered
+    }
+
+    /// `nodes`, which gave no answer in this round, can be reached again: the round goes on with them.
+    pub(super) fn reachable_again(&mut self, nodes: &[NodeName]) {
+        let before = self.unanswered.len();
+        self.unanswered.retain(|node| !nodes.contains(node));
+        self.spent = self.spent.saturating_sub(before - self.unanswered.len());
+        self.tried.retain(|node| !nodes.contains(node));
+    }
+
     /// Nodes that are not to be taken for holders by the one who ensures the key.
     pub(super) fn tried(&self) -> &[NodeName] {
         &self.tried
@@ -214,6 +227,25 @@ mod tests {
             assert!(matches!(attempts.next(vec![name(1)], true), Step::Wait(pause) if pause <= PAUSE_MAX));
         }
         assert!(!attempts.is_second(0), "nothing was sent, so nothing is sent twice");
+    }
+
+    #[test]
+    fn a_holder_that_can_be_reached_again_is_tried_before_the_round_ends() {
+        let mut attempts = Attempts::new(2, None);
+        for number in 1..=2 {
+            attempts.started(name(number));
+            attempts.not_sent(name(number), "no route".into());
+        }
+        assert_eq!(attempts.next(vec![name(1), name(2)], true), Step::Wait(PAUSE_MIN));
+        for _ in 0..50 {
+            attempts.started(name(1));
+            attempts.not_sent(name(1), "no route".into());
+            assert_eq!(attempts.next(vec![name(1)], true), Step::Ensure);
+            attempts.reachable_again(&[name(1)]);
+            assert_eq!(attempts.next(vec![name(1)], true), Step::Try(vec![name(1)]));
+            attempts.ensures = 0;
+        }
+        assert!(attempts.may_start());
     }
 
     #[test]

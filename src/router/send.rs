@@ -270,7 +270,7 @@ impl Course {
     /// Each turn of this loop asks a node, makes one fetch, lets time pass, or ends the request.
     async fn find_response(&mut self) -> Result<(NodeName, Response<Body>), RouteError> {
         loop {
-            let holders = self.holders();
+            let holders = holders(&self.shared, &self.key);
             match self.attempts.next(holders, self.body.is_there()) {
                 Step::Try(candidates) => {
                     let ranked = self.rank(candidates);
@@ -303,13 +303,6 @@ impl Course {
         if Instant::now() >= self.deadline { Err(self.ended(true)) } else { Ok(()) }
     }
 
-    /// Live nodes that have the key, or are presumed to.
-    fn holders(&self) -> Vec<NodeName> {
-        let has_it = |state: &HolderState| matches!(state, HolderState::Ready | HolderState::Presumed);
-        let holders = self.shared.live_holders(&self.key).into_iter();
-        holders.filter(|(_, state)| has_it(state)).map(|(name, _)| name).collect()
-    }
-
     /// In the order in which to ask them: this node first.
     fn rank(&self, mut names: Vec<NodeName>) -> Vec<NodeName> {
         let here = names.iter().position(|name| *name == self.shared.name).map(|at| names.remove(at));
@@ -318,13 +311,20 @@ impl Course {
     }
 
     /// No node (other than those that were asked) has the key: makes one have it. Empty if that one cannot be reached
-    /// for now.
+    /// for now, or if one that was asked can be reached again before.
     async fn find_holders(&mut self) -> Result<Vec<NodeName>, RouteError> {
         let key = self.key.clone();
         loop {
             let (deadline, apart_from) = (self.deadline, self.attempts.tried());
             let wanted = Wanted { deadline, apart_from, ..Wanted::for_request(&key, 0) };
-            match ensure(&self.shared, &wanted).await {
+            let ensured = tokio::select! {
+                ensured = ensure(&self.shared, &wanted) => ensured,
+                holders = until_reachable(&self.shared, &key, self.attempts.unanswered()) => {
+                    self.attempts.reachable_again(&holders);
+                    return Ok(Vec::new());
+                }
+            };
+            match ensured {
                 Ok(Ensured::Ready(nodes)) => return Ok(self.attempts.ensured(nodes)),
                 Ok(Ensured::NotFound) => return Err(RouteError::NotFound { key }),
                 Ok(Ensured::Forbidden(reason)) => return Err(RouteError::Forbidden { key, reason }),
@@ -380,7 +380,7 @@ impl Course {
                 () = tokio::time::sleep(hedge_after), if may_hedge && !running.is_empty() => {
                     if waiting.is_empty() {
                         // Another node may have got it meanwhile.
-                        waiting.extend(self.rank(self.attempts.untried(self.holders())));
+                        waiting.extend(self.rank(self.attempts.untried(holders(&self.shared, &self.key))));
                     }
                     start = self.start_next(&mut waiting, &running);
                 }
@@ -481,6 +481,29 @@ impl Course {
         };
         response.extensions_mut().insert(answered);
         response
+    }
+}
+
+/// Live nodes that have `key`, or are presumed to.
+fn holders(shared: &Shared, key: &Key) -> Vec<NodeName> {
+    let has_it = |state: &HolderState| matches!(state, HolderState::Ready | HolderState::Presumed);
+    shared.live_holders(key).into_iter().filter(|(_, state)| has_it(state)).map(|(name, _)| name).collect()
+}
+
+/// Waits until this node has a connection to a holder of `key` that is among `unanswered`: a fetch may take much longer than
+/// a link stays cut.
+async fn until_reachable(shared: &Shared, key: &Key, unanswered: &[NodeName]) -> Vec<NodeName> {
+    loop {
+        tokio::time::sleep(RETRY).await;
+        let view = shared.view.load();
+        let is_connected = |name: &NodeName| {
+            view.member(name).is_some_and(|member| shared.net.is_connected(member.address)) || *name == shared.name
+        };
+        let mut found = holders(shared, key);
+        found.retain(|name| unanswered.contains(name) && is_connected(name));
+        if !found.is_empty() {
+            return found;
+        }
     }
 }
 
