@@ -170,6 +170,20 @@ async fn a_node_with_an_expired_certificate_is_not_ready_and_says_why() {
     authority.certify(&mut fresh, 4000);
     fresh.start();
     until_it_says(&fresh, "its certificate has expired").await;
+
+    // And where there is nobody who could say so.
+    let mut first = cluster.node("n5");
+    first.without_seeds();
+    authority.certify(&mut first, 2001);
+    first.start();
+    eventually("it says so", || async {
+        let said = first.status().await.unwrap_or_default()["waiting_for"].to_string();
+        said.contains("they reject this node's: certificate expired")
+    })
+    .await;
+    assert_eq!(first.status().await.unwrap()["converged"], false);
+    let ready = get(first.http, "/-/readyz").await.unwrap();
+    assert_eq!((ready.status.as_u16(), ready.text().contains("certificate expired")), (503, true), "{}", ready.text());
 }
 
 #[tokio::test]

@@ -37,7 +37,7 @@ pub(crate) use self::{
     gossip::{Gossip, gossip_channel},
     outlook::SharedMark,
     roster::{Announced, Facts, LedgerMark, Observation, Role},
-    seeds::{is_joined, lacking},
+    seeds::Joining,
     serves::Serves,
     watch::{Watchers, watch},
 };

@@ -58,24 +58,38 @@ impl SeedStatus {
     }
 }
 
-/// Whether a node that names these seeds and sees so many live members, itself included, is part of its cluster.
-pub(crate) fn is_joined(seeds: usize, alive: usize, expected: usize) -> bool {
-    (seeds == 0 || alive > 1) && alive >= expected
+/// What decides whether a node is part of its cluster.
+#[derive(Debug)]
+pub(crate) struct Joining<'a> {
+    /// The seeds that it names.
+    pub(crate) seeds: &'a [SeedStatus],
+    /// Live members that it sees, itself included.
+    pub(crate) alive: usize,
+    /// Live members that it waits for.
+    pub(crate) expected: usize,
+    /// Why others reject its certificate, if they do.
+    pub(crate) rejection: Option<String>,
 }
 
-/// What such a node lacks, in words; nothing if it [has joined](is_joined).
-pub(crate) fn lacking(seeds: &[SeedStatus], alive: usize, expected: usize) -> Vec<String> {
-    let mut lacking = Vec::new();
-    if !seeds.is_empty() && alive <= 1 {
-        lacking.push(match seeds.iter().any(|seed| seed.answers) {
-            true => "a word of the cluster from the seeds that answer".to_owned(),
-            false => format!("an answer of a seed; {}", unanswered(seeds)),
-        });
+impl Joining<'_> {
+    /// What the node lacks, in words; nothing if it is part of its cluster.
+    pub(crate) fn lacking(&self) -> Vec<String> {
+        let Self { seeds, alive, expected, .. } = *self;
+        let mut lacking = Vec::new();
+        if let Some(rejection) = &self.rejection {
+            lacking.push(format!("a certificate that other nodes accept; they reject this node's: {rejection}"));
+        }
+        if !seeds.is_empty() && alive <= 1 {
+            lacking.push(match seeds.iter().any(|seed| seed.answers) {
+                true => "a word of the cluster from the seeds that answer".to_owned(),
+                false => format!("an answer of a seed; {}", unanswered(seeds)),
+            });
+        }
+        if alive < expected {
+            lacking.push(format!("members: {alive} of the {expected} that are expected are alive"));
+        }
+        lacking
     }
-    if alive < expected {
-        lacking.push(format!("members: {alive} of the {expected} that are expected are alive"));
-    }
-    lacking
 }
 
 fn unanswered(seeds: &[SeedStatus]) -> String {
@@ -89,6 +103,10 @@ fn unanswered(seeds: &[SeedStatus]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn lacking(seeds: &[SeedStatus], alive: usize, expected: usize) -> String {
+        Joining { seeds, alive, expected, rejection: None }.lacking().join("\n")
+    }
 
     fn because(reason: &str) -> Result<(), Unanswered> {
         Err(Unanswered::Because(reason.to_owned()))
@@ -109,8 +127,11 @@ mod tests {
         for named in 0..3 {
             let seeds: Vec<SeedStatus> = (0..named).map(|port| SeedStatus::untried(&format!("a:{port}"))).collect();
             for (alive, expected) in (0..4).flat_map(|alive| (0..4).map(move |expected| (alive, expected))) {
-                let lacking = lacking(&seeds, alive, expected);
-                assert_eq!(lacking.is_empty(), is_joined(named, alive, expected), "{named} {alive} {expected}");
+                let joining = Joining { seeds: &seeds, alive, expected, rejection: None };
+                let is_done = (named == 0 || alive > 1) && alive >= expected;
+                assert_eq!(joining.lacking().is_empty(), is_done, "{named} {alive} {expected}");
+                let rejected = Joining { rejection: Some("it has expired".to_owned()), ..joining };
+                assert!(rejected.lacking()[0].contains("it has expired"), "{named} {alive} {expected}");
             }
         }
     }
@@ -119,10 +140,10 @@ mod tests {
     fn what_is_lacking_is_said_with_the_reasons_but_not_without_end() {
         let seeds: Vec<SeedStatus> =
             (0..9).map(|port| SeedStatus::tried(&format!("a:{port}"), &[because("no answer")])).collect();
-        let said = lacking(&seeds, 1, 3).join("\n");
+        let said = lacking(&seeds, 1, 3);
         assert!(said.contains("a:0: no answer") && said.contains("and 5 more"), "{said}");
         assert!(said.contains("1 of the 3 that are expected"), "{said}");
-        let found = lacking(&[SeedStatus::tried("a:1", &[Ok(())])], 1, 0).join("\n");
+        let found = lacking(&[SeedStatus::tried("a:1", &[Ok(())])], 1, 0);
         assert!(!found.contains("a:1"), "a seed that answers is not complained of: {found}");
     }
 }

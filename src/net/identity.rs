@@ -8,7 +8,7 @@
 //! A seed is dialled before its name is known. So the chain is verified during the handshake and the name after it, from
 //! the certificate itself ([`names_of`]); what a peer claims later is held against those names.
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{fmt, net::Ipv4Addr, path::PathBuf, sync::Arc, time::Duration};
 
 use hkdf::Hkdf;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
@@ -22,7 +22,7 @@ use rustls::{
     },
     crypto::{CryptoProvider, verify_tls13_signature},
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime, pem::PemObject},
-    server::{ParsedCertificate, WebPkiClientVerifier},
+    server::{ParsedCertificate, WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use sha2::Sha256;
 
@@ -125,6 +125,29 @@ pub(crate) struct Identity {
     /// Key of the stateless resets. Stable over restarts where a cluster key is used, so that peers of a node that was
     /// killed notice at its first packet after the restart instead of at the idle timeout.
     pub(crate) reset_key: [u8; KEY_BYTES],
+    pub(crate) shown: ShownCertificate,
+}
+
+/// The certificate that a node shows to others, and how they look at it.
+pub(crate) struct ShownCertificate {
+    chain: Vec<CertificateDer<'static>>,
+    as_server: Arc<ChainVerifier>,
+    as_client: Arc<dyn ClientCertVerifier>,
+}
+
+impl ShownCertificate {
+    /// Why members that trust the same authority reject the certificate at `unix_ms`; `None` if they accept it.
+    pub(crate) fn rejection(&self, unix_ms: u64) -> Option<String> {
+        let now = UnixTime::since_unix_epoch(Duration::from_millis(unix_ms));
+        let (own, intermediates) = self.chain.split_first()?;
+        let any_name = ServerName::IpAddress(Ipv4Addr::UNSPECIFIED.into());
+        let as_server = self.as_server.verify_server_cert(own, intermediates, &any_name, &[], now).map(drop);
+        let as_client = || self.as_client.verify_client_cert(own, intermediates, now).map(drop);
+        as_server.and_then(|()| as_client()).err().map(|error| match error {
+            rustls::Error::InvalidCertificate(reason) => reason.to_string(),
+            other => other.to_string(),
+        })
+    }
 }
 
 impl Identity {
@@ -192,6 +215,9 @@ impl Material {
         let clients = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
             .build()
             .map_err(|error| rustls::Error::General(error.to_string()))?;
+        let servers = Arc::new(ChainVerifier { roots, provider: provider.clone() });
+        let shown =
+            ShownCertificate { chain: self.chain.clone(), as_server: servers.clone(), as_client: clients.clone() };
         let mut server = rustls::ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_client_cert_verifier(clients)
@@ -201,7 +227,6 @@ impl Material {
         server.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
 
-        let servers = Arc::new(ChainVerifier { roots, provider: provider.clone() });
         let mut client = rustls::ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .dangerous()
@@ -215,6 +240,7 @@ impl Material {
             server: Arc::new(QuicServerConfig::try_from(server).map_err(general)?),
             client: Arc::new(QuicClientConfig::try_from(client).map_err(general)?),
             reset_key: self.reset_key,
+            shown,
         })
     }
 }
@@ -391,5 +417,35 @@ pub(super) mod tests {
         let credentials = Credentials::Pem { certificate: certificate.clone(), key, authority: certificate };
         assert!(matches!(Identity::new(&name("mine"), &credentials), Err(IdentityError::OtherName { .. })));
         assert!(Identity::new(&name("other"), &credentials).is_ok());
+    }
+
+    #[test]
+    fn a_certificate_is_rejected_before_and_after_its_time_and_by_another_authority() {
+        const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
+        let folder = tempfile::tempdir().unwrap();
+        let [certificate, key, authority, stranger] =
+            ["cert.pem", "key.pem", "ca.pem", "stranger.pem"].map(|file| folder.path().join(file));
+        let signer = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+        let of_authority = authority_params();
+        std::fs::write(&authority, of_authority.self_signed(&signer).unwrap().pem()).unwrap();
+        let other = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+        std::fs::write(&stranger, of_authority.self_signed(&other).unwrap().pem()).unwrap();
+        let own_key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+        let mut params = CertificateParams::new(vec!["mine".to_owned()]).unwrap();
+        (params.not_before, params.not_after) = (rcgen::date_time_ymd(1970, 1, 11), rcgen::date_time_ymd(1970, 1, 21));
+        let own = params.signed_by(&own_key, &Issuer::from_params(&of_authority, &signer)).unwrap();
+        std::fs::write(&certificate, own.pem()).unwrap();
+        std::fs::write(&key, own_key.serialize_pem()).unwrap();
+
+        let shown = |authority: &PathBuf| {
+            let (certificate, key, authority) = (certificate.clone(), key.clone(), authority.clone());
+            Identity::new(&name("mine"), &Credentials::Pem { certificate, key, authority }).unwrap().shown
+        };
+        let mine = shown(&authority);
+        assert!(mine.rejection(9 * DAY_MS).unwrap().contains("not valid yet"));
+        // The authority itself is from 2000; trust anchors have no age (RFC 5280, section 6.1.1).
+        assert_eq!(mine.rejection(15 * DAY_MS), None);
+        assert!(mine.rejection(21 * DAY_MS).unwrap().contains("expired"));
+        assert!(shown(&stranger).rejection(15 * DAY_MS).is_some());
     }
 }

@@ -53,7 +53,7 @@ use tracing::{debug, warn};
 pub(crate) use self::exchange::ExchangeError;
 use self::{
     codec::CodecError,
-    identity::Identity,
+    identity::{Identity, ShownCertificate},
     wire::{
         Call, Delta, Hello, HelloRefusal, HelloReply, MemberNews, Opening, Position, REVISION, Refusal, Reply,
         RequestHead,
@@ -151,6 +151,8 @@ pub(crate) struct Peer {
     pub(crate) revision: u16,
     pub(crate) advertise: SocketAddr,
     connection: quinn::Connection,
+    /// When it was let in, or let this node in.
+    since: Instant,
     rooms: StreamRooms,
 }
 
@@ -227,6 +229,7 @@ pub(crate) struct Net {
     gossip_largest: AtomicU64,
     handshakes: Arc<Semaphore>,
     refused: watch::Sender<Option<HelloRefusal>>,
+    shown: ShownCertificate,
     /// How long a peer that is dialled may say nothing at all.
     silence_max: Duration,
     /// After a pause longer than this, peers may have given up their connections with us.
@@ -240,7 +243,7 @@ impl Net {
     pub(crate) fn bind(
         world: &dyn World,
         name: NodeName,
-        identity: &Identity,
+        identity: Identity,
         listen: SocketAddr,
         advertise: Option<SocketAddr>,
         profile: &Profile,
@@ -248,9 +251,9 @@ impl Net {
         let (socket, runtime) = world.bind(listen)?;
         let bound = socket.local_addr()?;
         let transport = Arc::new(transport(profile));
-        let mut server = quinn::ServerConfig::with_crypto(identity.server.clone());
+        let mut server = quinn::ServerConfig::with_crypto(identity.server);
         server.transport_config(transport.clone()).migration(false).max_incoming(HANDSHAKES_MAX);
-        let mut client = quinn::ClientConfig::new(identity.client.clone());
+        let mut client = quinn::ClientConfig::new(identity.client);
         client.transport_config(transport);
         let mut config =
             EndpointConfig::new(Arc::new(ring::hmac::Key::new(ring::hmac::HMAC_SHA256, &identity.reset_key)));
@@ -278,6 +281,7 @@ impl Net {
             gossip_largest: AtomicU64::new(0),
             handshakes: Arc::new(Semaphore::new(HANDSHAKES_MAX)),
             refused: watch::Sender::new(None),
+            shown: identity.shown,
             silence_max: (profile.initial_rtt * SILENT_ROUND_TRIPS).clamp(SILENT_MIN, DIAL_TIMEOUT),
             pause_max: profile.idle_timeout.saturating_sub(profile.keep_alive).max(PAUSE_MIN),
             paused: watch::Sender::new(()),
@@ -287,6 +291,11 @@ impl Net {
     /// Where other nodes reach this one.
     pub(crate) fn advertise(&self) -> SocketAddr {
         self.advertise
+    }
+
+    /// Why others reject this node's certificate at `unix_ms`; `None` if they accept it.
+    pub(crate) fn certificate_rejection(&self, unix_ms: u64) -> Option<String> {
+        self.shown.rejection(unix_ms)
     }
 
     /// The last refusal that a dialled node gave, if no later one welcomed us.
@@ -472,14 +481,7 @@ impl Net {
             connection.close(code::REFUSED, b"the certificate does not carry the name");
             return Err(DialError::WrongName { address, expected: theirs.name, found: names });
         }
-        Ok(Arc::new(Peer {
-            name: theirs.name,
-            incarnation: theirs.incarnation,
-            revision: theirs.revision,
-            advertise: theirs.advertise,
-            connection,
-            rooms: StreamRooms::default(),
-        }))
+        Ok(Arc::new(Peer::new(theirs, connection)))
     }
 
     fn hello(&self) -> Hello {
@@ -491,14 +493,19 @@ impl Net {
         }
     }
 
-    /// Makes `peer` the connection for `address`, unless an open one of the same or a newer incarnation is there.
+    /// Makes `peer` the connection for `address`, unless an open one of a newer incarnation is there, or one of the same
+    /// incarnation that may have been made at the same time.
+    ///
+    /// A peer dials only if it has no connection. So one that was there before the dial began is dead at the other end,
+    /// though this end may not notice for seconds: QUIC ends idle connections without a word, and pauses ever longer
+    /// before it repeats what was not acknowledged.
     fn keep(&self, address: SocketAddr, peer: Arc<Peer>) {
         // Whoever has a connection with us, either way, takes us for who we are.
         self.refused.send_replace(None);
         let mut slots = self.slots.lock().expect("no panic under this lock");
         match slots.entry(address) {
             Entry::Occupied(mut slot) => match slot.get() {
-                Slot::Up(old) if old.is_open() && old.name == peer.name && old.incarnation >= peer.incarnation => {}
+                Slot::Up(old) if old.is_open() && old.name == peer.name && old.outranks(&peer) => {}
                 Slot::Up(old) => {
                     old.connection.close(code::SUPERSEDED, b"superseded");
                     slot.insert(Slot::Up(peer));
@@ -552,6 +559,18 @@ impl Net {
 }
 
 impl Peer {
+    fn new(hello: Hello, connection: quinn::Connection) -> Self {
+        let Hello { revision, name, incarnation, advertise } = hello;
+        let rooms = StreamRooms::default();
+        Self { name, incarnation, revision, advertise, connection, since: Instant::now(), rooms }
+    }
+
+    /// Whether this connection stays although the peer has made `other`.
+    fn outranks(&self, other: &Self) -> bool {
+        let may_have_crossed = other.since.saturating_duration_since(self.since) <= DIAL_TIMEOUT;
+        self.incarnation > other.incarnation || (self.incarnation == other.incarnation && may_have_crossed)
+    }
+
     /// Whether the connection is still good.
     pub(crate) fn is_open(&self) -> bool {
         self.connection.close_reason().is_none()

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tracing::{Instrument, debug, debug_span, info, warn};
 
 use super::{
-    DIAL_TIMEOUT, HANDSHAKES_MAX, Inbound, Net, OPENING_TIMEOUT, Peer, StreamRooms, code,
+    DIAL_TIMEOUT, HANDSHAKES_MAX, Inbound, Net, OPENING_TIMEOUT, Peer, code,
     codec::{self, CodecError, FRAME_BYTES_MAX, OPENING_BYTES_MAX},
     exchange, identity,
     wire::{GOSSIP_BYTES_MAX, Hello, HelloRefusal, HelloReply, Opening, Refusal, Reply},
@@ -110,9 +110,7 @@ impl Net {
         let reply = HelloReply::Welcome(self.hello());
         codec::write_frame(&mut send, &reply).await.map_err(|error| error.to_string())?;
         let _ = send.finish();
-        let Hello { revision, name, incarnation, advertise } = hello;
-        let rooms = StreamRooms::default();
-        Ok(Arc::new(Peer { name, incarnation, revision, advertise, connection, rooms }))
+        Ok(Arc::new(Peer::new(hello, connection)))
     }
 
     fn check(&self, hello: &Hello, connection: &quinn::Connection) -> Result<(), HelloRefusal> {

@@ -184,7 +184,7 @@ impl NodeBuilder {
         });
         let listen = self.config.listen;
         let advertise = advertise::address(&*world, &self.config).await?;
-        let bind = Net::bind(&*world, self.name.clone(), &identity, listen, advertise, &self.config.profile);
+        let bind = Net::bind(&*world, self.name.clone(), identity, listen, advertise, &self.config.profile);
         let net = bind.map_err(|error| StartError::Bind { listen, error })?;
         let incarnation = incarnation::next(&*world).await.map_err(StartError::Disk)?;
         net.reincarnate(incarnation);

@@ -26,9 +26,7 @@ use crate::{
     config::{NodeConfig, REPLICAS_MAX},
     explain::DESCRIBING_MAX,
     key::{Key, NodeName},
-    membership::{
-        ClockDifference, Gossip, Observation, SeedStatus, View, Watchers, actor as membership, is_joined, lacking,
-    },
+    membership::{ClockDifference, Gossip, Joining, Observation, SeedStatus, View, Watchers, actor as membership},
     net::{DialError, Net, Peer, wire::HelloRefusal},
     places::Places,
     provider::{Capacity, Provider},
@@ -148,7 +146,7 @@ impl Shared {
             view: Published::new(view),
             sightings: Published::new(Vec::new()),
             watchers: Watchers::default(),
-            joined: watch::Sender::new(is_joined(seeds.len(), 1, config.expect_members)),
+            joined: watch::Sender::new(false),
             seeds: Published::new(seeds),
             clocks: Published::new(Vec::new()),
             routes: Published::new(Routes::default()),
@@ -213,8 +211,7 @@ impl Shared {
 
     /// Takes note of the members that are about to be published.
     pub(crate) fn note_members(&self, view: &View) {
-        let joins = || is_joined(self.seeds.load().len(), view.alive().count(), self.config.expect_members);
-        if !*self.joined.borrow() && joins() {
+        if !*self.joined.borrow() && self.joining(view).is_empty() {
             tracing::info!(members = view.alive().count(), "joined");
             self.joined.send_replace(true);
         }
@@ -226,9 +223,15 @@ impl Shared {
         self.joined.subscribe()
     }
 
-    /// Which members this node lacks now, in words.
+    /// What this node lacks now to be part of its cluster, in words.
     pub(crate) fn lacking(&self) -> Vec<String> {
-        lacking(&self.seeds.load(), self.view.load().alive().count(), self.config.expect_members)
+        self.joining(&self.view.load())
+    }
+
+    fn joining(&self, view: &View) -> Vec<String> {
+        let rejection = self.net.certificate_rejection(self.world.unix_ms());
+        let (seeds, alive, expected) = (&self.seeds.load(), view.alive().count(), self.config.expect_members);
+        Joining { seeds, alive, expected, rejection }.lacking()
     }
 
     /// Spawns a task that ends when the node does.

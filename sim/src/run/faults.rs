@@ -53,8 +53,8 @@ impl Faults {
     #[must_use]
     pub(super) fn is_smooth(&self) -> bool {
         let is_smooth = |trouble: &Trouble| {
-            use Trouble::{Cut, DiskFails, DiskFull, DiskSlow, Flap, Slow, Vanish, Weather};
-            let worse = matches!(trouble, Flap { .. } | Slow { .. } | Weather { .. } | Cut { one_way: true, .. });
+            use Trouble::{DiskFails, DiskFull, DiskSlow, Flap, Slow, Vanish, Weather};
+            let worse = matches!(trouble, Flap { .. } | Slow { .. } | Weather { .. });
             !worse && !matches!(trouble, DiskFails { .. } | DiskFull { .. } | DiskSlow { .. } | Vanish { .. })
         };
         self.active.values().all(|active| is_smooth(&active.fault.trouble))
