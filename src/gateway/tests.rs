@@ -34,7 +34,7 @@ use crate::{
     provider::{self, Body, Description, Provider, ProviderError, ServeError, UpdateContext, UpdateError, full},
 };
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(40);
 const TOKEN: &str = "secret";
 
 /// Answers with what it was asked; fetches whatever does not begin with `no`.
@@ -210,7 +210,8 @@ async fn front_beside_a_holder(key: &str) -> (Front, Node) {
         listen: "127.0.0.1:0".parse().unwrap(),
         profile: Profile::local(),
         replicas: 1,
-        request_patience: Duration::from_secs(5),
+        // A busy machine needs several seconds for hundreds of requests at once.
+        request_patience: Duration::from_secs(20),
         seeds,
         ..NodeConfig::default()
     };
