@@ -748,6 +748,7 @@ async fn refresh_at(
         | Reply::Drained { .. }
         | Reply::Explained(_)
         | Reply::Superseded(_)
-        | Reply::Gone(_) => failed("unexpected answer".into()),
+        | Reply::Gone(_)
+        | Reply::Progress(_) => failed("unexpected answer".into()),
     }
 }

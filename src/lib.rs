@@ -9,6 +9,7 @@ pub mod etcd;
 mod explain;
 pub mod gateway;
 pub mod key;
+mod meanwhile;
 mod membership;
 mod net;
 mod node;

@@ -23,6 +23,7 @@ use http::{HeaderName, Request, Response};
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 
 use crate::key::{Key, KeyError, NodeName};
+pub use crate::meanwhile::{Awaited, Meanwhile};
 
 /// A field with which a provider marks a response that says what it lacks, such as a version that another copy of the key may
 /// have: the other holders are asked first, and the response is passed on, without the field, if none has a better one.
@@ -171,6 +172,34 @@ pub trait Provider: Send + Sync + 'static {
     async fn preview(&self, key: &Key, request: &http::request::Parts) -> Result<Option<Response<Body>>, UpdateError> {
         let _ = (key, request);
         Ok(None)
+    }
+
+    /// What can be done about a request while a node still fetches the key that it is for. `body` is all of its body; longer
+    /// ones, and requests that may not be repeated, just wait. So does every request by default.
+    fn meanwhile(&self, key: &Key, request: &http::request::Parts, body: &[u8]) -> Meanwhile {
+        let _ = (key, request, body);
+        Meanwhile::Wait
+    }
+
+    /// Answers a request of the kind [`Meanwhile::Part`] on the node whose [`Provider::update`] of `key` runs, from what that
+    /// has brought so far. It may wait until there is enough, and is dropped when the update ends. `None`, the default: it has
+    /// no answer now; it is asked again in a moment. What is answered has to be what [`Provider::serve`] would say afterwards.
+    ///
+    /// # Errors
+    /// As [`Provider::serve`]; the request waits for the key then.
+    async fn serve_part(&self, key: &Key, request: Request<Bytes>) -> Result<Option<Response<Body>>, ServeError> {
+        let _ = (key, request);
+        Ok(None)
+    }
+
+    /// Begins the response to a request of the kind [`Meanwhile::Begin`], before any node has the key. Its body goes on with
+    /// that of the awaited one, or says why there is none.
+    ///
+    /// # Errors
+    /// It cannot be begun; what is given back is awaited without.
+    fn begin(&self, key: &Key, request: &Request<Bytes>, awaited: Awaited) -> Result<Response<Body>, Awaited> {
+        let _ = (key, request);
+        Err(awaited)
     }
 
     /// Answers another node that copies the key in its own [`Provider::update`], through [`UpdateContext::fetch`].

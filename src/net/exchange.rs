@@ -73,7 +73,7 @@ impl Peer {
         request: Request<Body>,
     ) -> Result<Response<Body>, ExchangeError> {
         let room = match purpose {
-            Purpose::Serve | Purpose::Relay { .. } => &self.rooms.clients,
+            Purpose::Serve | Purpose::Relay { .. } | Purpose::Part => &self.rooms.clients,
             Purpose::Export => &self.rooms.exports,
         };
         // Held until the answer has been read to its end, or given up.

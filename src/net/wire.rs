@@ -37,7 +37,7 @@ pub(crate) const REVISION_OUTDATED: u16 = 3;
 pub(crate) const REVISION_ELSEWHERE: u16 = 4;
 
 /// The first revision that knows [`Purpose::Relay`], [`Refusal::Unreachable`], [`Call::PullGone`], [`Call::Copy`],
-/// [`Call::Create`], [`Ensured::Later`], [`Refusal::Busy`] and [`Opening::Watch`].
+/// [`Call::Create`], [`Ensured::Later`], [`Refusal::Busy`], [`Opening::Watch`], [`Purpose::Part`] and [`Call::Progress`].
 pub(crate) const REVISION_RELAY: u16 = 5;
 
 /// Largest gossip message, in bytes, before and after decompression is chitchat's own limit of a UDP datagram.
@@ -145,6 +145,8 @@ pub(crate) enum Call {
     Copy { key: Key },
     /// As [`Call::Ensure`], but ask the origin also if you remember that it did not give the key.
     Create { key: Key, patience_ms: u32, hops: u8, ring: u64 },
+    /// How far is your update of the key?
+    Progress { key: Key },
 }
 
 /// The answer to a [`Call`].
@@ -167,6 +169,8 @@ pub(crate) enum Reply {
     Superseded(Time),
     /// Members that are gone.
     Gone(Vec<GoneMember>),
+    /// The bytes that an update has brought so far, if one runs.
+    Progress(Option<u64>),
 }
 
 /// What a node remembers of a member that is gone. Gossip tells only of the living and of those that died a moment ago.
@@ -252,6 +256,8 @@ pub(crate) enum Purpose {
     Export,
     /// A client's, to be passed on to this node, which the sender cannot reach. Once only.
     Relay { to: NodeName },
+    /// A client's, to be answered from what an update has brought so far: goes to the provider's `serve_part`.
+    Part,
 }
 
 /// The head of an HTTP request.
@@ -355,6 +361,9 @@ mod tests {
         let gone = GoneMember { name: name.clone(), incarnation: 5, address: advertise, weight: 100, left: true };
         pinned(&Reply::Gone(vec![gone]), "0901026e3105007f000001076401");
         pinned(&Purpose::Relay { to: name.clone() }, "02026e31");
+        pinned(&Purpose::Part, "03");
+        pinned(&call(Call::Progress { key: key.clone() }), "010b03612f62");
+        pinned(&Reply::Progress(Some(300)), "0a01fb2c01");
         pinned(&Reply::Superseded(stamp.time), "08fb2c0102");
         pinned(&Reply::Intended, "04");
         let page = Page { floor: stamp.time, records, next: Some(key.clone()) };

@@ -28,7 +28,7 @@ use crate::{
     router::{
         Guarded,
         ensure::{Wanted, ensure},
-        pass_on, report_trouble, serve_local,
+        pass_on, report_trouble, serve_local, serve_part,
     },
     updater::{Origin, actor as updater},
 };
@@ -100,6 +100,7 @@ impl Inbound for Answers {
                 Reply::Drained { left, remaining, keys }
             }
             Call::Copy { key } => for_revision(from, copy(shared, key).await),
+            Call::Progress { key } => Reply::Progress(shared.underway.bytes(&key)),
             Call::PullGone => Reply::Gone(gone_members(&shared.view.load())),
             Call::Vouch { keys, .. } => {
                 tracing::debug!(from = %from.name, keys = keys.len(), "asked to vouch");
@@ -128,12 +129,13 @@ impl Inbound for Answers {
         request: Request<Body>,
     ) -> Result<Response<Body>, Refusal> {
         let room = match head.purpose {
-            Purpose::Serve | Purpose::Relay { .. } => &self.0.peer_requests,
+            Purpose::Serve | Purpose::Relay { .. } | Purpose::Part => &self.0.peer_requests,
             Purpose::Export => &self.0.peer_exports,
         };
         let Some(place) = room.admit(from) else { return Err(Refusal::Overloaded) };
         let answer = match &head.purpose {
             Purpose::Relay { to } if *to != self.0.name => pass_on(&self.0, to, &head.key, request).await,
+            Purpose::Part => serve_part(&self.0, &head.key, request).await,
             purpose => self.serve(&head.key, purpose, request).await,
         };
         Ok(answer?.map(|body| provider::body(Guarded::new(body, place))))

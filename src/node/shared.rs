@@ -33,9 +33,9 @@ use crate::{
     published::Published,
     refresh::actor as refresh,
     registry::{HolderState, Index, IndexWriter, KeyHasher, actor as registry},
-    router::PREVIEWS_MAX,
+    router::{LONG_WAITS_MAX, PREVIEWS_MAX},
     router::{Pace, RetryBudget, Routes, actor as router},
-    updater::actor as updater,
+    updater::{Underway, actor as updater},
     world::World,
 };
 
@@ -115,6 +115,10 @@ pub(crate) struct Shared {
     pub(crate) describing: Semaphore,
     /// Places for heads that the origin is asked for.
     pub(crate) previewing: Semaphore,
+    /// Requests that wait for as long as a fetch gets on.
+    pub(crate) long_waits: Arc<Semaphore>,
+    /// The updates that run here, and how far each is.
+    pub(crate) underway: Underway,
     /// Intents that peers want written down at once.
     pub(crate) peer_intents: Semaphore,
     pub(crate) stop: CancellationToken,
@@ -180,6 +184,8 @@ impl Shared {
             peer_exports: Places::new(PEER_EXPORTS_MAX),
             describing: Semaphore::new(DESCRIBING_MAX),
             previewing: Semaphore::new(PREVIEWS_MAX),
+            long_waits: Arc::new(Semaphore::new(LONG_WAITS_MAX)),
+            underway: Underway::default(),
             peer_intents: Semaphore::new(PEER_INTENTS_MAX),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),

@@ -79,6 +79,14 @@ impl Replay {
     pub(super) fn can_repeat(&self) -> bool {
         matches!(self, Self::Kept(_))
     }
+
+    /// The whole of it, if it is kept.
+    pub(super) fn kept(&self) -> Option<&Bytes> {
+        match self {
+            Self::Kept(bytes) => Some(bytes),
+            Self::Once(_) => None,
+        }
+    }
 }
 
 /// The beginning of a body.
@@ -121,6 +129,17 @@ pub(crate) async fn read_ahead(mut body: Body, limit: usize) -> Result<Body, Bod
 fn set_aside(start: &mut VecDeque<Bytes>, data: Bytes) {
     if !data.is_empty() {
         start.push_back(data);
+    }
+}
+
+/// All of a request's body, which is short enough to be kept.
+///
+/// # Errors
+/// It breaks off, or is longer.
+pub(super) async fn all_of(mut body: Body) -> Result<Bytes, BodyError> {
+    match start_of(&mut body, REPLAY_BYTES_MAX).await? {
+        Start::Whole(mut start) => Ok(start.make_contiguous().concat().into()),
+        Start::Part(_) => Err(BodyError::new(format!("its body has more than {REPLAY_BYTES_MAX} bytes"))),
     }
 }
 

@@ -171,14 +171,13 @@ fn no_room(shared: &Shared) -> Ensured {
 
 /// Whoever is fetching it already, else the leader.
 fn whom_to_ask(shared: &Arc<Shared>, key: &Key) -> Option<NodeName> {
-    let mut fetching: Vec<NodeName> = shared
-        .live_holders(key)
-        .into_iter()
-        .filter(|(_, state)| *state == HolderState::Fetching)
-        .map(|(name, _)| name)
-        .collect();
-    fetching.sort();
-    fetching.into_iter().next().or_else(|| shared.leader(key))
+    fetching(shared, key).or_else(|| shared.leader(key))
+}
+
+/// The live node that says that it fetches the key; the first of them by name.
+pub(super) fn fetching(shared: &Shared, key: &Key) -> Option<NodeName> {
+    let holders = shared.live_holders(key).into_iter();
+    holders.filter(|(_, state)| *state == HolderState::Fetching).map(|(name, _)| name).min()
 }
 
 async fn ensure_here(shared: &Arc<Shared>, wanted: &Wanted<'_>) -> Ensured {

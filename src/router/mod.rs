@@ -6,6 +6,9 @@
 //!            nobody has it     |            | response        | order: choose.rs (pure), by health.rs
 //!                              v            v
 //!                         ensure.rs     body.rs: replayable requests, held-back and resumable responses
+//!                              |
+//!                              v
+//!                         early.rs: responses that can be had, or can begin, before a node holds the key
 //! ```
 //!
 //! Reading who holds a key, and choosing among them, happens on the caller's task from shared snapshots; the router
@@ -16,6 +19,7 @@ mod attempts;
 mod body;
 mod budget;
 mod choose;
+mod early;
 pub(crate) mod ensure;
 mod health;
 mod pace;
@@ -30,8 +34,8 @@ pub(crate) use self::{
     health::Routes,
     pace::Pace,
     relay::pass_on,
-    send::{AnsweredBy, PREVIEWS_MAX, PeerClient, retry_after, route},
-    serve::{report_trouble, serve_local},
+    send::{AnsweredBy, LONG_WAITS_MAX, PREVIEWS_MAX, PeerClient, retry_after, route},
+    serve::{report_trouble, serve_local, serve_part},
 };
 pub use self::{
     send::{Attempt, AttemptError, RouteError},

@@ -14,14 +14,19 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use http::{Method, Request, Response, request::Parts};
-use tokio::time::Instant;
+use tokio::{
+    sync::{OwnedSemaphorePermit, oneshot},
+    time::Instant,
+};
 use tracing::debug;
 
 use super::{
     attempts::{Attempts, Step},
     body::{Refetch, Replay, Resumable, hold_back},
+    early,
     ensure::{RETRY, Wanted, ensure},
     pace::Paced,
     relay::relay,
@@ -34,8 +39,9 @@ use crate::{
         wire::{Ensured, Purpose, Refusal},
     },
     node::Shared,
-    provider::{self, Body, BoxError, PeerFetch, SECOND_OPINION, UpdateReason},
+    provider::{self, Body, BoxError, Meanwhile, PeerFetch, SECOND_OPINION, UpdateReason},
     registry::HolderState,
+    updater::FETCH_MAX,
 };
 
 /// How long an attempt waits for the retry budget before it asks again.
@@ -45,6 +51,10 @@ const COIN_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) const PREVIEWS_MAX: usize = 16;
 /// How long the origin has to say them; the key is fetched if it takes longer.
 const PREVIEW_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Requests that wait for as long as a fetch gets on. Further ones wait for `request_patience`: each takes a stream to the node
+/// that fetches, and a connection has 1,024.
+pub(crate) const LONG_WAITS_MAX: usize = 256;
 
 /// What one node answered.
 #[derive(Debug, Clone)]
@@ -183,7 +193,9 @@ pub(crate) async fn route(
         refusal.extensions_mut().insert(AnsweredBy { node: shared.name.clone(), fetched: false });
         return Ok(refusal);
     }
-    send(shared.clone(), key.clone(), Request::from_parts(parts, body), None).await
+    let (tells, waits) = oneshot::channel();
+    let course = Course::new(shared.clone(), key.clone(), Request::from_parts(parts, body), None).await?;
+    early::answer(shared, key, course.telling(tells).run().boxed(), waits).await
 }
 
 /// `broke_off`: who did not send its response to the end, if `request` is for the rest of that.
@@ -193,25 +205,7 @@ fn send(
     request: Request<Body>,
     broke_off: Option<NodeName>,
 ) -> BoxFuture<'static, Result<Response<Body>, RouteError>> {
-    async move {
-        let (parts, body) = request.into_parts();
-        let repeatable = match &shared.provider {
-            Some(provider) => provider.is_idempotent(&parts),
-            None => parts.method.is_idempotent(),
-        };
-        let started = Instant::now();
-        let deadline = started + shared.config.request_patience;
-        let body = match tokio::time::timeout_at(deadline, Replay::new(body, repeatable)).await {
-            Ok(body) => body.map_err(|error| RouteError::Request(error.to_string()))?,
-            Err(_) => return Err(RouteError::Request(format!("it did not end within {:?}", started.elapsed()))),
-        };
-        shared.retry_budget.deposit();
-        let is_rest = broke_off.is_some();
-        let attempts = Attempts::new(shared.config.attempts, broke_off);
-        let second_best = None;
-        Course { shared, key, parts, body, repeatable, started, deadline, is_rest, attempts, second_best }.run().await
-    }
-    .boxed()
+    async move { Course::new(shared, key, request, broke_off).await?.run().await }.boxed()
 }
 
 /// The state of one request on its way.
@@ -228,6 +222,16 @@ struct Course {
     attempts: Attempts,
     /// A response that another holder may have a better one than.
     second_best: Option<(NodeName, Response<Body>)>,
+    /// Is told, once, that the request waits for a fetch.
+    tells: Option<oneshot::Sender<Waiting>>,
+    /// Held by a request that waits for as long as a fetch gets on.
+    long_wait: Option<OwnedSemaphorePermit>,
+}
+
+/// A request that waits for its key to be fetched, and what can be done about it meanwhile.
+pub(super) struct Waiting {
+    pub(super) meanwhile: Meanwhile,
+    pub(super) request: Request<Bytes>,
 }
 
 /// Why one attempt has no response.
@@ -259,6 +263,49 @@ enum Start {
 }
 
 impl Course {
+    /// `broke_off`: who did not send its response to the end, if `request` is for the rest of that.
+    async fn new(
+        shared: Arc<Shared>,
+        key: Key,
+        request: Request<Body>,
+        broke_off: Option<NodeName>,
+    ) -> Result<Self, RouteError> {
+        let (parts, body) = request.into_parts();
+        let repeatable = match &shared.provider {
+            Some(provider) => provider.is_idempotent(&parts),
+            None => parts.method.is_idempotent(),
+        };
+        let started = Instant::now();
+        let deadline = started + shared.config.request_patience;
+        let body = match tokio::time::timeout_at(deadline, Replay::new(body, repeatable)).await {
+            Ok(body) => body.map_err(|error| RouteError::Request(error.to_string()))?,
+            Err(_) => return Err(RouteError::Request(format!("it did not end within {:?}", started.elapsed()))),
+        };
+        shared.retry_budget.deposit();
+        let is_rest = broke_off.is_some();
+        let attempts = Attempts::new(shared.config.attempts, broke_off);
+        let (second_best, tells, long_wait) = (None, None, None);
+        Ok(Self {
+            shared,
+            key,
+            parts,
+            body,
+            repeatable,
+            is_rest,
+            started,
+            deadline,
+            attempts,
+            second_best,
+            tells,
+            long_wait,
+        })
+    }
+
+    /// The same, which says so when it begins to wait for a fetch about which something can be done.
+    fn telling(self, tells: oneshot::Sender<Waiting>) -> Self {
+        Self { tells: Some(tells), ..self }
+    }
+
     async fn run(mut self) -> Result<Response<Body>, RouteError> {
         let found = match self.find_response().await {
             Err(error) => self.second_best.take().ok_or(error)?,
@@ -310,9 +357,42 @@ impl Course {
         here.into_iter().chain(others).collect()
     }
 
+    /// Finds out what can be done about the request while the key is fetched, and says so. It waits for as long as a fetch may
+    /// take, if that helps and not too many do.
+    fn begin_to_wait(&mut self) {
+        let (Some(tells), Some(provider), Some(body)) = (self.tells.take(), &self.shared.provider, self.body.kept())
+        else {
+            return;
+        };
+        let mut meanwhile = provider.meanwhile(&self.key, &self.parts, body);
+        if matches!(meanwhile, Meanwhile::Begin | Meanwhile::WaitOn | Meanwhile::Part { on: true }) {
+            match self.shared.long_waits.clone().try_acquire_owned() {
+                Ok(place) => {
+                    self.long_wait = Some(place);
+                    self.deadline = self.started + FETCH_MAX;
+                }
+                Err(_) if matches!(meanwhile, Meanwhile::Part { .. }) => {}
+                Err(_) => meanwhile = Meanwhile::Wait,
+            }
+        }
+        if meanwhile != Meanwhile::Wait {
+            let request = Request::from_parts(self.parts.clone(), body.clone());
+            let _ = tells.send(Waiting { meanwhile, request });
+        }
+    }
+
     /// No node (other than those that were asked) has the key: makes one have it. Empty if that one cannot be reached
     /// for now, or if one that was asked can be reached again before.
     async fn find_holders(&mut self) -> Result<Vec<NodeName>, RouteError> {
+        self.begin_to_wait();
+        let found = self.make_a_holder().await;
+        if self.long_wait.take().is_some() {
+            self.deadline = Instant::now() + self.shared.config.request_patience;
+        }
+        found
+    }
+
+    async fn make_a_holder(&mut self) -> Result<Vec<NodeName>, RouteError> {
         let key = self.key.clone();
         loop {
             let (deadline, apart_from) = (self.deadline, self.attempts.tried());
@@ -528,7 +608,7 @@ async fn preview(shared: &Shared, key: &Key, parts: &Parts, deadline: Instant) -
 }
 
 /// Asks for the rest of a response of which `node` sent the beginning. Whoever broke off last is asked last.
-fn refetch(shared: Arc<Shared>, key: Key, node: NodeName) -> Refetch {
+pub(super) fn refetch(shared: Arc<Shared>, key: Key, node: NodeName) -> Refetch {
     let last = Arc::new(Mutex::new(node));
     Box::new(move |request| {
         let (shared, key, last) = (shared.clone(), key.clone(), last.clone());
@@ -655,7 +735,6 @@ impl PeerFetch for PeerClient {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use futures::stream::{self, BoxStream};
     use headers::{ContentLength, ContentRange, ETag, HeaderMapExt};
     use http::{StatusCode, header};

@@ -15,6 +15,7 @@ use http::{Request, Response};
 use http_body_util::BodyExt;
 use tracing::{debug, error, warn};
 
+use super::body::all_of;
 use crate::{
     balancer::actor as balancer,
     key::Key,
@@ -46,7 +47,7 @@ pub(crate) async fn serve_local(
     let (request, reading) = watched(request);
     let answer = async {
         match purpose {
-            Purpose::Serve | Purpose::Relay { .. } => provider.serve(key, request).await,
+            Purpose::Serve | Purpose::Relay { .. } | Purpose::Part => provider.serve(key, request).await,
             Purpose::Export => provider.export(key, request).await,
         }
     };
@@ -62,6 +63,27 @@ pub(crate) async fn serve_local(
         Ok(Err(failed)) => Err(Refusal::Failed(failed.to_string())),
         Err(_) => {
             error!(%key, "the provider panicked while answering");
+            Err(Refusal::Failed("the provider panicked".into()))
+        }
+    }
+}
+
+/// What the provider can answer from what its update of the key has brought so far. Waits until that is enough.
+pub(crate) async fn serve_part(
+    shared: &Arc<Shared>,
+    key: &Key,
+    request: Request<Body>,
+) -> Result<Response<Body>, Refusal> {
+    let provider = shared.provider.as_ref().filter(|_| shared.underway.bytes(key).is_some()).ok_or(Refusal::NotHeld)?;
+    let (parts, body) = request.into_parts();
+    let body = all_of(body).await.map_err(|error| Refusal::Malformed(error.to_string()))?;
+    let asked = AssertUnwindSafe(provider.serve_part(key, Request::from_parts(parts, body))).catch_unwind();
+    match asked.await {
+        Ok(Ok(Some(response))) => Ok(response),
+        Ok(Ok(None)) => Err(Refusal::NotHeld),
+        Ok(Err(error)) => Err(Refusal::Failed(error.to_string())),
+        Err(_) => {
+            error!(%key, "the provider panicked while answering from a part");
             Err(Refusal::Failed("the provider panicked".into()))
         }
     }

@@ -226,6 +226,7 @@ impl Actor for Updater {
         let shares = Shares::new(shared.config.updaters, shared.config.stalled_fetch_patience);
         myself.send_interval(LOOK_INTERVAL, || Message::Look);
         let running = BTreeMap::new();
+        shared.underway.clear();
         Ok(State { shared, pool, flights, upstreams, shares, running, call_at: None, myself, rng })
     }
 
@@ -334,6 +335,7 @@ impl State {
             let (progress, cancel) = (Progress::default(), CancellationToken::new());
             let running = Running { progress: progress.clone(), seen: 0, cancel: cancel.clone(), gives_way: false };
             self.running.insert(key.clone(), running);
+            self.shared.underway.begin(&key, progress.clone());
             return Some(Task { key, work, reason, progress, cancel });
         }
     }
@@ -431,6 +433,7 @@ impl State {
     fn finish(&mut self, key: &Key, work: &Work, reason: UpdateReason, outcome: Outcome) {
         self.upstreams.leave(key);
         self.shares.leave(key);
+        self.shared.underway.end(key);
         let gives_way = self.running.remove(key).is_some_and(|running| running.gives_way);
         if matches!(outcome, Outcome::Cancelled) {
             return self.cancelled(key, gives_way);

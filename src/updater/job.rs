@@ -28,7 +28,7 @@ const CANCEL_PATIENCE: Duration = Duration::from_secs(5);
 /// How often progress is looked at within the time that there has to be some in.
 const LOOKS: u32 = 8;
 /// How long an update may take although it gets on: an origin that sends a byte now and then has no end.
-const UPDATE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+pub(crate) const FETCH_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How a job ended.
 #[derive(Debug)]
@@ -343,7 +343,7 @@ async fn update(
 async fn standstill(progress: &Progress, limit: Duration) {
     let begun = Instant::now();
     let (mut seen, mut since) = (progress.bytes(), begun);
-    while since.elapsed() < limit && begun.elapsed() < limit.max(UPDATE_MAX) {
+    while since.elapsed() < limit && begun.elapsed() < limit.max(FETCH_MAX) {
         tokio::time::sleep(limit / LOOKS).await;
         let bytes = progress.bytes();
         if bytes != seen {
@@ -404,6 +404,6 @@ mod tests {
             () = standstill(&progress, Duration::from_secs(600)) => {}
             () = crawls => {}
         }
-        assert!(begun.elapsed() >= UPDATE_MAX && begun.elapsed() < UPDATE_MAX + Duration::from_secs(600));
+        assert!(begun.elapsed() >= FETCH_MAX && begun.elapsed() < FETCH_MAX + Duration::from_secs(600));
     }
 }

@@ -16,6 +16,9 @@ pub(crate) mod actor;
 mod flights;
 mod job;
 mod shares;
+mod underway;
 mod upstreams;
 
 pub(crate) use flights::Origin;
+pub(crate) use job::FETCH_MAX;
+pub(crate) use underway::Underway;

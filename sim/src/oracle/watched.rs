@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use datad_gossip::{
     key::{Key, KeyError},
-    provider::{Body, Capacity, Provider, ProviderError, ServeError, UpdateContext, UpdateError},
+    provider::{Awaited, Body, Capacity, Meanwhile, Provider, ProviderError, ServeError, UpdateContext, UpdateError},
 };
 use futures::stream::BoxStream;
 use http::{Request, Response, request::Parts};
@@ -79,6 +80,18 @@ impl Provider for Watched {
 
     async fn preview(&self, key: &Key, request: &Parts) -> Result<Option<Response<Body>>, UpdateError> {
         self.inner.preview(key, request).await
+    }
+
+    fn meanwhile(&self, key: &Key, request: &Parts, body: &[u8]) -> Meanwhile {
+        self.inner.meanwhile(key, request, body)
+    }
+
+    async fn serve_part(&self, key: &Key, request: Request<Bytes>) -> Result<Option<Response<Body>>, ServeError> {
+        self.inner.serve_part(key, request).await
+    }
+
+    fn begin(&self, key: &Key, request: &Request<Bytes>, awaited: Awaited) -> Result<Response<Body>, Awaited> {
+        self.inner.begin(key, request, awaited)
     }
 
     async fn export(&self, key: &Key, request: Request<Body>) -> Result<Response<Body>, ServeError> {

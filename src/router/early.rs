@@ -1,0 +1,140 @@
+//! What a request gets while its key is still fetched, where its provider knows something better than to wait
+//! ([`Meanwhile`]).
+//!
+//! ```text
+//!   the request waits --a moment--> Part:  the node that fetches is asked, again and again, until it can answer
+//!                                   Begin: the response begins here; its rest is what the request waits for
+//! ```
+//!
+//! The moment is for all that is fetched at once: nothing changes for that, and its errors are errors with a status. What
+//! must hold: the request itself goes on as if nothing were tried, and whichever has a response first answers.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::{FutureExt, future::BoxFuture};
+use http::{Request, Response};
+use tokio::{sync::oneshot, time::timeout};
+use tracing::debug;
+
+use super::{
+    RouteError,
+    body::{Resumable, hold_back},
+    ensure::fetching,
+    send::{AnsweredBy, Waiting, refetch},
+    serve::serve_part,
+};
+use crate::{
+    key::{Key, NodeName},
+    net::wire::{Call, Purpose, REVISION_RELAY, Reply},
+    node::Shared,
+    provider::{self, Awaited, Body, Meanwhile},
+};
+
+/// How long a request waits before anything else is tried.
+const MOMENT: Duration = Duration::from_millis(500);
+/// Pause before the node that fetches is asked again: it had no answer, or cannot be reached.
+const PAUSE: Duration = Duration::from_millis(500);
+/// How long a node has to say how far its update is.
+const PROGRESS_PATIENCE: Duration = Duration::from_secs(1);
+
+type Routed = Result<Response<Body>, RouteError>;
+
+/// The response of `course`, a request for `key`, or what can be had before. `waits` is told when it waits for a fetch.
+pub(super) async fn answer(
+    shared: &Arc<Shared>,
+    key: &Key,
+    mut course: BoxFuture<'static, Routed>,
+    waits: oneshot::Receiver<Waiting>,
+) -> Routed {
+    let Waiting { meanwhile, request } = tokio::select! {
+        biased;
+        routed = &mut course => return routed,
+        Ok(waiting) = waits => waiting,
+    };
+    tokio::select! {
+        biased;
+        routed = &mut course => return routed,
+        () = tokio::time::sleep(MOMENT) => {}
+    }
+    match meanwhile {
+        Meanwhile::Wait | Meanwhile::WaitOn => course.await,
+        Meanwhile::Part { .. } => tokio::select! {
+            biased;
+            routed = &mut course => routed,
+            response = part(shared, key, &request) => Ok(response),
+        },
+        Meanwhile::Begin => begin(shared, key, &request, course).await,
+    }
+}
+
+/// The provider's beginning of a response, which goes on with that of `course`.
+async fn begin(
+    shared: &Arc<Shared>,
+    key: &Key,
+    request: &Request<Bytes>,
+    course: BoxFuture<'static, Routed>,
+) -> Routed {
+    let Some(provider) = &shared.provider else { return course.await };
+    let (asker, asked) = (shared.clone(), key.clone());
+    let awaited = Awaited::new(course, move || {
+        let (shared, key) = (asker.clone(), asked.clone());
+        async move { timeout(PROGRESS_PATIENCE, progress(&shared, &key)).await.ok().flatten() }.boxed()
+    });
+    match provider.begin(key, request, awaited) {
+        Ok(mut response) => {
+            debug!(%key, "the response begins before the key is here");
+            response.extensions_mut().insert(AnsweredBy { node: shared.name.clone(), fetched: true });
+            Ok(response)
+        }
+        Err(mut awaited) => awaited.response().await,
+    }
+}
+
+/// Asks the node that fetches the key until it answers.
+async fn part(shared: &Arc<Shared>, key: &Key, request: &Request<Bytes>) -> Response<Body> {
+    loop {
+        if let Some(node) = fetching(shared, key)
+            && let Some(response) = part_of(shared, key, &node, request).await
+        {
+            debug!(%key, %node, "answered from what an update has brought so far");
+            let refetch = refetch(shared.clone(), key.clone(), node.clone());
+            let mut response = Resumable::wrap(&parts_of(request), response, refetch);
+            response.extensions_mut().insert(AnsweredBy { node, fetched: true });
+            return response;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+async fn part_of(shared: &Arc<Shared>, key: &Key, node: &NodeName, request: &Request<Bytes>) -> Option<Response<Body>> {
+    let request = request.clone().map(provider::full);
+    if *node == shared.name {
+        return serve_part(shared, key, request).await.ok();
+    }
+    let peer = shared.peer(node).await.ok().filter(|peer| peer.revision >= REVISION_RELAY)?;
+    match peer.exchange(key, Purpose::Part, request).await {
+        Ok(response) => hold_back(response).await.ok(),
+        Err(error) => {
+            debug!(%key, %node, %error, "no part of it yet");
+            None
+        }
+    }
+}
+
+fn parts_of(request: &Request<Bytes>) -> http::request::Parts {
+    request.clone().into_parts().0
+}
+
+/// How far the node is that fetches the key, if it says so.
+async fn progress(shared: &Arc<Shared>, key: &Key) -> Option<u64> {
+    let node = fetching(shared, key)?;
+    if node == shared.name {
+        return shared.underway.bytes(key);
+    }
+    let peer = shared.peer(&node).await.ok().filter(|peer| peer.revision >= REVISION_RELAY)?;
+    match peer.call(Call::Progress { key: key.clone() }, PROGRESS_PATIENCE).await {
+        Ok(Reply::Progress(bytes)) => bytes,
+        _ => None,
+    }
+}
