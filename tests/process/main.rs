@@ -18,6 +18,7 @@
 //! | `input` | requests that nobody honest makes |
 //! | `redirects` | whose redirects are followed, where to, and what is shown there |
 //! | `private` | what is on a node's disk is for its user alone |
+//! | `patience` | what clients get while a repository or a file is still being fetched |
 //! | `memory` | large repositories through small processes |
 
 #![allow(clippy::disallowed_methods, reason = "tests run on the real machine")]
@@ -36,5 +37,6 @@ mod intents;
 mod life;
 mod lifeline;
 mod memory;
+mod patience;
 mod private;
 mod redirects;

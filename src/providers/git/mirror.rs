@@ -18,9 +18,11 @@ use std::{
 use tokio::process::Command;
 
 use super::{
+    making::{Expected, Making, Told},
     outcome::{classify, is_reference_conflict},
-    process::{Outcome, Program, run},
+    process::{Outcome, Program, run, run_and_keep},
     prune::Readers,
+    references::{Format, References},
     template::{Remote, Scheme},
     watch::watched,
 };
@@ -38,6 +40,9 @@ use crate::{
 const PACKS_MAX: usize = 24;
 /// Each refresh writes new references into files of their own; with more than this they are put into one.
 const LOOSE_MAX: usize = 256;
+/// Longest list of references that clients are told while a mirror is being made: those of some hundred thousand. With more,
+/// they wait for the mirror.
+const TOLD_BYTES_MAX: usize = 8 << 20;
 
 /// All mirrors of a node.
 #[derive(Debug)]
@@ -47,6 +52,7 @@ pub(crate) struct Mirrors {
     pub(super) readers: Readers,
     /// How long what is unreachable is kept.
     pub(super) unreachable_kept: Duration,
+    pub(super) making: Making,
 }
 
 impl Mirrors {
@@ -80,12 +86,54 @@ impl Mirrors {
         let path = path_text(scratch.path())?;
         let clone = ["clone", "--quiet", "--mirror", "--template=", "--", &remote.url, &path];
         let mut clone = self.program.to_remote(clone, remote);
+        // Where it is copied from another node, clients have it from that.
+        let entry = context.peers().is_empty().then(|| self.making.begin(key, remote));
         succeed(watched(run(&mut clone), scratch.path(), &self.shelf, context).await?)?;
+        if let Some(told) = entry.and_then(|entry| entry.close()) {
+            let caught_up = self.catch_up(&path, remote, &told);
+            if let Err(error) = watched(caught_up, scratch.path(), &self.shelf, context).await {
+                // What was cloned is whole without it.
+                tracing::debug!(%key, %error, "clients may have been told of more than there is");
+                let cloned = scratch.path().to_owned();
+                blocking(move || sweep(&cloned)).await?;
+            }
+        }
         // Where it came from is the template's business, and may be another node next time.
         let forget = ["--git-dir", &path, "config", "--remove-section", "remote.origin"];
         succeed(run(&mut self.program.command(forget, None)).await?)?;
         let (shelf, key) = (Arc::clone(&self.shelf), key.clone());
         Ok(blocking(move || shelf.publish(&key, scratch)).await?)
+    }
+
+    /// Fetches what clients were told of, if that is not what was cloned: the origin has got something new in between.
+    async fn catch_up(&self, path: &str, remote: &Remote, told: &Told) -> Result<(), UpdateError> {
+        if self.references(path).await?.digest != told.digest {
+            self.fetch(path, remote, true).await?;
+        }
+        Ok(())
+    }
+
+    /// What clients are told of the mirror of `key` while it is being made; `None` if it is not, or there is no telling.
+    pub(super) async fn told(&self, key: &Key) -> Option<Arc<Told>> {
+        self.making.told(key, |expected| self.ask_what_is_there(expected)).await
+    }
+
+    async fn ask_what_is_there(&self, expected: Arc<Expected>) -> Option<Told> {
+        let remote = &expected.remote;
+        let mut ask = self.program.to_remote(["ls-remote", "--symref", "--", &remote.url], remote);
+        let outcome = run_and_keep(&mut ask, TOLD_BYTES_MAX).await.ok()?;
+        if !outcome.success || outcome.stdout.len() >= TOLD_BYTES_MAX {
+            tracing::debug!(complaint = outcome.stderr.trim(), "clients wait for the mirror");
+            return None;
+        }
+        Some(Told { references: References::parse(&outcome.stdout)?, digest: outcome.digest })
+    }
+
+    /// Makes a repository of nothing at `path`, unless it is there.
+    pub(super) async fn init(&self, path: &Path, format: Format) -> Result<(), UpdateError> {
+        let (path, format) = (path_text(path)?, format!("--object-format={}", format.name()));
+        let init = ["init", "--quiet", "--bare", "--template=", &format, "--", &path];
+        succeed(run(&mut self.program.command(init, None)).await?).map(drop)
     }
 
     async fn refresh(&self, key: &Key, remote: &Remote, context: &UpdateContext) -> Result<bool, UpdateError> {
@@ -103,7 +151,9 @@ impl Mirrors {
             self.prune(key, &path, context).await;
             return Ok(false);
         }
-        let drops = watched(self.fetch(&path, remote, head_of(&theirs.stdout)), &slot, &self.shelf, context).await?;
+        // A detached HEAD may lie outside all references.
+        let is_detached = matches!(head_of(&theirs.stdout), Some(Head::Detached(_)));
+        let drops = watched(self.fetch(&path, remote, is_detached), &slot, &self.shelf, context).await?;
         if drops {
             let marked = slot.clone();
             blocking(move || Self::mark(&marked)).await?;
@@ -134,10 +184,10 @@ impl Mirrors {
         Ok(version_of(&references.digest))
     }
 
-    /// Fetches what is new; whether there may be something now that no reference leads to any more.
-    async fn fetch(&self, path: &str, remote: &Remote, head: Option<Head<'_>>) -> Result<bool, UpdateError> {
-        // A detached HEAD may lie outside all references.
-        let head: &[&str] = if matches!(head, Some(Head::Detached(_))) { &["HEAD"] } else { &[] };
+    /// Fetches what is new, and what HEAD points to if `head`; whether there may be something now that no reference leads to any
+    /// more.
+    async fn fetch(&self, path: &str, remote: &Remote, head: bool) -> Result<bool, UpdateError> {
+        let head: &[&str] = if head { &["HEAD"] } else { &[] };
         let args = |atomic: &'static str| {
             let fetch = ["--git-dir", path, "fetch", "--prune", atomic, "--no-tags", "--no-write-fetch-head"];
             [&fetch[..], &["--no-recurse-submodules", "--", &remote.url, "+refs/*:refs/*"], head].concat()

@@ -14,6 +14,8 @@
 //! | `watch`, `limits` | whether it gets on, and what it may take |
 //! | `process` | running git, with a scrubbed environment, killed with all its children |
 //! | `backend`, `cgi` | serving through `git http-backend` |
+//! | `early`, `making` | what clients get while a mirror is being made |
+//! | `packets`, `references` | what git's protocol says of both (pure) |
 //! | `bridge` | fetching from another node |
 //!
 //! Served are clones and fetches, shallow and partial ones too. Pushes, the dumb protocol and Git LFS are refused, before
@@ -23,12 +25,16 @@ mod backend;
 mod bridge;
 mod cgi;
 mod describing;
+mod early;
 mod limits;
+mod making;
 mod mirror;
 mod outcome;
+mod packets;
 mod path;
 mod process;
 mod prune;
+mod references;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -44,15 +50,17 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::stream::BoxStream;
 use http::{Method, Request, Response, StatusCode, header};
+use tokio::sync::OnceCell;
 
 pub use self::limits::limit_supervisor;
 use url::Url;
 
 use self::{
-    backend::Backend, bridge::Bridge, describing::Describing, mirror::Mirrors, path::Wish, process::Program,
-    prune::Readers, template::Template,
+    backend::Backend, bridge::Bridge, describing::Describing, making::Making, mirror::Mirrors, path::Wish,
+    process::Program, prune::Readers, template::Template,
 };
 use super::{
     AllowList, OriginCredentials,
@@ -60,7 +68,10 @@ use super::{
 };
 use crate::{
     key::{Key, KeyError, NodeName},
-    provider::{Body, Capacity, Description, Provider, ProviderError, ServeError, UpdateContext, UpdateError, full},
+    provider::{
+        Awaited, Body, Capacity, Description, Meanwhile, Provider, ProviderError, ServeError, UpdateContext,
+        UpdateError, full,
+    },
 };
 
 /// The part of what is served at a time that is kept for other nodes.
@@ -183,6 +194,8 @@ pub struct Git {
     backend: Backend,
     exports: Backend,
     describing: Describing,
+    /// Repositories of nothing, by the format of their objects' names.
+    blanks: [OnceCell<PathBuf>; 2],
 }
 
 impl Git {
@@ -206,9 +219,9 @@ impl Git {
         let allow = if template.host_in_key() { config.allow.with_hosts() } else { config.allow };
         let credentials = config.credentials;
         let (private_origins, mirrors) =
-            (config.private_origins, Mirrors { program, shelf, readers, unreachable_kept });
-        let describing = Describing::default();
-        Ok(Self { template, credentials, private_origins, allow, mirrors, backend, exports, describing })
+            (config.private_origins, Mirrors { program, shelf, readers, unreachable_kept, making: Making::default() });
+        let (describing, blanks) = Default::default();
+        Ok(Self { template, credentials, private_origins, allow, mirrors, backend, exports, describing, blanks })
     }
 
     async fn answer(&self, backend: &Backend, key: &Key, request: Request<Body>) -> Result<Response<Body>, ServeError> {
@@ -330,6 +343,18 @@ impl Provider for Git {
 
     async fn serve(&self, key: &Key, request: Request<Body>) -> Result<Response<Body>, ServeError> {
         self.answer(&self.backend, key, request).await
+    }
+
+    fn meanwhile(&self, _key: &Key, request: &http::request::Parts, body: &[u8]) -> Meanwhile {
+        early::meanwhile(request, body)
+    }
+
+    async fn serve_part(&self, key: &Key, request: Request<Bytes>) -> Result<Option<Response<Body>>, ServeError> {
+        self.answer_early(key, request).await
+    }
+
+    fn begin(&self, _key: &Key, request: &Request<Bytes>, awaited: Awaited) -> Result<Response<Body>, Awaited> {
+        early::begin(request, awaited)
     }
 
     /// With turns of its own: clients do not keep other nodes from copying a mirror, nor the other way round.

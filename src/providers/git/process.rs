@@ -146,7 +146,7 @@ impl Program {
         let (host, port) = (url.host_str().unwrap_or_default(), url.port().map(|port| format!(":{port}")));
         let port = port.unwrap_or_default();
         let question = format!("protocol={}\nhost={host}{port}\n\n", url.scheme());
-        let outcome = ask(&mut command, question.as_bytes()).await?;
+        let outcome = ask(&mut command, question.as_bytes(), STDOUT_BYTES_KEPT).await?;
         let said = |name: &str| outcome.stdout.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
         let header = said("password").map(|password| basic(said("username").unwrap_or_default(), password));
         match header {
@@ -263,11 +263,16 @@ pub(crate) struct Outcome {
 
 /// Runs `command` to its end. Dropping the future kills it.
 pub(crate) async fn run(command: &mut Command) -> Result<Outcome, UpdateError> {
-    ask(command, &[]).await
+    ask(command, &[], STDOUT_BYTES_KEPT).await
+}
+
+/// As [`run`], and keeps so much of what it prints.
+pub(crate) async fn run_and_keep(command: &mut Command, stdout_bytes: usize) -> Result<Outcome, UpdateError> {
+    ask(command, &[], stdout_bytes).await
 }
 
 /// As [`run`], with something on its standard input, which fits into a pipe.
-async fn ask(command: &mut Command, input: &[u8]) -> Result<Outcome, UpdateError> {
+async fn ask(command: &mut Command, input: &[u8], stdout_bytes: usize) -> Result<Outcome, UpdateError> {
     let cannot = |error: io::Error| {
         let passes = is_shortage(&error);
         let reason = format!("git cannot be run: {error}");
@@ -283,12 +288,12 @@ async fn ask(command: &mut Command, input: &[u8]) -> Result<Outcome, UpdateError
     }
     let stdout = group.child.stdout.take().expect("piped by `Program::command`");
     let stderr = group.child.stderr.take().expect("piped by `Program::command`");
-    let (out, (stderr, drops), status) = tokio::join!(digest(stdout), complaints(stderr), group.wait());
+    let (out, (stderr, drops), status) = tokio::join!(digest(stdout, stdout_bytes), complaints(stderr), group.wait());
     let (stdout, digest) = out.map_err(cannot)?;
     Ok(Outcome { success: status.map_err(cannot)?.success(), stdout, digest, stderr, drops })
 }
 
-async fn digest(mut from: impl AsyncRead + Unpin) -> io::Result<(String, [u8; 32])> {
+async fn digest(mut from: impl AsyncRead + Unpin, bytes_kept: usize) -> io::Result<(String, [u8; 32])> {
     let (mut kept, mut hash, mut buffer) = (Vec::new(), Sha256::new(), vec![0; 16 << 10]);
     let mut line = Vec::new();
     loop {
@@ -307,7 +312,7 @@ async fn digest(mut from: impl AsyncRead + Unpin) -> io::Result<(String, [u8; 32
                         line.clear();
                     }
                 }
-                let room = STDOUT_BYTES_KEPT - kept.len();
+                let room = bytes_kept - kept.len();
                 kept.extend_from_slice(&buffer[..read.min(room)]);
             }
         }

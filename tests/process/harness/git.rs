@@ -1,8 +1,15 @@
 //! The git client of a user, without anything of this machine's own settings.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
 
-use tokio::{process::Command, time::timeout};
+use tokio::{
+    process::{Child, Command},
+    time::timeout,
+};
 
 use super::DEADLINE;
 
@@ -11,6 +18,14 @@ pub(crate) async fn git<A: AsRef<std::ffi::OsStr>>(
     dir: &Path,
     args: impl IntoIterator<Item = A>,
 ) -> Result<String, String> {
+    let mut command = command(dir, args);
+    let output = timeout(DEADLINE, command.output()).await.map_err(|_| format!("git ran for {DEADLINE:?}"))?;
+    let output = output.map_err(|error| format!("git cannot be run: {error}"))?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
+fn command<A: AsRef<std::ffi::OsStr>>(dir: &Path, args: impl IntoIterator<Item = A>) -> Command {
     let mut command = Command::new("git");
     command
         .args(args)
@@ -24,10 +39,7 @@ pub(crate) async fn git<A: AsRef<std::ffi::OsStr>>(
         .envs(["AUTHOR", "COMMITTER"].map(|who| (format!("GIT_{who}_NAME"), "A U Thor")))
         .envs(["AUTHOR", "COMMITTER"].map(|who| (format!("GIT_{who}_EMAIL"), "author@example.com")))
         .kill_on_drop(true);
-    let output = timeout(DEADLINE, command.output()).await.map_err(|_| format!("git ran for {DEADLINE:?}"))?;
-    let output = output.map_err(|error| format!("git cannot be run: {error}"))?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    command
 }
 
 /// A clone that a user made.
@@ -53,5 +65,37 @@ impl Checkout {
     /// The content of a file in it.
     pub(crate) fn read(&self, name: &str) -> String {
         std::fs::read_to_string(self.path.join(name)).unwrap()
+    }
+}
+
+/// A clone that is being made; dropping it kills git.
+pub(crate) struct Cloning {
+    child: Child,
+    dir: tempfile::TempDir,
+}
+
+impl Cloning {
+    /// As [`Checkout::clone`], with `settings` for git itself.
+    pub(crate) fn start(port: u16, path: &str, settings: &[&str], options: &[&str]) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let url = format!("http://127.0.0.1:{port}{path}");
+        let args = [settings, &["clone", "--progress"], options, &[url.as_str(), "checkout"]].concat();
+        let words = File::create(dir.path().join("words")).unwrap();
+        let child = command(dir.path(), args).stdout(Stdio::null()).stderr(words).spawn().unwrap();
+        Self { child, dir }
+    }
+
+    /// What git has said to its user so far.
+    pub(crate) fn words(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.dir.path().join("words")).unwrap()).into_owned()
+    }
+
+    /// Waits until it is done; what git said if it failed.
+    pub(crate) async fn end(mut self) -> Result<Checkout, String> {
+        let ended = timeout(DEADLINE, self.child.wait()).await.map_err(|_| format!("git ran for {DEADLINE:?}"))?;
+        if !ended.unwrap().success() {
+            return Err(self.words());
+        }
+        Ok(Checkout { path: self.dir.path().join("checkout"), _dir: self.dir })
     }
 }

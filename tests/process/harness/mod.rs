@@ -18,7 +18,7 @@ use std::{
 };
 
 pub(crate) use self::{
-    git::{Checkout, git},
+    git::{Checkout, Cloning, git},
     http::{Answer, get, raw, send},
     load::Load,
     node::{Serve, command},

@@ -12,18 +12,24 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::stream;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpStream},
     process::Command,
+    sync::watch,
 };
 use tokio_util::task::AbortOnDropHandle;
 
 use super::git;
+
+/// Size of the pieces that packs and files are sent in.
+const PIECE_BYTES: usize = 16 << 10;
 
 const MODIFIED: &str = "Sun, 01 Nov 2026 00:00:00 GMT";
 
@@ -38,7 +44,11 @@ pub(crate) struct Upstream {
 struct State {
     repositories: PathBuf,
     asked: Mutex<Asked>,
+    /// How much is sent of each pack and file, in bytes; `None`: they break off.
+    flow: watch::Sender<Option<usize>>,
 }
+
+type Sent = Response<UnsyncBoxBody<Bytes, io::Error>>;
 
 #[derive(Default)]
 struct Asked {
@@ -69,7 +79,8 @@ impl Upstream {
         std::fs::create_dir(&repositories).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let state = Arc::new(State { repositories, asked: Mutex::default() });
+        let state =
+            Arc::new(State { repositories, asked: Mutex::default(), flow: watch::Sender::new(Some(usize::MAX)) });
         let accepting = AbortOnDropHandle::new(tokio::spawn(accept(listener, state.clone())));
         Self { address, state, dir, _accepting: accepting }
     }
@@ -121,6 +132,16 @@ impl Upstream {
 
     pub(crate) fn set_delay(&self, delay: Duration) {
         self.asked().delay = delay;
+    }
+
+    /// Lets so many bytes of each pack and file through, until it is told otherwise.
+    pub(crate) fn let_through(&self, bytes: usize) {
+        self.state.flow.send_replace(Some(bytes));
+    }
+
+    /// Breaks off the packs and files that are being sent.
+    pub(crate) fn break_off(&self) {
+        self.state.flow.send_replace(None);
     }
 
     /// While down, connections are closed as soon as they are made.
@@ -202,7 +223,39 @@ async fn serve(stream: TcpStream, state: Arc<State>) {
     let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
 }
 
-async fn answer(state: Arc<State>, request: Request<Incoming>) -> io::Result<Response<Full<Bytes>>> {
+async fn answer(state: Arc<State>, request: Request<Incoming>) -> io::Result<Sent> {
+    let is_paced = request.method() == Method::POST || request.uri().path().starts_with("/files/");
+    let flow = state.flow.subscribe();
+    let answered = answer_at_once(state, request).await?;
+    Ok(answered.map(|body| {
+        if is_paced { paced(body, flow).boxed_unsync() } else { body.map_err(|never| match never {}).boxed_unsync() }
+    }))
+}
+
+/// The same body, which goes on as far as it is let through.
+fn paced(
+    body: Full<Bytes>,
+    flow: watch::Receiver<Option<usize>>,
+) -> impl http_body::Body<Data = Bytes, Error = io::Error> {
+    StreamBody::new(stream::try_unfold(
+        (body, Bytes::new(), 0, flow),
+        |(mut body, mut left, sent, mut flow)| async move {
+            if let Some(Ok(frame)) = body.frame().await {
+                left = frame.into_data().unwrap_or_default();
+            }
+            if left.is_empty() {
+                return Ok(None);
+            }
+            let through = flow.wait_for(|through| through.is_none_or(|through| through > sent)).await;
+            let Some(through) = *through.map_err(io::Error::other)? else { return Err(io::Error::other("broken off")) };
+            let piece = left.split_to(left.len().min(PIECE_BYTES).min(through - sent));
+            let sent = sent + piece.len();
+            Ok(Some((Frame::data(piece), (body, left, sent, flow))))
+        },
+    ))
+}
+
+async fn answer_at_once(state: Arc<State>, request: Request<Incoming>) -> io::Result<Response<Full<Bytes>>> {
     let delay = {
         let mut asked = state.asked.lock().unwrap();
         asked.requests += 1;

@@ -1,0 +1,156 @@
+//! What clients get while a repository or a file is still being fetched, for longer than a request waits.
+
+use futures::future::join_all;
+use http::StatusCode;
+
+use super::harness::{Checkout, Cloning, Cluster, QUICK, Upstream, eventually, get, git};
+
+const REPO: &str = "some/repo";
+const PATH: &str = "/some/repo";
+/// Where a client of an old protocol begins.
+const REFS: &str = "/some/repo/info/refs?service=git-upload-pack";
+const WAITING: &str = "remote: Waiting for the mirror to be made";
+/// What an origin lets through that is slow.
+const SOME: usize = 100_000;
+
+/// An origin that sends a part of a repository and no more for now, and nodes that wait a second.
+async fn slow() -> (Upstream, Cluster) {
+    let upstream = Upstream::start().await;
+    upstream.create(REPO, &[("README", b"one"), ("data", &noise(1 << 20))]).await;
+    upstream.commit(REPO, &[("README", b"hello")]).await;
+    upstream.let_through(SOME);
+    let config = QUICK.replace("\"25s\"", "\"1s\"");
+    let cluster = Cluster::start(3, &config, &["--git", &upstream.git_template()]).await;
+    (upstream, cluster)
+}
+
+/// Bytes that do not get smaller.
+fn noise(length: u64) -> Vec<u8> {
+    let mut state = 1_u64;
+    let step = |_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    (0..length).map(step).collect()
+}
+
+/// Waits until a request that waits has been told to come back, on each node: all that came before it wait for longer.
+async fn until_patience_has_passed(cluster: &Cluster) {
+    for answer in join_all(cluster.nodes.iter().map(|node| get(node.http, REFS))).await {
+        let answer = answer.unwrap();
+        assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT, "{}", answer.text());
+        assert!(answer.header("retry-after").parse::<u32>().unwrap() >= 1);
+    }
+}
+
+async fn until_all_wait(clones: &[Cloning]) {
+    for clone in clones {
+        eventually("a clone tells its user that it waits", || async { clone.words().contains(WAITING) }).await;
+    }
+}
+
+#[tokio::test]
+async fn a_clone_of_a_repository_that_takes_long_to_fetch_ends_well_on_every_node_and_says_how_far_it_is() {
+    let (upstream, cluster) = slow().await;
+    let kinds: [&[&str]; 3] = [&[], &["--mirror"], &["--filter=blob:none"]];
+    let clones: Vec<_> = cluster
+        .nodes
+        .iter()
+        .flat_map(|node| kinds.iter().map(|options| Cloning::start(node.http, PATH, &[], options)))
+        .collect();
+    until_all_wait(&clones).await;
+    until_patience_has_passed(&cluster).await;
+    let measured = |clone: &Cloning| clone.words().contains("KiB received");
+    eventually("all say how much is here", || async { clones.iter().all(measured) }).await;
+    assert!(cluster.nodes[0].ready_holders(REPO).await.is_empty());
+    upstream.let_through(usize::MAX);
+    let head = upstream.head(REPO).await;
+    for (number, clone) in join_all(clones.into_iter().map(Cloning::end)).await.into_iter().enumerate() {
+        let clone = clone.unwrap();
+        assert_eq!(clone.git(&["rev-parse", "HEAD"]).await.unwrap(), head);
+        assert_eq!(clone.git(&["symbolic-ref", "HEAD"]).await.unwrap(), "refs/heads/main");
+        if number % 3 != 1 {
+            assert_eq!(clone.read("README"), "hello");
+        }
+    }
+    assert_eq!(upstream.packs(REPO), 1);
+}
+
+#[tokio::test]
+async fn what_is_there_is_said_before_the_repository_is_and_found_in_it_though_it_came_later() {
+    let (upstream, cluster) = slow().await;
+    let url = format!("http://127.0.0.1:{}{PATH}", cluster.nodes[0].http);
+    let first = git(cluster.folder(), ["ls-remote", "--symref", &url]).await.unwrap();
+    let head = upstream.head(REPO).await;
+    assert_eq!(first, format!("ref: refs/heads/main\tHEAD\n{head}\tHEAD\n{head}\trefs/heads/main"));
+    assert_eq!(upstream.packs(REPO), 1);
+    upstream.let_through(usize::MAX);
+    cluster.until_held(REPO, 2).await;
+    cluster.nodes[0].ask(&["forget", REPO]).await.unwrap();
+
+    // The fetch has begun, and then there is something new before anybody asks.
+    upstream.let_through(SOME);
+    let early = Cloning::start(cluster.nodes[1].http, PATH, &["-c", "protocol.version=0"], &[]);
+    eventually("it is being fetched", || async { upstream.packs(REPO) == 2 }).await;
+    upstream.commit(REPO, &[("README", b"new")]).await;
+    let late = Cloning::start(cluster.nodes[2].http, PATH, &[], &[]);
+    until_all_wait(std::slice::from_ref(&late)).await;
+    upstream.let_through(usize::MAX);
+    assert_eq!(late.end().await.unwrap().read("README"), "new");
+    drop(early);
+}
+
+#[tokio::test]
+async fn shallow_clones_wait_as_long_and_clients_of_old_protocols_are_told_to_come_back() {
+    let (upstream, cluster) = slow().await;
+    let shallow = Cloning::start(cluster.nodes[0].http, PATH, &[], &["--depth=1"]);
+    let quiet = Cloning::start(cluster.nodes[1].http, PATH, &[], &["--quiet"]);
+    let old = Cloning::start(cluster.nodes[2].http, PATH, &["-c", "protocol.version=0"], &[]);
+    let complaint = old.end().await.err().expect("it is not here yet");
+    assert!(complaint.contains("504"), "{complaint}");
+    until_patience_has_passed(&cluster).await;
+    upstream.let_through(usize::MAX);
+    for clone in [&shallow, &quiet] {
+        assert!(!clone.words().contains("fatal"), "{}", clone.words());
+    }
+    let shallow = shallow.end().await.unwrap();
+    assert_eq!(shallow.git(&["rev-list", "--count", "HEAD"]).await.unwrap(), "1");
+    assert_eq!(quiet.end().await.unwrap().read("README"), "hello");
+    assert_eq!(upstream.packs(REPO), 1);
+}
+
+#[tokio::test]
+async fn a_clone_whose_origin_breaks_off_fails_with_the_reason_and_one_that_goes_away_takes_nothing_along() {
+    let (upstream, cluster) = slow().await;
+    let clones: Vec<_> = cluster.nodes.iter().map(|node| Cloning::start(node.http, PATH, &[], &[])).collect();
+    until_all_wait(&clones).await;
+    until_patience_has_passed(&cluster).await;
+    upstream.break_off();
+    for clone in join_all(clones.into_iter().map(Cloning::end)).await {
+        let complaint = clone.err().expect("there is nothing to clone");
+        assert!(complaint.contains("remote: no node could answer for some/repo"), "{complaint}");
+    }
+
+    upstream.let_through(SOME);
+    eventually("it is fetched again", || async {
+        let clone = Cloning::start(cluster.nodes[0].http, PATH, &[], &[]);
+        until_all_wait(std::slice::from_ref(&clone)).await;
+        true
+    })
+    .await;
+    let stays = Cloning::start(cluster.nodes[1].http, PATH, &[], &[]);
+    until_all_wait(std::slice::from_ref(&stays)).await;
+    upstream.let_through(usize::MAX);
+    assert_eq!(stays.end().await.unwrap().read("README"), "hello");
+}
+
+#[tokio::test]
+async fn a_repository_that_is_not_there_or_not_allowed_is_refused_at_once_also_while_another_is_slow() {
+    let upstream = Upstream::start().await;
+    upstream.let_through(SOME);
+    let cluster = Cluster::start(2, QUICK, &["--git", &upstream.git_template(), "--allow", "some/*"]).await;
+    let missing = Checkout::clone(cluster.nodes[0].http, "/some/none", &[]).await.err().unwrap();
+    assert!(missing.contains("not found"), "{missing}");
+    let forbidden = Checkout::clone(cluster.nodes[1].http, "/other/none", &[]).await.err().unwrap();
+    assert!(forbidden.contains("403"), "{forbidden}");
+}
