@@ -36,7 +36,20 @@ impl FileStream {
     pub(crate) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.gathered.extend_from_slice(bytes);
         self.length += bytes.len() as u64;
-        if self.gathered.len() < PART_BYTES {
+        if self.gathered.len() < PART_BYTES { Ok(()) } else { self.flush().await }
+    }
+
+    /// How many bytes readers of the file find in it.
+    pub(crate) fn readable(&self) -> u64 {
+        self.length - self.gathered.len() as u64
+    }
+
+    /// Writes what has gathered, for readers of the file. It need not be on the medium when this returns.
+    ///
+    /// # Errors
+    /// As [`FileStream::write`].
+    pub(crate) async fn flush(&mut self) -> io::Result<()> {
+        if self.gathered.is_empty() {
             return Ok(());
         }
         let (durable, path) = (self.durable.clone(), self.path.clone());

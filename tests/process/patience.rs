@@ -1,9 +1,11 @@
 //! What clients get while a repository or a file is still being fetched, for longer than a request waits.
 
+use bytes::Bytes;
 use futures::future::join_all;
-use http::StatusCode;
+use http::{Request, StatusCode};
+use http_body_util::Empty;
 
-use super::harness::{Checkout, Cloning, Cluster, QUICK, Upstream, eventually, get, git};
+use super::harness::{Answer, Checkout, Cloning, Cluster, QUICK, Upstream, eventually, get, git, send};
 
 const REPO: &str = "some/repo";
 const PATH: &str = "/some/repo";
@@ -153,4 +155,86 @@ async fn a_repository_that_is_not_there_or_not_allowed_is_refused_at_once_also_w
     assert!(missing.contains("not found"), "{missing}");
     let forbidden = Checkout::clone(cluster.nodes[1].http, "/other/none", &[]).await.err().unwrap();
     assert!(forbidden.contains("403"), "{forbidden}");
+}
+
+/// A GET of a file, of a part of it or on a condition.
+async fn ask(port: u16, path: &str, fields: &[(&str, &str)]) -> Result<Answer, String> {
+    let request = fields.iter().fold(Request::get(path), |request, (name, value)| request.header(*name, *value));
+    send(port, request.body(Empty::new()).unwrap()).await
+}
+
+#[tokio::test]
+async fn a_part_of_a_file_is_had_from_every_node_as_soon_as_it_is_there() {
+    let upstream = Upstream::start().await;
+    let content: Bytes = noise(4 << 20).into();
+    upstream.put_file("large", content.clone(), "application/x-special");
+    upstream.let_through(1 << 20);
+    let cluster = Cluster::start(3, QUICK, &["--files", &upstream.files_url()]).await;
+    let ports: Vec<u16> = cluster.nodes.iter().map(|node| node.http).collect();
+    let first = ports.iter().map(|port| ask(*port, "/large", &[("range", "bytes=0-0")]));
+    for part in join_all(first).await {
+        let part = part.unwrap();
+        assert_eq!((part.status, &part.body), (StatusCode::PARTIAL_CONTENT, &content.slice(..1)));
+        assert_eq!(part.header("content-range"), "bytes 0-0/4194304");
+        assert_eq!((part.header("etag"), part.header("content-type")), ("\"4194304\"", "application/x-special"));
+        assert!(part.header("cache-status").contains("miss"), "{:?}", part.headers);
+    }
+    for node in &cluster.nodes {
+        assert!(node.ready_holders("large").await.is_empty(), "the origin has not sent it all");
+    }
+
+    let tagged = [("range", "bytes=1000-1009"), ("if-range", "\"4194304\"")];
+    for port in &ports {
+        let part = ask(*port, "/large", &tagged).await.unwrap();
+        assert_eq!((part.status, &part.body), (StatusCode::PARTIAL_CONTENT, &content.slice(1000..1010)));
+    }
+    // The end, more than there is, another version, several parts, and all of it.
+    let later = ports.iter().flat_map(|port| {
+        [
+            (&[("range", "bytes=-10")][..], StatusCode::PARTIAL_CONTENT, (4 << 20) - 10..4 << 20),
+            (&[("range", "bytes=10-2097161")], StatusCode::PARTIAL_CONTENT, 10..(2 << 20) + 10),
+            (&[("range", "bytes=0-0"), ("if-range", "\"other\"")], StatusCode::OK, 0..4 << 20),
+            (&[("range", "bytes=0-0,2-3")], StatusCode::OK, 0..4 << 20),
+            (&[], StatusCode::OK, 0..4 << 20),
+        ]
+        .map(|(fields, status, range)| {
+            let content = content.slice(range);
+            let port = *port;
+            tokio::spawn(async move { (ask(port, "/large", fields).await, status, content) })
+        })
+    });
+    let later: Vec<_> = later.collect();
+    let part = ask(ports[0], "/large", &[("range", "bytes=1048000-1048575")]).await.unwrap();
+    assert_eq!((part.status, &part.body), (StatusCode::PARTIAL_CONTENT, &content.slice(1_048_000..1 << 20)));
+    assert!(later.iter().all(|asked| !asked.is_finished()), "the origin has not sent what they want");
+    upstream.let_through(usize::MAX);
+    for asked in join_all(later).await {
+        let (answer, status, content) = asked.unwrap();
+        let answer = answer.unwrap();
+        assert_eq!(answer.status, status, "{:?}", answer.headers);
+        assert!(answer.body == content, "{} bytes of {}", answer.body.len(), content.len());
+    }
+    assert_eq!(upstream.reads("large"), 1);
+}
+
+#[tokio::test]
+async fn a_part_that_never_comes_is_the_failure_of_its_fetch() {
+    let upstream = Upstream::start().await;
+    upstream.put_file("large", noise(2 << 20), "text/plain");
+    upstream.let_through(SOME);
+    let cluster = Cluster::start(2, QUICK, &["--files", &upstream.files_url()]).await;
+    let ports: Vec<u16> = cluster.nodes.iter().map(|node| node.http).collect();
+    let begun = ports.iter().map(|port| ask(*port, "/large", &[("range", "bytes=0-0")]));
+    assert!(join_all(begun).await.into_iter().all(|part| part.unwrap().status == StatusCode::PARTIAL_CONTENT));
+    let far = ports.iter().map(|port| {
+        let port = *port;
+        tokio::spawn(async move { ask(port, "/large", &[("range", "bytes=1000000-1000000")]).await })
+    });
+    let far: Vec<_> = far.collect();
+    upstream.break_off();
+    for part in join_all(far).await {
+        let part = part.unwrap().unwrap();
+        assert_eq!(part.status, StatusCode::BAD_GATEWAY, "{}", part.text());
+        assert_eq!(part.problem()["key"], "large");
+    }
 }

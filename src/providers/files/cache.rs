@@ -23,7 +23,7 @@ use bytes::Bytes;
 use futures::{Stream, TryStreamExt};
 use sha2::{Digest, Sha256};
 
-use super::manifest::Manifest;
+use super::{incoming::Entry, manifest::Manifest};
 use crate::{
     durable::Durable,
     key::Key,
@@ -198,7 +198,7 @@ impl Draft {
     }
 
     /// Writes a content durably. Without `size` it goes on to the end of the stream. With `expected`, its hash has to be
-    /// that, and what is wrong is not kept.
+    /// that, and what is wrong is not kept. `incoming` is told how far it is.
     ///
     /// # Errors
     /// The stream breaks off, has another size or hash, or the disk cannot take it.
@@ -207,13 +207,14 @@ impl Draft {
         bytes: S,
         size: Option<u64>,
         expected: Option<&str>,
+        incoming: Option<&Entry<'_>>,
     ) -> Result<Written, UpdateError>
     where
         S: Stream<Item = Result<Bytes, UpdateError>> + Unpin,
     {
         self.check_room(size.unwrap_or(0)).await?;
         let part = self.scratch.path().join(format!("part-{}", self.parts.fetch_add(1, Ordering::Relaxed)));
-        let written = self.write_part(&part, bytes, size, expected).await;
+        let written = self.write_part(&part, bytes, size, expected, incoming).await;
         if written.is_err() {
             let _ = blocking(move || fs::remove_file(part)).await;
         }
@@ -239,13 +240,19 @@ impl Draft {
         mut bytes: S,
         size: Option<u64>,
         expected: Option<&str>,
+        incoming: Option<&Entry<'_>>,
     ) -> Result<Written, UpdateError>
     where
         S: Stream<Item = Result<Bytes, UpdateError>> + Unpin,
     {
         let (mut hash, mut written, mut looked_at) = (Sha256::new(), 0u64, 0u64);
         let mut file = self.durable.stream(part.to_owned());
-        while let Some(chunk) = bytes.try_next().await? {
+        loop {
+            let chunk = tokio::select! {
+                chunk = bytes.try_next() => chunk?,
+                () = Entry::wanted(incoming) => Some(Bytes::new()),
+            };
+            let Some(chunk) = chunk else { break };
             written += chunk.len() as u64;
             if size.is_some_and(|size| written > size) {
                 break;
@@ -256,6 +263,12 @@ impl Draft {
             }
             hash.update(&chunk);
             file.write(&chunk).await?;
+            if let Some(incoming) = incoming {
+                if incoming.is_read() {
+                    file.flush().await?;
+                }
+                incoming.reached(part, file.readable());
+            }
             self.context.note_progress(chunk.len() as u64);
         }
         if let Some(size) = size.filter(|size| *size != written) {
@@ -285,7 +298,7 @@ mod tests {
         let draft = cache.draft(&alone())?;
         let size = text.len() as u64;
         let parts: Vec<_> = text.chunks(60_000).map(|part| Ok(Bytes::copy_from_slice(part))).collect();
-        let Written { sha256, .. } = draft.write(stream::iter(parts), Some(size), None).await?;
+        let Written { sha256, .. } = draft.write(stream::iter(parts), Some(size), None, None).await?;
         let (content_type, validator) = ("text/plain".to_owned(), String::new());
         let object = Object { size, sha256, modified: 0, content_type, validator, fields: BTreeMap::new() };
         let manifest = Manifest::new(key(name), [(String::new(), object)].into());
@@ -330,7 +343,7 @@ mod tests {
         let untouched = stream::poll_fn(|_| -> std::task::Poll<Option<Result<Bytes, UpdateError>>> {
             panic!("it is read");
         });
-        let refused = cache.draft(&alone()).unwrap().write(untouched, Some(10 << 30), None).await;
+        let refused = cache.draft(&alone()).unwrap().write(untouched, Some(10 << 30), None, None).await;
         assert!(matches!(refused, Err(UpdateError::NoRoom(_))), "{refused:?}");
     }
 

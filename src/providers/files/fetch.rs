@@ -14,9 +14,9 @@ use http_body_util::BodyExt;
 
 use super::{
     Files,
-    cache::{Draft, Written},
+    cache::Draft,
     manifest::{Manifest, Object},
-    source::{Representation, Source, Upstream},
+    source::{Content, Representation, Source, Upstream},
 };
 use crate::{
     key::{Key, NodeName},
@@ -112,16 +112,23 @@ impl Files {
             return Ok((path, object.clone()));
         }
         let name = full_name(key, &path)?;
-        let content = self.source.read(&name).await?;
-        let upstream = content.upstream;
-        let Written { sha256, size } = draft.write(content.bytes, upstream.size, None).await?;
+        let Content { upstream, representation, bytes } = self.source.read(&name).await?;
+        let content_type = content_type(&name, &representation);
+        let fields = representation.fields;
+        let Upstream { size, modified, validator } = upstream.clone();
+        // The hash only counts where there is no tag of the source.
+        let (sha256, announced) = ("0".repeat(64), size.unwrap_or(0));
+        let mut object = Object { size: announced, sha256, modified, content_type, validator, fields };
+        let incoming = size.and_then(|_| self.incoming.begin(&name, &object));
+        let written = draft.write(bytes, size, None, incoming.as_ref()).await?;
+        if let Some(incoming) = incoming {
+            incoming.end(written.size);
+        }
         if matches!(*self.source, Source::Directory { .. }) && self.source.head(&name).await? != upstream {
             return Err(UpdateError::Unavailable(format!("{name} changed while it was read")));
         }
-        let content_type = content_type(&name, &content.representation);
-        let fields = content.representation.fields;
-        let Upstream { modified, validator, .. } = upstream;
-        Ok((path, Object { size, sha256, modified, content_type, validator, fields }))
+        (object.sha256, object.size) = (written.sha256, written.size);
+        Ok((path, object))
     }
 
     /// Commits, unless nothing changed.
@@ -181,7 +188,7 @@ async fn gather(
     for (sha256, size) in missing.collect::<Vec<_>>() {
         let body = ask(key, peer, context, &format!("/contents/{sha256}")).await?;
         let bytes = http_body_util::BodyDataStream::new(body).map_err(broken).map_ok(Bytes::from);
-        draft.write(bytes, Some(size), Some(sha256)).await?;
+        draft.write(bytes, Some(size), Some(sha256), None).await?;
     }
     Ok(manifest)
 }

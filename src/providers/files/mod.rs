@@ -14,11 +14,13 @@
 //! | `decide` | ranges and conditions (pure) |
 //! | `respond` | serving |
 //! | `preview` | heads of objects that no node holds yet |
+//! | `incoming` | parts of objects that are still being fetched |
 
 mod cache;
 mod connector;
 mod decide;
 mod fetch;
+mod incoming;
 mod manifest;
 mod preview;
 mod respond;
@@ -35,17 +37,21 @@ mod web_tests;
 use std::{fmt, io, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::stream::BoxStream;
-use http::{Method, Request, Response, Uri, request::Parts};
+use http::{Method, Request, Response, Uri, header, request::Parts};
 
 use self::{
     cache::{Cache, MANIFEST},
+    incoming::Incoming,
     source::Source,
 };
 use super::{AllowList, OriginCredentials, shelf::Shelf};
 use crate::{
     key::{Key, KeyError},
-    provider::{Body, Capacity, Description, Provider, ProviderError, ServeError, UpdateContext, UpdateError},
+    provider::{
+        Body, Capacity, Description, Meanwhile, Provider, ProviderError, ServeError, UpdateContext, UpdateError,
+    },
 };
 
 /// What a [`Files`] provider is set up with. Start from [`FilesConfig::new`] and change what has to differ.
@@ -135,6 +141,7 @@ pub struct Files {
     key_depth: Option<usize>,
     allow: AllowList,
     cache: Arc<Cache>,
+    incoming: Incoming,
 }
 
 impl Files {
@@ -159,6 +166,7 @@ impl Files {
             key_depth: config.key_depth,
             allow: config.allow,
             cache: Arc::new(Cache::new(shelf)),
+            incoming: Incoming::default(),
         })
     }
 
@@ -240,6 +248,16 @@ impl Provider for Files {
 
     async fn preview(&self, key: &Key, request: &Parts) -> Result<Option<Response<Body>>, UpdateError> {
         self.preview_object(key, request).await
+    }
+
+    /// The part of an object that is asked for may be here long before the rest.
+    fn meanwhile(&self, _key: &Key, request: &Parts, _body: &[u8]) -> Meanwhile {
+        let wants_part = request.method == Method::GET && request.headers.contains_key(header::RANGE);
+        if wants_part { Meanwhile::Part { on: false } } else { Meanwhile::Wait }
+    }
+
+    async fn serve_part(&self, _key: &Key, request: Request<Bytes>) -> Result<Option<Response<Body>>, ServeError> {
+        Ok(self.incoming.answer(&request.into_parts().0).await?)
     }
 
     async fn describe(&self, key: &Key) -> Result<Description, ProviderError> {

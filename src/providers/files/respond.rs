@@ -95,20 +95,29 @@ fn path_below(key: &Key, path: &str) -> Option<String> {
 }
 
 async fn answer(request: &Parts, object: &Object, file: File) -> io::Result<Response<Body>> {
-    let known = object.validators();
     if file.metadata().await?.len() != object.size {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "a content does not have its size"));
     }
+    let (mut response, range) = head_of(request, object)?;
+    if let Some(range) = range {
+        *response.body_mut() = stream(file, range).await?;
+    }
+    Ok(response)
+}
+
+/// The response to `request` apart from its body, and which part of the object that is, if it has one.
+pub(super) fn head_of(request: &Parts, object: &Object) -> io::Result<(Response<Body>, Option<Range<u64>>)> {
+    let known = object.validators();
     let decision = decide(&request.method, &request.headers, &known);
     let (status, range) = match decision {
         Answer::Whole => (StatusCode::OK, 0..object.size),
         Answer::Part(range) => (StatusCode::PARTIAL_CONTENT, range),
         Answer::NotModified => (StatusCode::NOT_MODIFIED, 0..0),
-        Answer::PreconditionFailed => return Ok(plain(StatusCode::PRECONDITION_FAILED, "")),
+        Answer::PreconditionFailed => return Ok((plain(StatusCode::PRECONDITION_FAILED, ""), None)),
         Answer::RangeNotSatisfiable => {
             let mut response = plain(StatusCode::RANGE_NOT_SATISFIABLE, "");
             response.headers_mut().typed_insert(ContentRange::unsatisfied_bytes(object.size));
-            return Ok(response);
+            return Ok((response, None));
         }
     };
     let mut response = Response::new(empty());
@@ -124,17 +133,14 @@ async fn answer(request: &Parts, object: &Object, file: File) -> io::Result<Resp
     }
     headers.typed_insert(AcceptRanges::bytes());
     if status == StatusCode::NOT_MODIFIED {
-        return Ok(response);
+        return Ok((response, None));
     }
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_str(&object.content_type).map_err(io::Error::other)?);
     headers.typed_insert(ContentLength(range.end - range.start));
     if status == StatusCode::PARTIAL_CONTENT {
         headers.typed_insert(ContentRange::bytes(range.clone(), object.size).map_err(io::Error::other)?);
     }
-    if request.method == Method::GET {
-        *response.body_mut() = stream(file, range).await?;
-    }
-    Ok(response)
+    Ok((response, (request.method == Method::GET).then_some(range)))
 }
 
 async fn stream(mut file: File, range: Range<u64>) -> io::Result<Body> {
