@@ -79,7 +79,7 @@ async fn begin(
     let (asker, asked) = (shared.clone(), key.clone());
     let awaited = Awaited::new(course, move || {
         let (shared, key) = (asker.clone(), asked.clone());
-        async move { timeout(PROGRESS_PATIENCE, progress(&shared, &key)).await.ok().flatten() }.boxed()
+        async move { progress_at(&shared, &key, &fetching(&shared, &key)?).await }.boxed()
     });
     match provider.begin(key, request, awaited) {
         Ok(mut response) => {
@@ -126,15 +126,17 @@ fn parts_of(request: &Request<Bytes>) -> http::request::Parts {
     request.clone().into_parts().0
 }
 
-/// How far the node is that fetches the key, if it says so.
-async fn progress(shared: &Arc<Shared>, key: &Key) -> Option<u64> {
-    let node = fetching(shared, key)?;
-    if node == shared.name {
+/// How many bytes the update of `key` on `node` has brought so far, if one runs there and it says so.
+pub(crate) async fn progress_at(shared: &Arc<Shared>, key: &Key, node: &NodeName) -> Option<u64> {
+    if *node == shared.name {
         return shared.underway.bytes(key);
     }
-    let peer = shared.peer(&node).await.ok().filter(|peer| peer.revision >= REVISION_RELAY)?;
-    match peer.call(Call::Progress { key: key.clone() }, PROGRESS_PATIENCE).await {
-        Ok(Reply::Progress(bytes)) => bytes,
-        _ => None,
-    }
+    let asked = async {
+        let peer = shared.peer(node).await.ok().filter(|peer| peer.revision >= REVISION_RELAY)?;
+        match peer.call(Call::Progress { key: key.clone() }, PROGRESS_PATIENCE).await {
+            Ok(Reply::Progress(bytes)) => bytes,
+            _ => None,
+        }
+    };
+    timeout(PROGRESS_PATIENCE, asked).await.ok().flatten()
 }

@@ -31,6 +31,7 @@ mod transport;
 pub(crate) use self::{
     body::{Guarded, read_ahead},
     budget::RetryBudget,
+    early::progress_at,
     health::Routes,
     pace::Pace,
     relay::pass_on,

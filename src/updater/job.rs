@@ -10,12 +10,14 @@ use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{debug, info, warn};
 
-use super::flights::{Origin, Work};
+use super::{
+    flights::{Origin, Work},
+    others::{give_way, let_others_finish},
+};
 use crate::{
     balancer::{Level, pressure},
     catalog::{actor as catalog, push_to},
     key::{Key, NodeName},
-    membership::Member,
     node::Shared,
     provider::{Progress, Provider, UpdateContext, UpdateError, UpdateReason},
     registry::{ClaimState, HolderState, actor as registry},
@@ -185,44 +187,6 @@ async fn nobody_has_it(shared: &Arc<Shared>, key: &Key, unreadable: bool) -> Out
 /// leads now.
 fn check_room(shared: &Shared) -> Result<(), UpdateError> {
     if shared.accepts() { Ok(()) } else { Err(UpdateError::NoRoom("the disk of this node is full".into())) }
-}
-
-/// While members come and go, while a forget spreads, or if those who have a key find out that they do not, two nodes may
-/// each take themselves for the one that asks the origin. Both have said by now that they fetch, so after a moment the
-/// younger sees the other and lets it go first. Elders give way to nobody younger, so that no two wait for each other.
-/// Returns whether there was somebody to wait for.
-async fn give_way(shared: &Arc<Shared>, key: &Key) -> bool {
-    if shared.view.load().alive().count() <= 1 {
-        return false;
-    }
-    tokio::time::sleep(shared.config.profile.gossip_interval).await;
-    let age = |member: &Member| (member.incarnation, member.name.clone());
-    let mine = shared.view.load().member(&shared.name).map(age);
-    let_others_finish(shared, key, |member| Some(age(member)) < mine).await
-}
-
-/// Waits while a live member that `counts` says that it fetches `key` and nobody has it; at most as long as somebody
-/// who asked for the key would. Returns whether it waited.
-async fn let_others_finish(shared: &Arc<Shared>, key: &Key, counts: impl Fn(&Member) -> bool) -> bool {
-    let is_fetched = || {
-        let view = shared.view.load();
-        let holders = shared.live_holders(key);
-        let counts = |name: &NodeName| *name != shared.name && view.member(name).is_some_and(&counts);
-        !holders.iter().any(|(_, state)| *state == HolderState::Ready)
-            && holders.iter().any(|(name, state)| *state == HolderState::Fetching && counts(name))
-    };
-    if !is_fetched() {
-        return false;
-    }
-    let ended = async {
-        while is_fetched() {
-            tokio::time::sleep(shared.config.profile.gossip_interval).await;
-        }
-    };
-    if tokio::time::timeout(shared.config.request_patience, ended).await.is_err() {
-        debug!(%key, "another node has been fetching it for long; not waiting any more");
-    }
-    true
 }
 
 async fn refresh(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, task: &Task, from: Vec<NodeName>) -> Outcome {

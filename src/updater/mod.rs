@@ -15,6 +15,7 @@
 pub(crate) mod actor;
 mod flights;
 mod job;
+mod others;
 mod shares;
 mod underway;
 mod upstreams;
