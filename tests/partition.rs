@@ -2,11 +2,18 @@
 
 mod common;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use common::{Cluster, DEADLINE, eventually, fetch, key, name, quick};
-use datad_gossip::{HoldingState, config::NodeConfig};
+use bytes::Bytes;
+use common::{Cluster, DEADLINE, Member, cut::WallClock, eventually, fetch, get, key, name, quick};
+use datad_gossip::{
+    HoldingState,
+    config::NodeConfig,
+    providers::{Files, FilesConfig},
+};
 use http::StatusCode;
+use http_body_util::BodyExt;
+use tower::ServiceExt;
 
 fn config() -> NodeConfig {
     let mut config = quick();
@@ -163,4 +170,40 @@ async fn a_node_that_lost_its_disk_and_the_time_of_day_is_taken_in_again() {
         tokio::time::timeout(DEADLINE, member.node.client().view_when(back)).await.unwrap();
     }
     assert_eq!(fetch(&cluster.client("n1"), "k").await.unwrap().1, "v");
+}
+
+#[tokio::test]
+async fn a_download_whose_sender_is_cut_off_goes_on_from_another_holder_long_before_the_connection_breaks() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("source");
+    std::fs::create_dir(&source).unwrap();
+    let content: Bytes = (0..=255_u8).cycle().take(8 << 20).collect();
+    std::fs::write(source.join("large"), &content).unwrap();
+    let mut config = config();
+    config.profile.idle_timeout = 10 * DEADLINE;
+    let mut cluster = Cluster::with_config(0, config).await;
+    for text in ["n1", "n2", "n3"] {
+        let files = Files::open(FilesConfig::new(source.to_str().unwrap(), dir.path().join(text))).unwrap();
+        let node = cluster.builder(text).provider(Arc::new(files)).start().await.unwrap();
+        let (memory, clock) = (cluster.upstream.memory(), WallClock::default());
+        cluster.members.insert(text.to_owned(), Member { node, memory, clock });
+    }
+    cluster.until_whole().await;
+    let first = cluster.client("n1").transport_for_key(key("large")).oneshot(get("/large")).await.unwrap();
+    assert_eq!(first.into_body().collect().await.unwrap().to_bytes(), content);
+    cluster.until_replicated("large", 2).await;
+    let holders = cluster.client("n1").nodes_for_key(&key("large"));
+    let outsider = ["n1", "n2", "n3"].into_iter().find(|text| !holders.contains(&name(text))).unwrap();
+    let mut holders = ["n1", "n2", "n3"].into_iter().filter(|text| *text != outsider);
+    let (sender, other) = (holders.next().unwrap(), holders.next().unwrap());
+
+    let address = [cluster.address(outsider)];
+    cluster.cuts.between(&address, &[cluster.address(other)]);
+    let download = cluster.client(outsider).transport_for_key(key("large")).oneshot(get("/large"));
+    let response = tokio::time::timeout(DEADLINE, download).await.unwrap().unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    cluster.cuts.heal();
+    cluster.cuts.between(&address, &[cluster.address(sender)]);
+    let whole = tokio::time::timeout(DEADLINE, response.into_body().collect()).await.expect("it goes on in time");
+    assert!(whole.unwrap().to_bytes() == content);
 }

@@ -22,6 +22,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::time::Instant;
 
+use super::lookout::Lookout;
 use crate::provider::{self, Body, BodyError, BoxError};
 
 /// Longest request body that is kept for a second attempt: ample for what a git client says while it negotiates.
@@ -261,15 +262,23 @@ pub(super) struct Resumable {
     resumes_left: u8,
     refetch: Refetch,
     resuming: Option<BoxFuture<'static, Result<Response<Body>, BoxError>>>,
+    /// Of a response that another node sends.
+    lookout: Option<Lookout>,
 }
 
 impl Resumable {
     /// Wraps `response` if it can be resumed: GET, a known length, a strong validator, no encoding on the way.
-    pub(super) fn wrap(request: &Parts, response: Response<Body>, refetch: Refetch) -> Response<Body> {
+    pub(super) fn wrap(
+        request: &Parts,
+        response: Response<Body>,
+        refetch: Refetch,
+        lookout: Option<Lookout>,
+    ) -> Response<Body> {
         let Some((etag, next, end)) = Self::window(request, &response) else { return response };
         let (head, body) = response.into_parts();
         let request = request.clone();
-        let resumable = Self { body, request, etag, next, end, resumes_left: RESUMES_MAX, refetch, resuming: None };
+        let (resumes_left, resuming) = (RESUMES_MAX, None);
+        let resumable = Self { body, request, etag, next, end, resumes_left, refetch, resuming, lookout };
         Response::from_parts(head, provider::body(resumable))
     }
 
@@ -295,6 +304,7 @@ impl Resumable {
 
     fn resume(&mut self) {
         self.resumes_left -= 1;
+        self.lookout = None;
         let mut parts = self.request.clone();
         for condition in
             [header::IF_MATCH, header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE, header::IF_UNMODIFIED_SINCE]
@@ -330,12 +340,29 @@ impl http_body::Body for Resumable {
                 let response = ready!(resuming.as_mut().poll(context));
                 self.resuming = None;
                 match response {
+                    // Who sends the rest is looked after no more: there is a limit to how often it is taken up anyway.
                     Ok(response) if self.continues(&response) => self.body = response.into_body(),
                     Ok(_) => return Poll::Ready(Some(Err(BodyError::new("no other holder has the same bytes")))),
                     Err(error) => return Poll::Ready(Some(Err(BodyError(error)))),
                 }
             }
-            match ready!(Pin::new(&mut self.body).poll_frame(context)) {
+            let this = &mut *self;
+            let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(context) else {
+                let may_resume = this.resumes_left > 0 && this.next < this.end;
+                let Some(lookout) = this.lookout.as_mut().filter(|_| may_resume) else { return Poll::Pending };
+                ready!(lookout.poll_lost(context));
+                tracing::info!(
+                    at = this.next,
+                    of = this.end,
+                    "the sender of a response does not answer; going on from another holder"
+                );
+                self.resume();
+                continue;
+            };
+            if let Some(lookout) = &mut this.lookout {
+                lookout.reset();
+            }
+            match frame {
                 Some(Ok(frame)) => {
                     self.next += frame.data_ref().map_or(0, |data| data.len() as u64);
                     return Poll::Ready(Some(Ok(frame)));
@@ -365,6 +392,7 @@ mod tests {
     use futures::{FutureExt, stream};
 
     use super::*;
+    use crate::router::lookout::testing::{PAUSES, answering};
 
     fn broken_after(parts: &[&'static str]) -> Body {
         let good = parts.iter().map(|part| Ok(Frame::data(Bytes::from_static(part.as_bytes()))));
@@ -429,6 +457,14 @@ mod tests {
     }
 
     fn resumed(first: Response<Body>, second: Response<Body>) -> (Body, Arc<Mutex<Vec<String>>>) {
+        looked_after(first, second, None)
+    }
+
+    fn looked_after(
+        first: Response<Body>,
+        second: Response<Body>,
+        lookout: Option<Lookout>,
+    ) -> (Body, Arc<Mutex<Vec<String>>>) {
         let asked = Arc::new(Mutex::new(Vec::new()));
         let (log, mut second) = (asked.clone(), Some(second));
         let refetch: Refetch = Box::new(move |request| {
@@ -437,7 +473,7 @@ mod tests {
             async move { answer }.boxed()
         });
         let (request, ()) = Request::get("/x").body(()).unwrap().into_parts();
-        (Resumable::wrap(&request, first, refetch).into_body(), asked)
+        (Resumable::wrap(&request, first, refetch, lookout).into_body(), asked)
     }
 
     fn part(etag: &str, range: &str, body: Body) -> Response<Body> {
@@ -455,6 +491,33 @@ mod tests {
             resumed(whole_of_six(broken_after(&["ab", "c"])), part("\"v\"", "bytes 3-5/6", provider::full("def")));
         assert_eq!(text(body).await, "abcdef");
         assert_eq!(*asked.lock().unwrap(), ["bytes=3-5"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_response_whose_sender_falls_silent_goes_on_elsewhere_and_one_that_is_slow_does_not() {
+        let [first, looks] = PAUSES;
+        for (answers, patience) in [(0, first), (20, first + 20 * looks)] {
+            let (mut sender, body) = http_body_util::channel::Channel::<Bytes, BoxError>::new(1);
+            let rest = part("\"v\"", "bytes 3-5/6", provider::full("def"));
+            let (body, asked) = looked_after(whole_of_six(provider::body(body)), rest, answering(answers));
+            sender.send_data(Bytes::from_static(b"abc")).await.unwrap();
+            let begun = Instant::now();
+            assert_eq!(text(body).await, "abcdef");
+            assert_eq!(*asked.lock().unwrap(), ["bytes=3-5"]);
+            assert_eq!(begun.elapsed(), patience);
+        }
+        let (mut sender, body) = http_body_util::channel::Channel::<Bytes, BoxError>::new(1);
+        let (body, asked) =
+            looked_after(whole_of_six(provider::body(body)), whole_of_six(provider::empty()), answering(usize::MAX));
+        let slow = tokio::spawn(async move {
+            for piece in ["ab", "cd", "ef"] {
+                tokio::time::sleep(10 * looks).await;
+                sender.send_data(Bytes::from_static(piece.as_bytes())).await.unwrap();
+            }
+        });
+        assert_eq!(text(body).await, "abcdef");
+        assert!(asked.lock().unwrap().is_empty(), "nothing is asked for twice of a node that is only slow");
+        slow.await.unwrap();
     }
 
     #[tokio::test]

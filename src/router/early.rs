@@ -21,6 +21,7 @@ use super::{
     RouteError,
     body::{Resumable, hold_back},
     ensure::fetching,
+    lookout::Lookout,
     send::{AnsweredBy, Waiting, refetch},
     serve::serve_part,
 };
@@ -99,7 +100,8 @@ async fn part(shared: &Arc<Shared>, key: &Key, request: &Request<Bytes>) -> Resp
         {
             debug!(%key, %node, "answered from what an update has brought so far");
             let refetch = refetch(shared.clone(), key.clone(), node.clone());
-            let mut response = Resumable::wrap(&parts_of(request), response, refetch);
+            let lookout = Lookout::after(shared, key, &node);
+            let mut response = Resumable::wrap(&parts_of(request), response, refetch, lookout);
             response.extensions_mut().insert(AnsweredBy { node, fetched: true });
             return response;
         }

@@ -22,6 +22,7 @@ mod choose;
 mod early;
 pub(crate) mod ensure;
 mod health;
+mod lookout;
 mod pace;
 mod relay;
 mod send;

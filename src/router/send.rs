@@ -23,6 +23,7 @@ use tokio::{
 };
 use tracing::debug;
 
+use super::lookout::Lookout;
 use super::{
     attempts::{Attempts, Step},
     body::{Refetch, Replay, Resumable, hold_back},
@@ -557,7 +558,8 @@ impl Course {
         let mut response = if self.is_rest {
             response
         } else {
-            Resumable::wrap(&self.parts, response, refetch(self.shared, self.key, node))
+            let lookout = Lookout::after(&self.shared, &self.key, &node);
+            Resumable::wrap(&self.parts, response, refetch(self.shared, self.key, node), lookout)
         };
         response.extensions_mut().insert(answered);
         response
