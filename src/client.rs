@@ -14,7 +14,9 @@ use crate::{
     config::{NodeConfig, REPLICAS_MAX},
     explain::{Explanation, explain, size},
     key::{Key, KeyError, NodeName},
-    membership::{Brake, ClockDifference, Member, MemberState, SeedStatus, View},
+    membership::{
+        Brake, ClockDifference, Member, MemberState, RemoveError, SeedStatus, View, actor as membership, keys_only_with,
+    },
     net::{
         identity::Credentials,
         wire::{Call, Ensured, Refusal, Reply},
@@ -176,6 +178,20 @@ pub struct MemberStatus {
     pub member: Member,
     /// Its ready keys.
     pub keys: usize,
+    /// Why a member is still listed that has been dead for longer than `dead_kept`: so many keys are with the dead alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub only_there: Option<u64>,
+}
+
+/// What the removal of a member took along.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct RemovedMember {
+    /// The member.
+    pub node: NodeName,
+    /// How many keys no live member has that it had: they are lost to the cluster, unless their origin has them or the
+    /// member returns.
+    pub only_there: u64,
 }
 
 /// How the update of one replica went.
@@ -398,7 +414,33 @@ impl Client {
     pub async fn member_statuses(&self) -> Vec<MemberStatus> {
         let summary = self.shared.registry.ask(registry::Message::Summarize).await.unwrap_or_default();
         let count = |name: &NodeName| summary.ready.get(name).copied().unwrap_or(0);
-        self.members().into_iter().map(|member| MemberStatus { keys: count(&member.name), member }).collect()
+        let irreplaceable = self.shared.irreplaceable.snapshot();
+        let status = |member: Member| MemberStatus {
+            keys: count(&member.name),
+            only_there: irreplaceable.get(&member.name).copied(),
+            member,
+        };
+        self.members().into_iter().map(status).collect()
+    }
+
+    /// Takes a member that is gone for good off the list, everywhere, with what is known of its keys. When this returns, it
+    /// is off this node's list; the others hear of it within seconds. A member that is started again joins as any other.
+    ///
+    /// Cancelling leaves the member on the list or not.
+    ///
+    /// # Errors
+    /// See [`RemoveError`].
+    pub async fn remove_member(&self, name: &NodeName) -> Result<RemovedMember, RemoveError> {
+        let known = self.shared.view.load().member(name).map(|member| member.state.is_alive());
+        match known {
+            None => return Err(RemoveError::Unknown(name.clone())),
+            Some(true) => return Err(RemoveError::Alive(name.clone())),
+            Some(false) => {}
+        }
+        let sole = keys_only_with(&self.shared, &[name.clone()].into()).await.ok_or(RemoveError::Stopping)?;
+        let remove = |reply| membership::Message::Remove { name: name.clone(), reply };
+        self.shared.membership.ask(remove).await.map_err(|_| RemoveError::Stopping)??;
+        Ok(RemovedMember { node: name.clone(), only_there: sole.get(name).copied().unwrap_or(0) })
     }
 
     /// Brings every replica of `key` up to date: one holder asks the origin, the others copy from it. If nobody holds
@@ -748,7 +790,7 @@ async fn refresh_at(
         | Reply::Drained { .. }
         | Reply::Explained(_)
         | Reply::Superseded(_)
-        | Reply::Gone(_)
+        | Reply::Gone { .. }
         | Reply::Progress(_) => failed("unexpected answer".into()),
     }
 }

@@ -71,6 +71,11 @@ pub struct NodeConfig {
     /// that a restart moves nothing. Each node waits up to a quarter longer, so that not all begin at once.
     #[serde(with = "humantime_serde")]
     pub repair_delay: Duration,
+    /// How long a member that died stays on the list, with what it had: 1 s to a year, default a week. It stays longer while
+    /// some key is with the dead alone. Longer than machines are usually away: one that returns later comes as a new one, and
+    /// may bring back keys that were forgotten meanwhile. Not where etcd coordinates.
+    #[serde(with = "humantime_serde")]
+    pub dead_kept: Duration,
     /// When more than this share of the members is lost within `mass_failure_pause`, nothing is copied on account of it:
     /// 0.0 to 1.0, default 0.5; 1.0 never holds back. The cause is likelier a switch than so many machines.
     pub mass_failure_share: f64,
@@ -137,6 +142,7 @@ impl Default for NodeConfig {
             stalled_fetch_patience: Duration::from_secs(30),
             not_found_ttl: Duration::from_secs(30),
             repair_delay: Duration::from_secs(60),
+            dead_kept: Duration::from_secs(7 * 24 * 3600),
             mass_failure_share: 0.5,
             mass_failure_pause: Duration::from_secs(1800),
             refresh: BTreeMap::new(),
@@ -399,6 +405,8 @@ impl NodeConfig {
         positive("update_timeout", self.update_timeout)?;
         positive("request_patience", self.request_patience)?;
         positive("balance_interval", self.balance_interval)?;
+        let kept = self.dead_kept;
+        within(kept >= Duration::from_secs(1), "dead_kept", format!("{kept:?}"), "1 s to a year")?;
         // Times are added to the clock, which has an end.
         for (field, value) in [
             ("update_timeout", self.update_timeout),
@@ -406,6 +414,7 @@ impl NodeConfig {
             ("stalled_fetch_patience", self.stalled_fetch_patience),
             ("not_found_ttl", self.not_found_ttl),
             ("repair_delay", self.repair_delay),
+            ("dead_kept", self.dead_kept),
             ("mass_failure_pause", self.mass_failure_pause),
             ("balance_interval", self.balance_interval),
             ("trim_delay", self.trim_delay),

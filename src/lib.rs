@@ -28,10 +28,11 @@ pub mod world;
 pub use balancer::{IntendedAction, Intention};
 pub use catalog::{IntentError, Lacking, Pin, Recorded};
 pub use client::{
-    Client, DrainError, Holding, HoldingState, Location, MemberStatus, Nodes, Shortage, Status, UpdatedReplica,
+    Client, DrainError, Holding, HoldingState, Location, MemberStatus, Nodes, RemovedMember, Shortage, Status,
+    UpdatedReplica,
 };
 pub use explain::{Explanation, Insight, Place, Silent};
-pub use membership::{ClockDifference, Member, MemberState, SeedStatus, View};
+pub use membership::{ClockDifference, Member, MemberState, RemoveError, SeedStatus, View};
 pub use net::identity::{ClusterKey, Credentials, IdentityError};
 pub use node::{ActorKind, AdvertiseError, Drained, Node, NodeBuilder, StartError, StopReason};
 pub use router::{Attempt, AttemptError, KeyTransport, PathError, PathTransport, RouteError};

@@ -8,7 +8,7 @@
 //! | `admin`, `secret` | what lets a program change something at a node; files that hold a secret |
 //! | `dev`, `child`, `hints`, `running` | a local cluster, one process per node, and how commands find it |
 //! | `lifeline` | a program of a node that ends with it |
-//! | `query`, `api`, `table` | asking a running node, and showing what it said |
+//! | `query`, `members`, `api`, `table` | asking a running node, and showing what it said |
 //! | `init` | the first process of a container |
 //! | `migrate` | from etcd to gossip |
 //! | `log`, `signals`, `output`, `limits`, `watchdog` | the process's surroundings |
@@ -25,6 +25,7 @@ mod lifeline;
 mod limits;
 mod locate;
 mod log;
+mod members;
 #[cfg(feature = "etcd")]
 mod migrate;
 mod output;
@@ -87,8 +88,8 @@ enum Command {
     },
     /// Shows the cluster in numbers
     Status(query::Ask),
-    /// Lists the members
-    Members(query::Ask),
+    /// Lists the members; takes one off the list that is gone for good
+    Members(members::Members),
     /// Lists the known keys
     Keys(query::Keys),
     /// Shows where a key is and where it should be
@@ -222,7 +223,7 @@ fn run(log: log::LogOptions, command: Command) -> Result<(), Failure> {
             Command::Check(options) => serve::check(&options),
             Command::Keygen { .. } => Ok(()),
             Command::Status(ask) => query::status(&ask).await,
-            Command::Members(ask) => query::members(&ask).await,
+            Command::Members(members) => members::members(&members).await,
             Command::Keys(keys) => query::keys(&keys).await,
             Command::Locate(locate) => locate::locate(&locate).await,
             Command::Update(update) => query::update(&update).await,

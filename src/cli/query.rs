@@ -273,16 +273,6 @@ impl DiskDocument {
 }
 
 #[derive(Deserialize)]
-struct MemberDocument {
-    name: String,
-    state: String,
-    accepting: bool,
-    keys: u64,
-    address: String,
-    http: Option<String>,
-}
-
-#[derive(Deserialize)]
 struct PinDocument {
     key: String,
     replicas: u64,
@@ -356,24 +346,6 @@ pub(super) async fn status(ask: &Ask) -> Result<(), Failure> {
         pairs.extend(status.waiting_for.iter().map(|what| ("waiting for", what.clone())));
         pairs.extend(status.trouble.clone().map(|trouble| ("trouble", trouble)));
         Table::of_pairs(pairs).text()
-    })
-}
-
-pub(super) async fn members(ask: &Ask) -> Result<(), Failure> {
-    let document = ask.endpoint.get("members", &[]).await?;
-    print(document, ask.json, |members: &Vec<MemberDocument>| {
-        let mut table = Table::new(&["name", "state", "accepting", "keys", "address", "http"]);
-        for member in members {
-            table.row([
-                member.name.clone(),
-                member.state.clone(),
-                yes_no(member.accepting),
-                member.keys.to_string(),
-                member.address.clone(),
-                member.http.clone().unwrap_or_default(),
-            ]);
-        }
-        table.text()
     })
 }
 

@@ -35,7 +35,7 @@ use super::{
 use crate::{
     catalog::actor as catalog,
     key::NodeName,
-    membership::{Announced, Facts, MemberState, Observation, Roster, actor as membership, publish},
+    membership::{Announced, Facts, MemberState, Observation, RemoveError, Roster, actor as membership, publish},
     net::wire::HelloRefusal,
     node::{ActorKind, Shared},
 };
@@ -167,7 +167,9 @@ impl Actor for Membership {
         message: Message,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        use membership::Message::{Announce, GoneHeard, Leave, LoadChanged, Panic, SeedsResolved, SeedsTried, Tick};
+        use membership::Message::{
+            Announce, GoneHeard, Leave, LoadChanged, Panic, Remove, SeedsResolved, SeedsTried, TellGone, Tick,
+        };
         match message {
             Message::Membership(Tick) => {
                 state.shared.check_incarnation(state.incarnation)?;
@@ -179,6 +181,9 @@ impl Actor for Membership {
             Message::Membership(Announce(announced)) => state.announce(announced),
             Message::Membership(Leave { goodbye, reply }) => state.leave(goodbye, reply),
             Message::Membership(LoadChanged) => state.note_load(),
+            Message::Membership(Remove { name, reply }) => drop(reply.send(Err(RemoveError::InEtcd(name)))),
+            // Nothing is remembered from node to node: each sees in etcd who is there.
+            Message::Membership(TellGone(reply)) => drop(reply.send((Vec::new(), Vec::new()))),
             Message::Membership(SeedsResolved(_) | SeedsTried(_) | GoneHeard(_)) => {}
             Message::Membership(Panic) => panic!("membership was told to fail"),
             Message::Seen { entries, listing, taken } => state.seen(&entries, listing, taken, &myself),

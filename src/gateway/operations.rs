@@ -10,6 +10,7 @@
 //! | `GET /-/pins` | a list of [`Pin`](crate::Pin) |
 //! | `PUT /-/pins/KEY?replicas=`, `DELETE /-/pins/KEY`, `DELETE /-/keys/KEY` | pins, unpins, forgets; 200 and [`Recorded`](crate::Recorded) |
 //! | `POST /-/members/NAME/drain?force=&timeout=` | 200 and [`Drained`](crate::Drained) when it has left; 409 if it is the last live holder of a key |
+//! | `DELETE /-/members/NAME` | 200 and [`RemovedMember`](crate::RemovedMember): a member that is gone is taken off the list; 409 if it is alive |
 //! | `GET /-/plan?without=N,N&with=N=WEIGHT,..` | [`Forecast`](crate::placement::Forecast): what would move if these members went or came; 64 names at most, weights up to 1,000 and 20,000 together |
 //! | `GET /-/` | a page for people |
 //! | `GET /-/healthz` | 200 while the process lives |
@@ -71,6 +72,7 @@ pub(super) fn routes(state: Arc<State>) -> Router {
         .route("/-/pins", reading(get(pins)))
         .route("/-/plan", reading(get(plan)))
         .route("/-/pins/{*key}", put(pin).delete(unpin).fallback(|| async { Problem::method("PUT, DELETE") }))
+        .route("/-/members/{name}", delete(remove_member).fallback(|| async { Problem::method("DELETE") }))
         .route("/-/members/{name}/drain", post(drain).fallback(|| async { Problem::method("POST") }))
         .route("/-/update/{*key}", post(update).fallback(|| async { Problem::method("POST") }))
         .route("/-/webhook", post(webhook::receive).fallback(|| async { Problem::method("POST") }))
@@ -318,6 +320,20 @@ async fn drain(
     info!(%name, force, %peer, "drain asked for");
     let drained = state.client.drain(&name, force, timeout).await?;
     if drained.left { Ok(document(Json(drained))) } else { Err(Problem::last_holder(&drained)) }
+}
+
+async fn remove_member(
+    Shared(state): Shared<Arc<State>>,
+    Extension(peer): Extension<access::Peer>,
+    fields: HeaderMap,
+    Path(name): Path<String>,
+) -> Result<Response, Problem> {
+    state.access.may_change(peer, &fields)?;
+    let name = NodeName::new(name).map_err(|error| Problem::bad_request(error.to_string()))?;
+    info!(%name, %peer, "removal of a member asked for");
+    // It walks over all known keys.
+    let _turn = state.admission.listings.take().await?;
+    Ok(document(Json(state.client.remove_member(&name).await?)))
 }
 
 async fn readyz(Shared(state): Shared<Arc<State>>) -> Result<&'static str, Problem> {

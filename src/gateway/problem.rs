@@ -10,7 +10,7 @@ use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
 
 use crate::{
-    Attempt, AttemptError, DrainError, Drained, IntentError, PathError, RouteError,
+    Attempt, AttemptError, DrainError, Drained, IntentError, PathError, RemoveError, RouteError,
     key::{Key, KeyError, NodeName},
 };
 
@@ -180,6 +180,20 @@ impl From<DrainError> for Problem {
                 Self::new(StatusCode::BAD_GATEWAY, "no-answer", "The node does not answer", detail)
                     .with_retry_after(Duration::from_secs(1))
             }
+        }
+    }
+}
+
+impl From<RemoveError> for Problem {
+    fn from(error: RemoveError) -> Self {
+        let detail = error.to_string();
+        match error {
+            RemoveError::Unknown(_) => Self::new(StatusCode::NOT_FOUND, "no-member", "No such member", detail),
+            RemoveError::Alive(_) => Self::new(StatusCode::CONFLICT, "alive", "The member is alive", detail),
+            RemoveError::InEtcd(_) | RemoveError::Observer(_) => {
+                Self::new(StatusCode::CONFLICT, "not-here", "The member cannot be removed here", detail)
+            }
+            RemoveError::Stopping => Self::not_ready(detail),
         }
     }
 }

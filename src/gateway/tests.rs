@@ -744,6 +744,7 @@ async fn changes_need_the_admin_token_also_from_this_machine() {
         (Method::DELETE, "/-/pins/a"),
         (Method::DELETE, "/-/keys/a"),
         (Method::POST, "/-/members/n1/drain"),
+        (Method::DELETE, "/-/members/n1"),
     ] {
         let request = Request::builder().method(method).uri(path).body(Full::default()).unwrap();
         let refused = front.ask(request).await;

@@ -6,7 +6,7 @@
 //! it is (members are trusted), what it says of this node is never taken from others.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     net::SocketAddr,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -19,11 +19,13 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 use super::{
-    Announced, Facts, Gossip, LedgerMark, MemberState, Role, View,
+    Announced, Facts, Gossip, MemberState, RemoveError, View,
+    departed::{self, Asking, GoneList},
     gossip::QuicTransport,
     identities::Identities,
     outlook::{Outlook, SharedMark},
-    roster::{GONE_GRACE, GONE_MAX, Observation},
+    reaper::Reaper,
+    roster::{GONE_GRACE, Observation},
     seeds::SeedStatus,
     seeking::{Seeking, is_lonely},
 };
@@ -31,14 +33,12 @@ use crate::{
     balancer::actor as balancer,
     config::Profile,
     key::{Key, NodeName},
-    net::wire::{Call, GoneMember, REVISION_RELAY, Reply},
     node::Shared,
     registry::actor as registry,
 };
 
 /// Between two looks at whether a member remembers other dead ones than this node does, in gossip intervals.
 const GONE_TICKS: u32 = 5;
-const GONE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Rounds of gossip that a goodbye is given to spread.
 const GOODBYE_ROUNDS: u32 = 2;
 
@@ -54,7 +54,11 @@ pub(crate) enum Message {
     /// Every seed was tried.
     SeedsTried(Vec<SeedStatus>),
     /// What a member remembers of those that are gone; `None` if it did not answer.
-    GoneHeard(Option<Vec<GoneMember>>),
+    GoneHeard(Option<GoneList>),
+    /// What does this node remember of those that are gone?
+    TellGone(oneshot::Sender<GoneList>),
+    /// Take a member that is gone off the list, here and everywhere.
+    Remove { name: NodeName, reply: oneshot::Sender<Result<(), RemoveError>> },
     /// Announce the end, for good or until soon, and reply when others had a chance to hear it.
     Leave { goodbye: Announced, reply: oneshot::Sender<()> },
     /// Fail, for tests of the supervisor.
@@ -79,8 +83,8 @@ pub(crate) struct State {
     rng: StdRng,
     ticks: u32,
     seeking: Seeking,
-    /// Whether a member is being asked which ones are gone.
-    asking_of_gone: bool,
+    departed: Asking,
+    reaper: Reaper,
 }
 
 impl Actor for Membership {
@@ -99,7 +103,8 @@ impl Actor for Membership {
         myself.send_interval(interval, || Message::Tick);
         let rng = crate::world::rng(&*shared.world);
         let outlook = Outlook::new(shared, incarnation, facts, mark);
-        let mut state = State { outlook, chitchat, rng, ticks: 0, seeking: Seeking::default(), asking_of_gone: false };
+        let (seeking, departed, reaper) = (Seeking::default(), Asking::default(), Reaper::default());
+        let mut state = State { outlook, chitchat, rng, ticks: 0, seeking, departed, reaper };
         state.look().await;
         Ok(state)
     }
@@ -122,7 +127,12 @@ impl Actor for Membership {
                 state.contact(&addresses);
             }
             Message::SeedsTried(seeds) => state.seeking.tried(&state.outlook.shared, seeds),
-            Message::GoneHeard(gone) => state.hear_of_gone(gone.unwrap_or_default()),
+            Message::GoneHeard(heard) => state.departed.heard(&mut state.outlook, heard),
+            Message::TellGone(reply) => drop(reply.send(departed::told(&state.outlook))),
+            Message::Remove { name, reply } => {
+                let _ = reply.send(departed::remove(&mut state.outlook, &name));
+                state.look().await;
+            }
             Message::Leave { goodbye, reply } => state.leave(goodbye, reply).await,
             Message::Panic => panic!("membership was told to fail"),
         }
@@ -181,7 +191,8 @@ impl State {
         self.refresh().await;
         self.seeking.seek(&self.outlook.shared, self.ticks, myself);
         self.seek_gone();
-        self.ask_of_gone(myself);
+        self.departed.ask(&self.outlook, self.ticks, GONE_TICKS, &mut self.rng, myself);
+        self.reaper.look(&self.outlook);
     }
 
     /// Gossips to a member that is gone, at times: after a partition, that is how the parts find each other again. The
@@ -200,32 +211,6 @@ impl State {
         {
             let _ = self.chitchat.gossip(*address);
         }
-    }
-
-    /// Asks a member that remembers other dead ones than this node does, one at a time, every few rounds.
-    fn ask_of_gone(&mut self, myself: &ActorRef<Message>) {
-        if self.asking_of_gone || !self.ticks.is_multiple_of(GONE_TICKS) {
-            return;
-        }
-        let Some(name) = self.outlook.roster.remembering_others().choose(&mut self.rng).cloned() else { return };
-        self.asking_of_gone = true;
-        let (myself, shared) = (myself.clone(), self.outlook.shared.clone());
-        self.outlook.shared.spawn(async move {
-            let asked = async {
-                let peer = shared.peer(&name).await.ok().filter(|peer| peer.revision >= REVISION_RELAY)?;
-                match peer.call(Call::PullGone, GONE_TIMEOUT).await {
-                    Ok(Reply::Gone(gone)) => Some(gone),
-                    _ => None,
-                }
-            };
-            let _ = myself.send_message(Message::GoneHeard(asked.await));
-        });
-    }
-
-    fn hear_of_gone(&mut self, gone: Vec<GoneMember>) {
-        self.asking_of_gone = false;
-        let observed = gone.into_iter().take(GONE_MAX).map(|gone| gone.into_observation()).collect();
-        self.outlook.roster.hear_of_gone(self.outlook.shared.uptime(), observed);
     }
 
     /// Says what has become different of this node, and looks at the others.
@@ -298,39 +283,6 @@ impl State {
         for address in chosen {
             let _ = self.chitchat.gossip(address);
         }
-    }
-}
-
-/// The members that are gone, as far as this node remembers; not observers, which had nothing.
-pub(crate) fn gone_members(view: &View) -> Vec<GoneMember> {
-    let gone = view.members().filter(|member| !member.state.is_alive() && !member.observer);
-    gone.map(|member| GoneMember {
-        name: member.name.clone(),
-        incarnation: member.incarnation,
-        address: member.address,
-        weight: member.weight,
-        left: member.state == MemberState::Left,
-    })
-    .take(GONE_MAX)
-    .collect()
-}
-
-impl GoneMember {
-    fn into_observation(self) -> Observation {
-        let facts = Facts {
-            state: if self.left { Announced::Left } else { Announced::Serving },
-            role: Role::Holder,
-            weight: self.weight,
-            accepting: false,
-            http: None,
-            ledger: LedgerMark::default(),
-            catalog: None,
-            hot: BTreeMap::new(),
-            gone: None,
-            clock: None,
-            serves: None,
-        };
-        Observation { name: self.name, incarnation: self.incarnation, address: self.address, alive: false, facts }
     }
 }
 

@@ -17,6 +17,7 @@
 pub(crate) mod actor;
 mod brake;
 mod clocks;
+mod departed;
 mod followed;
 mod gossip;
 #[cfg(test)]
@@ -24,6 +25,8 @@ mod harness;
 mod identities;
 pub(crate) mod observer;
 mod outlook;
+mod reaper;
+mod removals;
 mod roster;
 mod seeds;
 mod seeking;
@@ -31,20 +34,21 @@ mod serves;
 mod view;
 mod watch;
 
+#[cfg(feature = "etcd")]
+pub(crate) use self::{actor::publish, roster::Roster};
 pub(crate) use self::{
-    actor::gone_members,
     brake::Brake,
     gossip::{Gossip, gossip_channel},
     outlook::SharedMark,
+    reaper::keys_only_with,
     roster::{Announced, Facts, LedgerMark, Observation, Role},
     seeds::Joining,
     serves::Serves,
     watch::{Watchers, watch},
 };
-#[cfg(feature = "etcd")]
-pub(crate) use self::{actor::publish, roster::Roster};
 pub use self::{
     clocks::ClockDifference,
+    removals::RemoveError,
     seeds::SeedStatus,
     view::{Member, MemberState, View},
 };

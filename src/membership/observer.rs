@@ -24,6 +24,7 @@ use super::{
     Facts,
     actor::Message,
     clocks::TOLD_EVERY,
+    departed::{self, Asking},
     followed::{Told, merge},
     outlook::{Outlook, SharedMark},
     seeking::Seeking,
@@ -37,6 +38,9 @@ use crate::{
 const FOLLOWED: usize = 2;
 /// Rounds of gossip without a member to follow after which no member counts as alive.
 const LOST_ROUNDS: u32 = 15;
+/// Between two looks at whether a member remembers other dead ones than this observer does, in rounds of gossip. There may
+/// be thousands of observers, and none of them is in a hurry.
+const GONE_TICKS: u32 = 100;
 /// A member tells of its own clock every [`TOLD_EVERY`]. One that has told nothing for longer than this is given up.
 const SILENCE_MAX: Duration = TOLD_EVERY.saturating_mul(4);
 
@@ -54,6 +58,7 @@ pub(crate) struct State {
     rng: StdRng,
     ticks: u32,
     seeking: Seeking,
+    departed: Asking,
     /// Addresses of the seeds, as last resolved.
     seeds: Vec<SocketAddr>,
     followed: BTreeMap<SocketAddr, Followed>,
@@ -83,6 +88,7 @@ impl Actor for Observer {
             rng,
             ticks: 0,
             seeking: Seeking::default(),
+            departed: Asking::default(),
             seeds: Vec::new(),
             followed: BTreeMap::new(),
             seen: Told::default(),
@@ -115,7 +121,10 @@ impl Actor for Observer {
             Message::SeedsTried(seeds) => state.seeking.tried(&state.outlook.shared, seeds),
             // No member keeps anything of an observer.
             Message::Leave { reply, .. } => drop(reply.send(())),
-            Message::LoadChanged | Message::GoneHeard(_) => {}
+            Message::GoneHeard(heard) => state.departed.heard(&mut state.outlook, heard),
+            Message::TellGone(reply) => drop(reply.send(departed::told(&state.outlook))),
+            Message::Remove { name, reply } => drop(reply.send(departed::remove(&mut state.outlook, &name))),
+            Message::LoadChanged => {}
             Message::Panic => panic!("membership was told to fail"),
         }
         Ok(())
@@ -128,6 +137,7 @@ impl State {
         self.followed.retain(|_, followed| !followed.task.is_finished());
         self.seeking.seek(&self.outlook.shared, self.ticks, myself);
         self.follow_more();
+        self.departed.ask(&self.outlook, self.ticks, GONE_TICKS, &mut self.rng, myself);
         self.outlook.refresh_facts();
         self.look();
     }

@@ -64,7 +64,7 @@ impl Outlook {
             catalog: Some(self.shared.catalog_digest.load(Ordering::Acquire)),
             accepting: self.shared.accepts(),
             hot: self.shared.extras(),
-            gone: Some(self.roster.gone_digest()),
+            gone: Some(self.roster.gone_digest(self.shared.uptime())),
             clock: self.clock_to_tell(),
             ..self.facts.clone()
         };

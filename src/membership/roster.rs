@@ -10,7 +10,10 @@
 //! 4. The ring depends on the set of members on it alone, never on the order of events.
 //! 5. A member that was dead before this node came is a member only after `repair_delay`: until then it may just not have
 //!    been heard of yet. It has no place on the ring, but what it had is worth knowing.
-//! 6. A member that takes no new keys stays on the ring: it keeps what it has, and the view passes it over for the rest.
+//! 6. What others tell of the dead comes with its age, so that a member's death is as old here as where it was seen.
+//! 7. A dead member that was removed is none, whoever still tells of it, until it shows a sign of life (see
+//!    [`super::removals`]).
+//! 8. A member that takes no new keys stays on the ring: it keeps what it has, and the view passes it over for the rest.
 
 use std::{collections::BTreeMap, hash::Hasher, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -18,12 +21,14 @@ use siphasher::sip::SipHasher13;
 
 use super::{
     brake::{Brake, BrakePolicy},
+    removals::{Removals, RemoveError},
     serves::Serves,
     view::{Member, MemberState, View},
 };
 use crate::{
     config::NodeConfig,
     key::{Key, NodeName},
+    net::wire::{GoneMember, RemovedMember},
     placement::{Ring, RingOptions},
 };
 
@@ -170,6 +175,13 @@ impl Observation {
     }
 }
 
+/// A member that is gone, as another one remembers it, and for how long it has been.
+#[derive(Debug, Clone)]
+pub(crate) struct Departed {
+    pub(crate) seen: Observation,
+    pub(crate) age: Duration,
+}
+
 #[derive(Debug, Clone)]
 struct Entry {
     member: Member,
@@ -181,6 +193,8 @@ struct Entry {
     settled: bool,
     /// When it was found to be gone.
     gone_at: Option<Duration>,
+    /// For how long it had been gone by then, as others told.
+    gone_before: Duration,
 }
 
 /// All members that one node knows of.
@@ -194,8 +208,11 @@ pub(crate) struct Roster {
     brake: Option<Brake>,
     braked_at: Option<Duration>,
     entries: BTreeMap<NodeName, Entry>,
-    /// Members that others remember and that were never heard from here, and since when.
-    rumours: BTreeMap<NodeName, (Duration, Observation)>,
+    /// Members that others remember and that were never heard from here, and since when this node knows.
+    rumours: BTreeMap<NodeName, (Duration, Departed)>,
+    removals: Removals,
+    /// Whether something has changed that the last view does not show.
+    is_stale: bool,
     ring: Arc<Ring>,
     on_ring: Vec<(NodeName, u32)>,
     /// Those on the ring that take no new keys.
@@ -222,6 +239,8 @@ impl Roster {
             braked_at: None,
             entries: BTreeMap::new(),
             rumours: BTreeMap::new(),
+            removals: Removals::default(),
+            is_stale: false,
             ring: Arc::new(Ring::build([], RingOptions::default())),
             on_ring: Vec::new(),
             full: Vec::new(),
@@ -246,6 +265,7 @@ impl Roster {
                 }
             }
         }
+        self.removals.expire(now);
         let before: Vec<Member> = self.entries.values().map(|entry| entry.member.clone()).collect();
         self.entries.retain(|name, entry| {
             if best.contains_key(name) {
@@ -280,7 +300,8 @@ impl Roster {
             self.since = now;
         }
         let heat_changed = self.note_heat();
-        let changed = ring_changed
+        let changed = std::mem::take(&mut self.is_stale)
+            || ring_changed
             || heat_changed
             || self.brake != brake
             || !self.entries.values().map(|entry| &entry.member).eq(before.iter());
@@ -288,47 +309,109 @@ impl Roster {
     }
 
     /// Takes in at `now` what another member remembers of those that are gone.
-    pub(crate) fn hear_of_gone(&mut self, now: Duration, gone: Vec<Observation>) {
-        for seen in gone {
-            if seen.name == self.me {
+    pub(crate) fn hear_of_gone(&mut self, now: Duration, gone: Vec<Departed>) {
+        for departed in gone {
+            let seen = &departed.seen;
+            if seen.name == self.me || self.removals.covers(&seen.name, seen.incarnation) {
                 continue;
             }
+            // It was there after it was removed, if it was.
+            self.removals.lift(&seen.name);
             let left = seen.facts.state == Announced::Left;
             match self.entries.get_mut(&seen.name) {
                 // It said goodbye, which was not heard here.
                 Some(entry) if left && entry.member.incarnation == seen.incarnation && entry.gone_at.is_some() => {
+                    self.is_stale |= entry.member.state != MemberState::Left;
                     entry.member.state = MemberState::Left;
                     entry.settled = false;
                 }
                 Some(entry) if entry.gone_at.is_some() && entry.member.incarnation < seen.incarnation => {
-                    self.take_in(now, seen);
+                    self.take_in(now, departed.seen);
                 }
                 Some(_) => {}
                 // A goodbye of a stranger means nothing here.
                 None if left || self.rumours.len() >= GONE_MAX => {}
                 None => {
-                    let heard = self.rumours.get(&seen.name).map(|(heard, known)| (*heard, known.incarnation));
+                    let heard = self.rumours.get(&seen.name).map(|(heard, known)| (*heard, known.seen.incarnation));
                     if heard.is_none_or(|(_, incarnation)| incarnation < seen.incarnation) {
                         let since = heard.map_or(now, |(since, _)| since);
-                        self.rumours.insert(seen.name.clone(), (since, seen));
+                        self.rumours.insert(seen.name.clone(), (since, departed));
                     }
                 }
             }
         }
     }
 
+    /// Takes in at `now` which members another one knows to be removed, up to which start, and how long ago.
+    pub(crate) fn hear_of_removals(&mut self, now: Duration, removed: Vec<(NodeName, u64, Duration)>) {
+        for (name, incarnation, age) in removed {
+            let known = self.entries.get(&name).map(|entry| &entry.member);
+            let rumoured = self.rumours.get(&name).is_some_and(|(_, known)| known.seen.incarnation > incarnation);
+            let outlives = known.is_some_and(|known| known.state.is_alive() || known.incarnation > incarnation);
+            let outlives = outlives || rumoured;
+            if name != self.me && !outlives && self.removals.learn(now, &name, incarnation, age) {
+                self.drop_gone(&name);
+            }
+        }
+    }
+
+    /// Takes a member that is gone off the list, here at once and at the others as they hear of it. It comes back by
+    /// itself when it is started again.
+    ///
+    /// # Errors
+    /// See [`RemoveError`]; nothing was changed.
+    pub(crate) fn remove(&mut self, now: Duration, name: &NodeName) -> Result<(), RemoveError> {
+        let known = self.entries.get(name).ok_or_else(|| RemoveError::Unknown(name.clone()))?;
+        if known.member.state.is_alive() {
+            return Err(RemoveError::Alive(name.clone()));
+        }
+        self.removals.learn(now, name, known.member.incarnation, Duration::ZERO);
+        self.drop_gone(name);
+        Ok(())
+    }
+
+    fn drop_gone(&mut self, name: &NodeName) {
+        self.is_stale |= self.entries.remove(name).is_some();
+        self.rumours.remove(name);
+    }
+
+    /// Members that have been dead for this long.
+    pub(crate) fn dead_for(&self, now: Duration, age: Duration) -> Vec<NodeName> {
+        let dead = self.entries.values().filter(|entry| entry.member.state == MemberState::Dead);
+        let long = dead.filter(|entry| entry.gone_for(now).is_some_and(|gone| gone >= age));
+        long.map(|entry| entry.member.name.clone()).collect()
+    }
+
+    /// The members that are gone, as far as this node remembers, without observers, which had nothing; and the removals.
+    pub(crate) fn departed(&self, now: Duration) -> (Vec<GoneMember>, Vec<RemovedMember>) {
+        let gone = self.entries.values().filter(|entry| !entry.member.observer);
+        let gone = gone.filter_map(|entry| {
+            let Member { name, incarnation, address, weight, state, .. } = &entry.member;
+            let (name, left, age_s) = (name.clone(), *state == MemberState::Left, entry.gone_for(now)?.as_secs());
+            Some(GoneMember { name, incarnation: *incarnation, address: *address, weight: *weight, left, age_s })
+        });
+        let removed = self.removals.told(now).map(|(name, incarnation, age)| {
+            let (name, age_s) = (name.clone(), age.as_secs());
+            RemovedMember { name, incarnation, age_s }
+        });
+        (gone.take(GONE_MAX).collect(), removed.collect())
+    }
+
     /// A member that others remember as dead is one here as well, if it has not been heard from for `repair_delay`.
     fn believe_rumours(&mut self, now: Duration) {
         let delay = self.repair_delay;
         self.rumours.retain(|name, _| !self.entries.contains_key(name));
-        let due = |(heard, _): &(Duration, Observation)| now >= *heard + delay;
+        let due = |(heard, _): &(Duration, Departed)| now >= *heard + delay;
         let believed: Vec<NodeName> =
             self.rumours.iter().filter(|(_, rumour)| due(rumour)).map(|(name, _)| name.clone()).collect();
         for name in believed {
-            if let Some((_, seen)) = self.rumours.remove(&name)
+            if let Some((heard, Departed { seen, age })) = self.rumours.remove(&name)
                 && self.gone_count() < GONE_MAX
             {
                 self.insert(now, seen, MemberState::Dead, false);
+                if let Some(entry) = self.entries.get_mut(&name) {
+                    entry.gone_before = age.saturating_add(now.saturating_sub(heard));
+                }
             }
         }
     }
@@ -337,22 +420,18 @@ impl Roster {
         self.entries.values().filter(|entry| entry.gone_at.is_some()).count()
     }
 
-    /// Digest of the dead that are remembered here, rumours included: names with incarnations.
-    pub(crate) fn gone_digest(&self) -> u64 {
+    /// Digest of the dead that are remembered here at `now`, rumours included, and of the removals: names with incarnations.
+    pub(crate) fn gone_digest(&self, now: Duration) -> u64 {
         let dead = self.entries.values().filter(|entry| entry.is_missed() && !entry.member.observer);
         let dead = dead.map(|entry| (&entry.member.name, entry.member.incarnation));
-        let rumours = self.rumours.values().map(|(_, seen)| (&seen.name, seen.incarnation));
-        let each = dead.chain(rumours).map(|(name, incarnation)| {
-            let mut hash = SipHasher13::new_with_keys(0x676f_6e65, incarnation);
-            hash.write(name.as_str().as_bytes());
-            hash.finish()
-        });
-        each.fold(0, |digest, hash| digest ^ hash)
+        let rumours = self.rumours.values().map(|(_, rumour)| (&rumour.seen.name, rumour.seen.incarnation));
+        let each = dead.chain(rumours).map(|(name, incarnation)| digest_of(DEAD, name, incarnation));
+        each.fold(self.removals.digest(now), |digest, hash| digest ^ hash)
     }
 
     /// Live members that remember other dead ones than this node does.
-    pub(crate) fn remembering_others(&self) -> Vec<NodeName> {
-        let own = self.gone_digest();
+    pub(crate) fn remembering_others(&self, now: Duration) -> Vec<NodeName> {
+        let own = self.gone_digest(now);
         let others = self.entries.values().filter(|entry| entry.member.name != self.me && !entry.member.observer);
         let live = others.filter(|entry| entry.member.state.is_alive());
         live.filter(|entry| entry.gone.is_some_and(|gone| gone != own)).map(|entry| entry.member.name.clone()).collect()
@@ -390,11 +469,16 @@ impl Roster {
             (Announced::Serving, true) => MemberState::Serving,
             (Announced::Draining, true) => MemberState::Draining,
         };
+        if !state.is_alive() && self.removals.covers(&seen.name, seen.incarnation) {
+            return;
+        }
+        self.removals.lift(&seen.name);
         let known = self.entries.get(&seen.name);
         if known.is_none() && !state.is_alive() {
             // It may just not have been heard from yet.
             if seen.facts.role != Role::Observer && state == MemberState::Dead && self.rumours.len() < GONE_MAX {
-                self.rumours.entry(seen.name.clone()).or_insert((now, seen));
+                let (name, age) = (seen.name.clone(), Duration::ZERO);
+                self.rumours.entry(name).or_insert((now, Departed { seen, age }));
             }
             return;
         }
@@ -433,6 +517,7 @@ impl Roster {
             serves_other: differs,
         };
         let gone_at = (!state.is_alive()).then(|| known.and_then(|known| known.gone_at).unwrap_or(now));
+        let gone_before = known.filter(|_| gone_at.is_some()).map_or(Duration::ZERO, |known| known.gone_before);
         self.entries.insert(
             seen.name,
             Entry {
@@ -443,6 +528,7 @@ impl Roster {
                 gone: seen.facts.gone,
                 settled,
                 gone_at,
+                gone_before,
             },
         );
     }
@@ -518,8 +604,13 @@ impl Entry {
     fn bury(&mut self, now: Duration, state: MemberState) {
         if self.member.state.is_alive() {
             self.member.state = state;
-            self.gone_at = Some(now);
+            (self.gone_at, self.gone_before) = (Some(now), Duration::ZERO);
         }
+    }
+
+    /// For how long it has been gone, if it is.
+    fn gone_for(&self, now: Duration) -> Option<Duration> {
+        Some(self.gone_before.saturating_add(now.saturating_sub(self.gone_at?)))
     }
 
     /// Whether it is not there, and has not said that it goes for good.
@@ -534,8 +625,20 @@ impl Entry {
     }
 }
 
+/// Sets deaths apart from removals in a digest.
+const DEAD: u64 = 0x676f_6e65;
+
+/// A part of a digest of starts of nodes.
+pub(super) fn digest_of(kind: u64, name: &NodeName, incarnation: u64) -> u64 {
+    let mut hash = SipHasher13::new_with_keys(kind, incarnation);
+    hash.write(name.as_str().as_bytes());
+    hash.finish()
+}
+
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const DELAY: Duration = Duration::from_secs(60);
@@ -646,8 +749,9 @@ mod tests {
         assert!(roster.observe(at(61), b(false)).is_none(), "nothing changed");
     }
 
-    fn remembered(who: &str, incarnation: u64, left: bool) -> Observation {
-        seen(who, incarnation, false, if left { Announced::Left } else { Announced::Serving })
+    fn remembered(who: &str, incarnation: u64, left: bool) -> Departed {
+        let seen = seen(who, incarnation, false, if left { Announced::Left } else { Announced::Serving });
+        Departed { seen, age: Duration::ZERO }
     }
 
     #[test]
@@ -655,16 +759,16 @@ mod tests {
         let mut roster = Roster::new(name("a"), DELAY, BRAKE);
         let a = || vec![seen("a", 1, true, Announced::Serving)];
         roster.observe(at(0), a());
-        let nothing = roster.gone_digest();
+        let nothing = roster.gone_digest(at(0));
         roster
             .hear_of_gone(at(1), vec![remembered("b", 4, false), remembered("c", 1, true), remembered("a", 9, false)]);
-        let heard = roster.gone_digest();
+        let heard = roster.gone_digest(at(1));
         assert_ne!(heard, nothing, "it counts as remembered, so that nobody is asked again");
         assert!(roster.observe(at(60), a()).is_none());
         let view = roster.observe(at(61), a()).unwrap();
         assert_eq!(view.member(&name("b")).map(|member| member.state), Some(MemberState::Dead));
         assert!(view.member(&name("c")).is_none(), "a goodbye of a stranger means nothing");
-        assert_eq!((view.brake(), roster.gone_digest()), (None, heard));
+        assert_eq!((view.brake(), roster.gone_digest(at(61))), (None, heard));
         // One that turns up meanwhile is alive.
         roster.hear_of_gone(at(62), vec![remembered("d", 1, false)]);
         let d = [a(), vec![seen("d", 1, true, Announced::Serving)]].concat();
@@ -684,13 +788,125 @@ mod tests {
         };
         there.observe(at(0), vec![seen("c", 1, true, Announced::Serving)]);
         there.observe(at(1), vec![seen("c", 1, false, Announced::Serving)]);
-        here.observe(at(1), pair(there.gone_digest()));
-        assert_eq!(here.remembering_others(), [name("b")]);
+        here.observe(at(1), pair(there.gone_digest(at(1))));
+        assert_eq!(here.remembering_others(at(2)), [name("b")]);
         here.hear_of_gone(at(2), vec![remembered("c", 1, false)]);
-        assert!(here.remembering_others().is_empty());
+        assert!(here.remembering_others(at(2)).is_empty());
         // What one has heard as a goodbye, the other corrects.
         there.hear_of_gone(at(3), vec![remembered("c", 1, true)]);
         assert_eq!(there.view().member(&name("c")).unwrap().state, MemberState::Left);
+    }
+
+    #[test]
+    fn who_was_removed_is_no_member_until_it_shows_a_sign_of_life() {
+        let mut roster = Roster::new(name("a"), DELAY, BRAKE);
+        let with = |incarnation, alive| {
+            vec![seen("a", 1, true, Announced::Serving), seen("b", incarnation, alive, Announced::Serving)]
+        };
+        roster.observe(at(0), with(5, true));
+        assert_eq!(roster.remove(at(1), &name("b")), Err(RemoveError::Alive(name("b"))));
+        assert_eq!(roster.remove(at(1), &name("c")), Err(RemoveError::Unknown(name("c"))));
+        roster.observe(at(2), with(5, false));
+        roster.remove(at(3), &name("b")).unwrap();
+        let view = roster.observe(at(4), with(5, false)).unwrap();
+        assert!(view.member(&name("b")).is_none() && ring_of(&view) == ["a"], "although gossip still tells of it");
+        roster.hear_of_gone(at(5), vec![remembered("b", 5, false), remembered("b", 4, false)]);
+        assert!(roster.observe(at(5 + 2 * DELAY.as_secs()), with(5, false)).is_none(), "nor others that remember it");
+        // A sign of life counts for more, also of the same start: it was cut off.
+        for incarnation in [5, 6] {
+            assert!(roster.observe(at(300), with(incarnation, true)).unwrap().is_alive(&name("b")));
+            roster.hear_of_removals(at(301), vec![(name("b"), incarnation, at(9))]);
+            assert!(roster.observe(at(302), with(incarnation, true)).is_none(), "while it lives, no removal counts");
+        }
+        // It died again: what was removed is an earlier start.
+        let view = roster.observe(at(303), with(6, false)).unwrap();
+        roster.hear_of_removals(at(304), vec![(name("b"), 5, at(9))]);
+        assert_eq!(view.member(&name("b")).unwrap().state, MemberState::Dead);
+        assert!(roster.observe(at(304), with(6, false)).is_none());
+    }
+
+    #[test]
+    fn a_death_is_as_old_here_as_where_it_was_seen() {
+        let mut there = Roster::new(name("b"), DELAY, BRAKE);
+        there.observe(at(0), vec![seen("c", 1, true, Announced::Serving)]);
+        there.observe(at(1), vec![seen("c", 1, false, Announced::Serving)]);
+        let (gone, _) = there.departed(at(1_001));
+        assert_eq!(gone.iter().map(|gone| (gone.name.as_str(), gone.age_s)).collect::<Vec<_>>(), [("c", 1_000)]);
+        let mut here = Roster::new(name("a"), DELAY, BRAKE);
+        let a = || vec![seen("a", 1, true, Announced::Serving)];
+        here.observe(at(0), a());
+        here.hear_of_gone(at(0), vec![Departed { seen: remembered("c", 1, false).seen, age: at(1_000) }]);
+        here.observe(at(60), a());
+        assert_eq!(here.dead_for(at(60), at(1_060)), [name("c")]);
+        assert!(here.dead_for(at(60), at(1_061)).is_empty());
+        here.observe(at(61), [a(), vec![seen("c", 1, true, Announced::Serving)]].concat());
+        here.observe(at(62), a());
+        assert!(here.dead_for(at(63), at(2)).is_empty(), "it was alive meanwhile");
+    }
+
+    proptest! {
+        /// Members that see a few others live and die, remove the dead, and tell each other at random, agree in the end about
+        /// who is dead, list nobody who was removed and not seen since, and then have nothing to ask each other.
+        #[test]
+        fn members_agree_about_the_dead_and_the_removed(
+            steps in proptest::collection::vec((0..4u8, 0..3usize, 0..3usize, 0..4u8), 0..60),
+        ) {
+            let mut rosters: Vec<Roster> = ["a", "b", "c"].map(|who| Roster::new(name(who), DELAY, BRAKE)).into();
+            let mut others = [(1, true); 4];
+            let shown = |others: &[(u64, bool); 4]| -> Vec<Observation> {
+                let live = others.iter().enumerate().filter(|(_, (_, alive))| *alive);
+                live.map(|(at, (start, _))| seen(&format!("x{at}"), *start, true, Announced::Serving)).collect()
+            };
+            let tell = |rosters: &mut Vec<Roster>, from: usize, to: usize, now| {
+                let (gone, removed) = rosters[from].departed(now);
+                let removed = removed.into_iter().map(|gone| (gone.name, gone.incarnation, at(gone.age_s)));
+                let removed = removed.collect();
+                let gone = gone.into_iter().map(|gone| Departed {
+                    seen: seen(gone.name.as_str(), gone.incarnation, false, Announced::Serving),
+                    age: at(gone.age_s),
+                });
+                let gone = gone.collect();
+                rosters[to].hear_of_removals(now, removed);
+                rosters[to].hear_of_gone(now, gone);
+            };
+            let mut now = at(0);
+            let mut removed = [0; 4];
+            for (what, one, other, which) in steps {
+                now += at(1);
+                let (start, alive) = &mut others[usize::from(which)];
+                match what {
+                    0 if *alive => *alive = false,
+                    0 => (*start, *alive) = (*start + 1, true),
+                    1 => {
+                        let who = name(&format!("x{which}"));
+                        let known = rosters[one].view().member(&who).map(|member| member.incarnation);
+                        if rosters[one].remove(now, &who).is_ok() {
+                            let removed = &mut removed[usize::from(which)];
+                            *removed = known.unwrap().max(*removed);
+                        }
+                    }
+                    2 => tell(&mut rosters, one, other, now),
+                    _ => drop(rosters[one].observe(now, shown(&others))),
+                }
+            }
+            for _ in 0..3 {
+                now += DELAY;
+                for one in 0..3 {
+                    rosters[one].observe(now, shown(&others));
+                    (0..3).for_each(|other| tell(&mut rosters, one, other, now));
+                }
+            }
+            let digests: Vec<u64> = rosters.iter().map(|roster| roster.gone_digest(now)).collect();
+            prop_assert!(digests.iter().all(|digest| *digest == digests[0]), "{digests:?}");
+            for (which, (start, alive)) in others.into_iter().enumerate() {
+                let who = name(&format!("x{which}"));
+                let listed: Vec<_> = rosters.iter().map(|roster| roster.view().is_alive(&who)).collect();
+                prop_assert_eq!(listed, vec![alive; 3]);
+                let dead: Vec<bool> = rosters.iter().map(|roster| roster.view().member(&who).is_some()).collect();
+                prop_assert!(dead.iter().all(|one| *one == dead[0]), "{dead:?}");
+                prop_assert!(alive || removed[which] < start || !dead[0], "{who} was removed and never seen since");
+            }
+        }
     }
 
     #[test]

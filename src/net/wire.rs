@@ -139,7 +139,7 @@ pub(crate) enum Call {
     Drain { force: bool, patience_ms: u32 },
     /// What have you of the key, and what are you about to do with it?
     Explain { key: Key },
-    /// Which members do you remember that are gone?
+    /// Which members do you remember that are gone, and which were removed?
     PullGone,
     /// Keep a copy of the key, which only the caller has, while the caller is away; answered with `Ensured`.
     Copy { key: Key },
@@ -167,8 +167,11 @@ pub(crate) enum Reply {
     Explained(Box<Insight>),
     /// Written down, but something later is known of the same key: of this time.
     Superseded(Time),
-    /// Members that are gone.
-    Gone(Vec<GoneMember>),
+    /// Members that are gone, and those that were removed.
+    Gone {
+        gone: Vec<GoneMember>,
+        removed: Vec<RemovedMember>,
+    },
     /// The bytes that an update has brought so far, if one runs.
     Progress(Option<u64>),
 }
@@ -182,6 +185,17 @@ pub(crate) struct GoneMember {
     pub(crate) weight: u32,
     /// Whether it said goodbye; else it died.
     pub(crate) left: bool,
+    /// For how many seconds it has been gone.
+    pub(crate) age_s: u64,
+}
+
+/// A member that is gone and is not to be listed any more: up to this start of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RemovedMember {
+    pub(crate) name: NodeName,
+    pub(crate) incarnation: u64,
+    /// How many seconds ago it was removed.
+    pub(crate) age_s: u64,
 }
 
 /// How an [`Call::Ensure`] or [`Call::Refresh`] ended.
@@ -358,8 +372,11 @@ mod tests {
         pinned(&call(Call::PullGone), "0108");
         pinned(&call(Call::Copy { key: key.clone() }), "010903612f62");
         pinned(&call(Call::Create { key: key.clone(), patience_ms: 300, hops: 2, ring: 7 }), "010a03612f62fb2c010207");
-        let gone = GoneMember { name: name.clone(), incarnation: 5, address: advertise, weight: 100, left: true };
-        pinned(&Reply::Gone(vec![gone]), "0901026e3105007f000001076401");
+        let gone =
+            GoneMember { name: name.clone(), incarnation: 5, address: advertise, weight: 100, left: true, age_s: 9 };
+        let removed = RemovedMember { name: name.clone(), incarnation: 5, age_s: 300 };
+        let (gone, removed) = (vec![gone], vec![removed]);
+        pinned(&Reply::Gone { gone, removed }, "0901026e3105007f0000010764010901026e3105fb2c01");
         pinned(&Purpose::Relay { to: name.clone() }, "02026e31");
         pinned(&Purpose::Part, "03");
         pinned(&call(Call::Progress { key: key.clone() }), "010b03612f62");

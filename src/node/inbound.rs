@@ -15,7 +15,7 @@ use crate::{
     catalog::actor as catalog,
     explain::insight,
     key::{Key, NodeName},
-    membership::{gone_members, watch},
+    membership::{self, watch},
     net::{
         Inbound, Peer,
         wire::{
@@ -101,7 +101,10 @@ impl Inbound for Answers {
             }
             Call::Copy { key } => for_revision(from, copy(shared, key).await),
             Call::Progress { key } => Reply::Progress(shared.underway.bytes(&key)),
-            Call::PullGone => Reply::Gone(gone_members(&shared.view.load())),
+            Call::PullGone => match shared.membership.ask(membership::actor::Message::TellGone).await {
+                Ok((gone, removed)) => Reply::Gone { gone, removed },
+                Err(_) => Reply::Refused(Refusal::Stopping),
+            },
             Call::Vouch { keys, .. } => {
                 tracing::debug!(from = %from.name, keys = keys.len(), "asked to vouch");
                 let asked = keys.clone();

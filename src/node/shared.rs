@@ -66,6 +66,8 @@ pub(crate) struct Shared {
     pub(crate) seeds: Published<Vec<SeedStatus>>,
     /// Members whose wall clock is far from this node's.
     pub(crate) clocks: Published<Vec<ClockDifference>>,
+    /// Members that are kept on the list although they have been dead for long, with how many keys are with the dead alone.
+    pub(crate) irreplaceable: Published<BTreeMap<NodeName, u64>>,
     /// Whether this node has been part of its cluster since the process began; never taken back.
     joined: watch::Sender<bool>,
     pub(crate) index: Index,
@@ -153,6 +155,7 @@ impl Shared {
             joined: watch::Sender::new(false),
             seeds: Published::new(seeds),
             clocks: Published::new(Vec::new()),
+            irreplaceable: Published::new(BTreeMap::new()),
             routes: Published::new(Routes::default()),
             retry_budget: RetryBudget::default(),
             repair_pace: Arc::new(Pace::new(config.repair_bytes_per_second)),

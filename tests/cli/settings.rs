@@ -25,6 +25,7 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     ("stalled_fetch_patience", "14s", "'14s'"),
     ("not_found_ttl", "9s", "'9s'"),
     ("repair_delay", "11s", "'11s'"),
+    ("dead_kept", "3days", "'3days'"),
     ("mass_failure_share", "0.25", "0.25"),
     ("mass_failure_pause", "3m", "'3m'"),
     ("refresh", "a/=1h:5m..1day", "{ 'a/' = { interval = '1h', min = '5m', max = '1day' } }"),

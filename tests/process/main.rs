@@ -19,6 +19,7 @@
 //! | `redirects` | whose redirects are followed, where to, and what is shown there |
 //! | `private` | what is on a node's disk is for its user alone |
 //! | `patience` | what clients get while a repository or a file is still being fetched |
+//! | `removal` | taking a machine off the list that is gone for good |
 //! | `memory` | large repositories through small processes |
 
 #![allow(clippy::disallowed_methods, reason = "tests run on the real machine")]
@@ -40,3 +41,4 @@ mod memory;
 mod patience;
 mod private;
 mod redirects;
+mod removal;

@@ -76,6 +76,11 @@ pub(crate) struct NodeOptions {
     #[arg(value_parser = humantime::parse_duration)]
     #[serde(with = "humantime_serde::option")]
     repair_delay: Option<Duration>,
+    /// How long a member that died stays on the list, longer if only it has some key. 7days, if not given
+    #[arg(long, env = "DATAD_DEAD_KEPT", value_name = "TIME", help_heading = "Tuning")]
+    #[arg(value_parser = humantime::parse_duration)]
+    #[serde(with = "humantime_serde::option")]
+    dead_kept: Option<Duration>,
     /// When more than this share of the members is lost at once, nothing is copied on account of it, 0.0 to 1.0. 0.5, if
     /// not given
     #[arg(long, env = "DATAD_MASS_FAILURE_SHARE", value_name = "SHARE", help_heading = "Tuning")]

@@ -1,0 +1,160 @@
+//! Takes members off the list that have been dead for `dead_kept` and have nothing that the others lack.
+//!
+//! Each node decides for itself, by what it knows; the removal then spreads ([`super::removals`]), so that one decision is
+//! enough and all agree. A member stays as long as some key is with the dead alone: its ledger says where that key is to be
+//! had again. [`crate::MemberStatus`] says so.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio_util::task::AbortOnDropHandle;
+use tracing::info;
+
+use super::{View, actor, outlook::Outlook};
+use crate::{
+    key::{Key, NodeName},
+    node::Shared,
+    registry::{HolderState, actor as registry},
+};
+
+/// Keys that are looked at between two breaths.
+const PAGE_KEYS: usize = 512;
+/// Between two looks, at most. Each walks over all known keys.
+const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(600);
+/// Looks within `dead_kept`, if that is shorter.
+const LOOKS: u32 = 16;
+
+/// When this node looks for members that can go.
+#[derive(Debug, Default)]
+pub(super) struct Reaper {
+    looked: Duration,
+    under_way: Option<AbortOnDropHandle<()>>,
+}
+
+impl Reaper {
+    /// Looks, if it is time to and the node knows enough.
+    pub(super) fn look(&mut self, outlook: &Outlook) {
+        let (shared, now) = (&outlook.shared, outlook.shared.uptime());
+        let kept = shared.config.dead_kept;
+        let busy = self.under_way.as_ref().is_some_and(|task| !task.is_finished());
+        if busy || now < self.looked + (kept / LOOKS).min(LOOK_INTERVAL_MAX) {
+            return;
+        }
+        self.looked = now;
+        let overdue: BTreeSet<NodeName> = outlook.roster.dead_for(now, kept).into_iter().collect();
+        if overdue.is_empty() {
+            shared.irreplaceable.publish(Arc::default());
+            return;
+        }
+        let task = reap(shared.clone(), overdue);
+        self.under_way = Some(AbortOnDropHandle::new(shared.tasks.spawn(task)));
+    }
+}
+
+/// Removes those of `overdue` that have nothing that the others lack.
+async fn reap(shared: Arc<Shared>, overdue: BTreeSet<NodeName>) {
+    if !knows_enough(&shared).await {
+        return;
+    }
+    let Some(sole) = keys_only_with(&shared, &overdue).await else { return };
+    for name in overdue.iter().filter(|name| !sole.contains_key(*name)) {
+        let gone = |reply| actor::Message::Remove { name: name.clone(), reply };
+        if let Ok(Ok(())) = shared.membership.ask(gone).await {
+            info!(member = %name, kept = ?shared.config.dead_kept, "it was dead for so long, and others have all that it had");
+        }
+    }
+    shared.irreplaceable.publish(Arc::new(sole));
+}
+
+/// Whether this node has joined, sees a settled cluster, and knows all that the live members claim.
+async fn knows_enough(shared: &Arc<Shared>) -> bool {
+    let settled = *shared.joined().borrow()
+        && shared.scanned.load(Ordering::Acquire)
+        && shared.uptime() >= shared.settled_at()
+        && shared.view.load().brake().is_none();
+    settled && shared.registry.ask(registry::Message::Summarize).await.is_ok_and(|summary| summary.caught_up)
+}
+
+/// How many keys only these members have, by member, none of which is alive; members without such keys are left out.
+/// Walks over all known keys, in parts. `None` if the registry is gone.
+pub(crate) async fn keys_only_with(shared: &Arc<Shared>, dead: &BTreeSet<NodeName>) -> Option<BTreeMap<NodeName, u64>> {
+    let (mut counts, mut after): (BTreeMap<NodeName, u64>, Option<Key>) = (BTreeMap::new(), None);
+    loop {
+        let ask = |reply| registry::Message::Keys { after, prefix: String::new(), limit: PAGE_KEYS, reply };
+        let page = shared.registry.ask(ask).await.ok()?;
+        let view = shared.view.snapshot();
+        for key in page.iter().filter(|key| !shared.intents.standing(key).forgotten) {
+            for name in only_with(&view, &shared.holders(key)).filter(|name| dead.contains(*name)) {
+                *counts.entry(name.clone()).or_default() += 1;
+            }
+        }
+        match page.last() {
+            Some(last) if page.len() == PAGE_KEYS => after = Some(last.clone()),
+            _ => return Some(counts),
+        }
+    }
+}
+
+/// The members that have this key, if no live member has it.
+fn only_with<'a>(view: &View, claims: &'a [(NodeName, HolderState)]) -> impl Iterator<Item = &'a NodeName> + use<'a> {
+    let alive = claims.iter().any(|(name, state)| *state == HolderState::Ready && view.is_alive(name));
+    let has = |state: &HolderState| matches!(state, HolderState::Ready | HolderState::Presumed);
+    claims.iter().filter(move |(_, state)| !alive && has(state)).map(|(name, _)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        Member, MemberState,
+        placement::{Ring, RingOptions},
+    };
+
+    fn name(number: usize) -> NodeName {
+        NodeName::new(format!("n{number}")).unwrap()
+    }
+
+    fn view(alive: &[bool]) -> View {
+        let member = |(number, alive): (usize, &bool)| Member {
+            name: name(number),
+            incarnation: 1,
+            address: SocketAddr::from(([127, 0, 0, 1], 1)),
+            http: None,
+            state: if *alive { MemberState::Serving } else { MemberState::Dead },
+            weight: 100,
+            accepting: true,
+            observer: false,
+            serves_other: false,
+        };
+        let members = alive.iter().enumerate().map(|one| (name(one.0), member(one))).collect();
+        View::new(name(0), members, Arc::new(Ring::build([], RingOptions::default())), Duration::ZERO)
+    }
+
+    proptest! {
+        /// A key keeps the dead on the list that have it, and nobody else; unless a live member has it, and says so itself.
+        #[test]
+        fn the_dead_are_missed_for_what_no_live_member_has(
+            claims in proptest::collection::vec(0..5usize, 6),
+            alive in proptest::collection::vec(any::<bool>(), 6),
+        ) {
+            use HolderState::{Failed, Fetching, Presumed, Ready};
+            let states = [None, Some(Fetching), Some(Ready), Some(Failed), Some(Presumed)];
+            let claims = claims.into_iter().enumerate().filter_map(|(node, claim)| Some((name(node), states[claim]?)));
+            let claims: Vec<_> = claims.collect();
+            let missed: Vec<NodeName> = only_with(&view(&alive), &claims).cloned().collect();
+            let lives = |node: &NodeName| (0..6).any(|number| name(number) == *node && alive[number]);
+            let replaced = claims.iter().any(|(node, state)| lives(node) && *state == Ready);
+            for (node, state) in &claims {
+                let has = matches!(state, Ready | Presumed);
+                prop_assert_eq!(missed.contains(node), has && !replaced, "{} {:?}", node, state);
+            }
+        }
+    }
+}
