@@ -392,12 +392,25 @@ impl Client {
             waiting_for.push(format!("an end of members that serve another kind of data: {}", strangers.join(", ")));
         }
         let takers = view.accepting().count();
+        let crowded_out = if takers == 0 { self.pins_without_room() } else { 0 };
+        if crowded_out > 0 {
+            waiting_for.push(format!(
+                "room: no node takes new keys, and {crowded_out} pinned key{} on fewer nodes than asked for",
+                if crowded_out == 1 { " is" } else { "s are" }
+            ));
+        }
         if most_asked > takers {
             waiting_for.push(format!(
                 "members that take keys: there are keys that {most_asked} nodes should keep, and {takers} that take any"
             ));
         }
         waiting_for
+    }
+
+    /// How many pinned keys are on fewer nodes than asked for.
+    fn pins_without_room(&self) -> usize {
+        let lacks = |key: &&Key| self.nodes_for_key(key).len() < self.shared.intents.replicas(key);
+        self.shared.intents.pinned_keys().iter().filter(lacks).count()
     }
 
     /// What this node waits for before it is part of its cluster, in words. Nothing once it has been.

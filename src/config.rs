@@ -108,6 +108,10 @@ pub struct NodeConfig {
     /// copied only because the key belongs here and elsewhere there are enough copies. The further below `disk_high`, the
     /// more is given up at a time, and the more rarely.
     pub disk_low: f64,
+    /// What becomes of the only copy of a key that nobody pinned, when no node takes new keys and such copies are all that could
+    /// go: `evict`, the default, gives up what was not used for longest, once its origin says that it has it; so a cluster of
+    /// caches goes on taking keys. `keep`: new keys are refused until somebody makes room. The same on all nodes.
+    pub last_copies: LastCopies,
     /// Requests a second for one key at one holder that make the key hot, if it goes on for some seconds: more nodes keep it
     /// then, one after the other. Default 100; 0 never does that.
     pub hot_rate: u32,
@@ -152,6 +156,7 @@ impl Default for NodeConfig {
             drain_timeout: Duration::from_secs(10),
             disk_high: 0.90,
             disk_low: 0.80,
+            last_copies: LastCopies::Evict,
             hot_rate: 100,
             hot_replicas: 2,
             hot_hold: Duration::from_secs(60),
@@ -159,6 +164,17 @@ impl Default for NodeConfig {
             profile: Profile::lan(),
         }
     }
+}
+
+/// What becomes of the only copy of a key when no node has room; see [`NodeConfig::last_copies`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum LastCopies {
+    /// It goes, if its origin has the key.
+    Evict,
+    /// It stays.
+    Keep,
 }
 
 /// How often the origin of held keys is asked for news. One holder asks, the others copy from it, and all of them serve

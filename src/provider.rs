@@ -202,6 +202,17 @@ pub trait Provider: Send + Sync + 'static {
         Err(awaited)
     }
 
+    /// Whether the origin has the key now, so that it could be fetched again. When no node of the cluster has room, the only copy
+    /// of a key that nobody pinned may go if the answer is `Some(true)`. It is asked for a few keys a second at most, and should
+    /// cost less than a fetch. `None`, the default: there is no telling, and the copy stays.
+    ///
+    /// # Errors
+    /// The origin cannot be asked; the copy stays, and the origin is left alone for a while.
+    async fn is_at_origin(&self, key: &Key) -> Result<Option<bool>, UpdateError> {
+        let _ = key;
+        Ok(None)
+    }
+
     /// Answers another node that copies the key in its own [`Provider::update`], through [`UpdateContext::fetch`].
     /// Unlike [`Provider::serve`] it is never reached by clients, so paths may be of the provider's own making.
     ///

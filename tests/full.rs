@@ -3,10 +3,14 @@
 
 mod common;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use common::{Cluster, eventually, fetch, key, name, quick};
-use datad_gossip::{Client, config::NodeConfig, provider::Capacity};
+use datad_gossip::{
+    Client,
+    config::{LastCopies, NodeConfig},
+    provider::Capacity,
+};
 use http::StatusCode;
 
 const VALUE: &str = "ten bytes.";
@@ -123,6 +127,105 @@ async fn a_key_that_its_only_owner_has_no_room_for_is_fetched_by_another() {
     }
     assert!(n1.status().await.full, "it was turned away");
     assert_eq!(memory.held(), 17, "what only it has stays");
+}
+
+/// Two nodes that have 20 keys, `old/0` and so on, and are full of them; the first two are pinned. Each key is on one node.
+async fn full_cluster(last_copies: LastCopies) -> Cluster {
+    let mut config = config(1);
+    config.last_copies = last_copies;
+    // Nothing is given up within this time of its last use.
+    config.request_patience = Duration::from_secs(2);
+    let cluster = Cluster::with_config(2, config).await;
+    for number in 0..20 {
+        let text = format!("old/{number}");
+        cluster.upstream.put(&text, VALUE);
+        assert_eq!(fetch(&cluster.any(), &text).await.unwrap(), good());
+    }
+    for text in ["old/0", "old/1"] {
+        cluster.any().pin(&key(text), None).await.unwrap();
+    }
+    for member in cluster.members.values() {
+        member.memory.limit(Some(10 * member.memory.held() as u64));
+    }
+    for who in ["n1", "n2"] {
+        until_accepting(&cluster, who, false).await;
+    }
+    cluster
+}
+
+fn held(cluster: &Cluster, text: &str) -> bool {
+    cluster.members.values().any(|member| member.memory.bytes(&key(text)).is_some())
+}
+
+fn held_of(cluster: &Cluster, texts: impl IntoIterator<Item = String>) -> usize {
+    texts.into_iter().filter(|text| held(cluster, text)).count()
+}
+
+#[tokio::test]
+async fn where_all_are_full_what_is_cold_makes_room_for_what_is_new() {
+    let cluster = full_cluster(LastCopies::Evict).await;
+    cluster.upstream.lose("old/2");
+    for number in 0..8 {
+        let text = format!("new/{number}");
+        cluster.upstream.put(&text, VALUE);
+        let asked = cluster.client(["n1", "n2"][number % 2]);
+        eventually(&format!("{text} is served"), || async {
+            match fetch(&asked, &text).await {
+                Ok(answer) => answer == good(),
+                // There is no room just now, and a client is told to come back.
+                Err(error) => {
+                    assert!(error.to_string().contains("full") || error.to_string().contains("still"), "{error}");
+                    false
+                }
+            }
+        })
+        .await;
+        for kept in ["old/0", "old/1", "old/2"] {
+            assert!(held(&cluster, kept), "{kept} is pinned, or the origin has lost it");
+        }
+    }
+    let client = cluster.client("n1");
+    let status = client.status().await;
+    assert!(status.keys < 28, "what was given up is not known any more: {}", status.keys);
+    let gone = (3..20).map(|number| format!("old/{number}")).find(|text| !held(&cluster, text)).unwrap();
+    eventually("what was given up is fetched again when asked for", || async {
+        fetch(&client, &gone).await.is_ok_and(|answer| answer == good())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn while_the_origin_is_away_no_only_copy_goes() {
+    let cluster = full_cluster(LastCopies::Evict).await;
+    cluster.upstream.set_down(true);
+    let before = cluster.upstream.asks();
+    eventually("the origin was asked", || async { cluster.upstream.asks() > before }).await;
+    // Each node asks one question, and leaves the origin of these keys alone then.
+    let refused = fetch(&cluster.any(), "new").await.unwrap_err().to_string();
+    assert!(refused.contains("full") || refused.contains("still"), "{refused}");
+    assert_eq!(held_of(&cluster, (0..20).map(|number| format!("old/{number}"))), 20);
+    assert!(cluster.upstream.asks() <= before + 2, "{} questions", cluster.upstream.asks() - before);
+}
+
+#[tokio::test]
+async fn only_copies_stay_where_the_operator_says_so() {
+    let cluster = full_cluster(LastCopies::Keep).await;
+    cluster.upstream.put("new", VALUE);
+    let refused = fetch(&cluster.any(), "new").await.unwrap_err().to_string();
+    assert!(refused.contains("full") || refused.contains("still"), "{refused}");
+    assert_eq!(held_of(&cluster, (0..20).map(|number| format!("old/{number}"))), 20);
+}
+
+#[tokio::test]
+async fn pins_that_find_no_room_are_named_in_the_status() {
+    let cluster = full_cluster(LastCopies::Keep).await;
+    cluster.upstream.put("wanted", VALUE);
+    let client = cluster.client("n1");
+    client.pin(&key("wanted"), None).await.unwrap();
+    eventually("the status says what the pin waits for", || async {
+        client.status().await.waiting_for.iter().any(|what| what.contains("room") && what.contains("1 pinned key"))
+    })
+    .await;
 }
 
 #[tokio::test]

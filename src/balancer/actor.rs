@@ -10,6 +10,7 @@
 //!  sweep: registry.Keys ----+--> slice of keys --> plan
 //!  retry / trim timers -----+                        \--> Vouch --> owners --yes from all--> Release, Remove
 //!  the disk is full --> the best to give up --------------^                 (or from one, if there is no room)
+//!                              \--the only copies--> the origin --has it--> Release, Remove        (see eviction)
 //! ```
 //!
 //! Invariants: a slice is bounded, and between slices other messages are handled; work in the pool that came from here
@@ -27,6 +28,7 @@ use tokio::{sync::oneshot, task::yield_now as let_others_run};
 use tracing::{debug, info};
 
 use super::{
+    eviction::{self, Silent},
     intent::{self, Intention, Obstacles},
     plan::{Action, Situation},
     pressure::{self, Found},
@@ -90,6 +92,8 @@ pub(crate) enum Message {
     Looked { held: usize },
     /// These may be given up, for there is no room.
     Found(Found),
+    /// The origin was asked about the only copies that were found. These origins cannot say.
+    OriginsAsked(Vec<Silent>),
     /// What is to be done with this key, and what does that wait for?
     Explain { key: Key, reply: oneshot::Sender<Intention> },
     /// Which known keys have too few replicas? The first that begin so, in order.
@@ -145,9 +149,14 @@ struct Relief {
     /// Whether there was little room at the last look.
     tight: bool,
     pace: Pace,
+    /// Whether keys to give up are looked for, or the origin is asked about them.
     finding: bool,
     /// Where to go on finding.
     after: Option<Key>,
+    /// When this node last gave up a copy because only the origin has to have the key.
+    evicted: Option<Duration>,
+    /// Origins that are not asked, and until when.
+    silent: BTreeMap<String, Duration>,
 }
 
 /// A walk over all keys.
@@ -215,6 +224,7 @@ impl Actor for Balancer {
             Message::Vouched { keys, until } => state.trim(keys, until),
             Message::Looked { held } => state.looked(held),
             Message::Found(found) => state.found(found),
+            Message::OriginsAsked(silent) => state.origins_asked(silent),
             Message::Explain { key, reply } => drop(reply.send(state.explain(&key))),
             Message::Shortages { prefix, limit, reply } => drop(reply.send(state.shortages.first(&prefix, limit))),
             Message::Summarize(reply) => drop(reply.send(state.summarize())),
@@ -378,7 +388,9 @@ impl State {
         if self.relief.finding || !self.is_settled() || !self.may_drop() {
             return;
         }
-        if let Some(count) = self.relief.pace.begin(now, &room, held) {
+        // What else it gives up is made elsewhere, so that takes its time.
+        let urgent = self.is_evicting() && eviction::is_due(&self.shared);
+        if let Some(count) = self.relief.pace.begin(now, &room, held, urgent) {
             debug!(count, held, "looking for keys to give up");
             self.relief.finding = true;
             let (shared, myself, after) = (self.shared.clone(), self.myself.clone(), self.relief.after.take());
@@ -390,9 +402,45 @@ impl State {
     }
 
     fn found(&mut self, found: Found) {
-        self.relief.finding = false;
         self.relief.after = found.next;
-        self.ask_owners(found.candidates.into_iter().map(|Candidate { key, grounds, .. }| (key, grounds)).collect());
+        let is_last = |candidate: &Candidate| candidate.grounds == Grounds::LastCopy;
+        let (last, shared): (Vec<_>, Vec<_>) = found.candidates.into_iter().partition(is_last);
+        self.ask_owners(shared.into_iter().map(|Candidate { key, grounds, .. }| (key, grounds)).collect());
+        self.ask_origins(last.into_iter().map(|candidate| candidate.key).collect());
+    }
+
+    /// Asks the origins whether they still have these, which are nowhere else; each that has goes at once.
+    fn ask_origins(&mut self, keys: Vec<Key>) {
+        let now = self.shared.uptime();
+        self.relief.silent.retain(|_, until| now < *until);
+        let (shared, myself) = (self.shared.clone(), self.myself.clone());
+        let silent = self.relief.silent.keys().cloned().collect();
+        self.shared.spawn(async move {
+            let silent = eviction::confirm(&shared, keys, silent, |key| {
+                let until = shared.uptime() + VOUCH_HOLD / 2;
+                let _ = myself.send_message(Message::Vouched { keys: vec![(key, Grounds::LastCopy)], until });
+            });
+            let silent = silent.await;
+            let _ = myself.send_message(Message::OriginsAsked(silent));
+        });
+    }
+
+    fn origins_asked(&mut self, silent: Vec<Silent>) {
+        self.relief.finding = false;
+        let now = self.shared.uptime();
+        self.relief.silent.extend(silent.into_iter().map(|Silent { origin, pause }| (origin, now + pause)));
+    }
+
+    /// Whether what room there is should be left to new keys.
+    fn is_short_for_new_keys(&self) -> bool {
+        self.is_evicting() && self.shared.room().level() != Level::Ample
+    }
+
+    /// Whether this node has lately given up only copies. While room is short, it then makes no replicas of keys that nobody
+    /// pinned: they would take the room of those.
+    fn is_evicting(&self) -> bool {
+        let now = self.shared.uptime();
+        self.relief.evicted.is_some_and(|evicted| now < evicted + eviction::AFTERMATH)
     }
 
     /// On its way out, a node drops nothing: it may come back with what it has.
@@ -470,7 +518,13 @@ impl State {
         let sight = Sight::of(&self.shared, key);
         let situation = sight.situation(&self.shared, self.back_off.get(key).is_some());
         // On its way out, it takes nothing either.
-        let action = if self.may_drop() { situation.action() } else { Action::Nothing };
+        let action = match situation.action() {
+            _ if !self.may_drop() => Action::Nothing,
+            Action::Copy if self.is_short_for_new_keys() && self.shared.intents.pinned(key).is_none() => {
+                Action::Nothing
+            }
+            action => action,
+        };
         (self.or_withdraw(key, action, &sight), situation.is_under_replicated(), sight.shortage())
     }
 
@@ -521,6 +575,8 @@ impl State {
             let mut owners = self.shared.owners(&view, &key);
             owners.retain(|owner| *owner != self.shared.name);
             let enough = match grounds {
+                // No owner is to be relied on.
+                Grounds::LastCopy => continue,
                 Grounds::Surplus => {
                     // Asked again only if this attempt comes to nothing.
                     self.trim_at.set(&key, now + self.shared.config.trim_delay);
@@ -574,6 +630,10 @@ impl State {
                 match grounds {
                     Grounds::Surplus => info!(%key, "surplus: all its owners have it"),
                     Grounds::NoRoom => info!(%key, "given up: there is no room, and another owner has it"),
+                    Grounds::LastCopy => {
+                        info!(%key, "given up: no node has room, and the origin has it");
+                        self.relief.evicted = Some(now);
+                    }
                 }
                 self.trim_at.remove(&key);
                 self.drop_replica(key);
@@ -585,7 +645,7 @@ impl State {
     fn stands(&self, key: &Key, grounds: Grounds) -> bool {
         match grounds {
             Grounds::Surplus => self.plan(key).0 == Action::Trim,
-            Grounds::NoRoom => {
+            Grounds::NoRoom | Grounds::LastCopy => {
                 let full = self.shared.room().level() == Level::Full;
                 let candidate = pressure::candidate(&self.shared, key);
                 full && self.may_drop() && candidate.is_some_and(|candidate| candidate.grounds == grounds)

@@ -3,10 +3,12 @@
 //!
 //! `plan.rs` decides about one key, `queue.rs` in which order and how many at once; `actor.rs` decides which keys to
 //! look at, and asks the owners to vouch before anything is dropped. When the disk fills up, `room.rs` says so, `relief.rs`
-//! decides what to give up (of what `uses.rs` says was not used lately), and `pressure.rs` sees to both. `heat.rs` decides
+//! decides what to give up (of what `uses.rs` says was not used lately), and `pressure.rs` sees to both. `eviction.rs` asks
+//! the origin about copies that are the only ones. `heat.rs` decides
 //! which keys are asked for so often that more nodes should keep them, and `intent.rs` says in words what is about to happen.
 
 pub(crate) mod actor;
+mod eviction;
 mod heat;
 mod intent;
 mod plan;

@@ -7,6 +7,7 @@ use futures::FutureExt;
 use tracing::{info, warn};
 
 use super::{
+    eviction,
     relief::{Candidate, Choice},
     room::Level,
     sight::Sight,
@@ -83,7 +84,9 @@ pub(super) fn candidate(shared: &Shared, key: &Key) -> Option<Candidate> {
     let sight = Sight::of(shared, key);
     let view = shared.view.load();
     let pinned = shared.intents.pinned(key).is_some();
-    let grounds = sight.situation(shared, false).grounds(pinned, |name| view.is_full(name))?;
+    // What the dead may bring back counts: while it is known, it would be fetched again.
+    let expendable = eviction::is_due(shared) && !sight.dead_have_it && !eviction::is_in_use(shared, key);
+    let grounds = sight.situation(shared, false).grounds(pinned, expendable, |name| view.is_full(name))?;
     Some(Candidate { key: key.clone(), grounds, last_use: shared.uses.last(key) })
 }
 

@@ -1,8 +1,9 @@
 //! What a node without room gives up, and in which order. Pure.
 //!
 //! First what it only happens to hold, as the plan would, but at once. Then what nobody asked for lately, as long as another
-//! owner has it. What is pinned goes only in the former way, and what nobody else has never goes. These are
-//! grounds to *ask*: whoever is relied upon then has to vouch for its copy (see [`super::actor`]), because views differ.
+//! owner has it. Last, and only while no node takes new keys, what nobody else has. What is pinned goes only in the first way.
+//! These are grounds to *ask*: whoever is relied upon then has to vouch for its copy (see [`super::actor`]), because views
+//! differ; for the only copy that is the origin, which has to say that it has the key (see [`super::eviction`]).
 
 use super::plan::{Action, Situation};
 use crate::{
@@ -17,6 +18,8 @@ pub(crate) enum Grounds {
     Surplus,
     /// Another owner has it, if not all have, nobody pinned it, and there is no room.
     NoRoom,
+    /// No other node has it, nobody pinned it or asked for it lately, and no node takes new keys.
+    LastCopy,
 }
 
 /// A key that may be given up.
@@ -29,8 +32,9 @@ pub(crate) struct Candidate {
 }
 
 impl Situation<'_> {
-    /// On what grounds this node, which is full, may give up its copy. `full` tells who else is.
-    pub(crate) fn grounds(&self, pinned: bool, full: impl Fn(&NodeName) -> bool) -> Option<Grounds> {
+    /// On what grounds this node, which is full, may give up its copy. `full` tells who else is; `expendable`, whether the only
+    /// copy may go as well, as far as that does not follow from the claims of live nodes.
+    pub(crate) fn grounds(&self, pinned: bool, expendable: bool, full: impl Fn(&NodeName) -> bool) -> Option<Grounds> {
         let is_ready = |name: &NodeName| self.holders.contains(&(name.clone(), HolderState::Ready));
         if self.action() == Action::Trim {
             return Some(Grounds::Surplus);
@@ -41,9 +45,20 @@ impl Situation<'_> {
         // Who holds it without being an owner comes after all owners.
         let mine = self.owners.iter().position(|owner| owner == self.me).unwrap_or(self.owners.len());
         let others = || self.owners.iter().enumerate().filter(|(place, owner)| *place != mine && is_ready(owner));
+        if expendable && !self.is_elsewhere() {
+            return Some(Grounds::LastCopy);
+        }
         // Of several full ones only the last gives it up. If each relied on the other, both would vouch and neither could.
         let waits = others().any(|(place, owner)| place > mine && full(owner));
         (others().next().is_some() && !waits).then_some(Grounds::NoRoom)
+    }
+}
+
+impl Situation<'_> {
+    /// Whether another live node has the key, or will in a moment.
+    fn is_elsewhere(&self) -> bool {
+        let has = |state: &HolderState| *state != HolderState::Failed;
+        self.holders.iter().any(|(name, state)| name != self.me && has(state))
     }
 }
 
@@ -113,7 +128,28 @@ mod tests {
     fn grounds(me: usize, owners: &[usize], held: &Held, pinned: bool, full: &[usize]) -> Option<Grounds> {
         let owners: Vec<NodeName> = owners.iter().map(|number| name(*number)).collect();
         let full: Vec<NodeName> = full.iter().map(|number| name(*number)).collect();
-        situation(&name(me), &owners, held).grounds(pinned, |name| full.contains(name))
+        situation(&name(me), &owners, held).grounds(pinned, false, |name| full.contains(name))
+    }
+
+    #[test]
+    fn the_only_copy_goes_if_it_is_expendable_and_nobody_pinned_it() {
+        let only = |held: &Held, pinned, expendable| {
+            let (me, owners) = (name(1), [name(1), name(2)]);
+            situation(&me, &owners, held).grounds(pinned, expendable, |_| true)
+        };
+        assert_eq!(only(&ready(&[1]), false, true), Some(Grounds::LastCopy));
+        assert_eq!(only(&ready(&[1]), true, true), None);
+        assert_eq!(only(&ready(&[1]), false, false), None);
+        for (state, goes) in
+            [(HolderState::Failed, true), (HolderState::Fetching, false), (HolderState::Presumed, false)]
+        {
+            let held = vec![(name(1), HolderState::Ready), (name(2), state)];
+            assert_eq!(only(&held, false, true), goes.then_some(Grounds::LastCopy), "{state:?}");
+        }
+        // The first of two owners keeps it, and the second relies on the first, not on the origin.
+        assert_eq!(only(&ready(&[1, 2]), false, true), None);
+        let (me, owners) = (name(2), [name(1), name(2)]);
+        assert_eq!(situation(&me, &owners, &ready(&[1, 2])).grounds(false, true, |_| true), Some(Grounds::NoRoom));
     }
 
     #[test]
@@ -154,6 +190,7 @@ mod tests {
             candidate("warm", Grounds::NoRoom, Some(9)),
             candidate("cold", Grounds::NoRoom, Some(3)),
             candidate("never", Grounds::NoRoom, None),
+            candidate("only", Grounds::LastCopy, None),
             candidate("spare", Grounds::Surplus, Some(9)),
             candidate("spare-cold", Grounds::Surplus, None),
         ] {
@@ -174,25 +211,28 @@ mod tests {
     }
 
     proptest! {
-        /// If all nodes that are full give up at once whatever they have grounds for, on one view, a copy remains; and of
-        /// a pinned key as many as there should be.
+        /// If all nodes that are full give up at once whatever they have grounds for, on one view, a copy remains, unless there
+        /// was one alone that may go; and of a pinned key as many as there should be.
         #[test]
         fn nodes_that_agree_never_give_up_the_last_copy(
             states in proptest::collection::vec(any_state(), 6),
             owners in 1..5usize,
             full in proptest::collection::btree_set(0..6usize, 0..6),
             pinned in any::<bool>(),
+            expendable in any::<bool>(),
         ) {
             let all: Vec<NodeName> = (0..6).map(name).collect();
             let held: Held = all.iter().cloned().zip(&states).filter_map(|(n, s)| s.map(|s| (n, s))).collect();
             let owners = &all[..owners];
             let is_full = |name: &NodeName| full.iter().any(|number| all[*number] == *name);
-            let gives_up =
-                |me: &NodeName| is_full(me) && situation(me, owners, &held).grounds(pinned, is_full).is_some();
+            let grounds = |me: &NodeName| situation(me, owners, &held).grounds(pinned, expendable, is_full);
+            let gives_up = |me: &NodeName| is_full(me) && grounds(me).is_some();
             let ready = |name: &&NodeName| held.contains(&((*name).clone(), HolderState::Ready));
             let (before, after): (Vec<_>, Vec<_>) =
                 (all.iter().filter(ready).collect(), all.iter().filter(ready).filter(|me| !gives_up(me)).collect());
-            prop_assert!(before.is_empty() || !after.is_empty());
+            let went_last = before.iter().any(|me| gives_up(me) && grounds(me) == Some(Grounds::LastCopy));
+            prop_assert!(before.is_empty() || !after.is_empty() || went_last);
+            prop_assert!(!went_last || (expendable && !pinned && before.len() == 1), "only one that is alone");
             if pinned {
                 let kept = owners.iter().filter(ready).filter(|owner| !gives_up(owner)).count();
                 prop_assert_eq!(kept, owners.iter().filter(ready).count());

@@ -20,6 +20,8 @@ const RELEASES_MAX: usize = 256;
 /// is the limit of what the pause grows to while releases free nothing: something else fills the disk.
 const PAUSE_MIN: Duration = Duration::from_secs(5);
 const PAUSE_MAX: Duration = Duration::from_secs(300);
+/// What the pause grows to at most while no node has room and each request for a new key waits for some.
+const PAUSE_URGENT_MAX: Duration = Duration::from_secs(20);
 /// A node that is full again so soon after it made room waits before it makes room again, each time for longer.
 const SOON: Duration = Duration::from_secs(600);
 
@@ -87,6 +89,8 @@ impl Room {
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
     next: Duration,
+    /// When the last round began.
+    began: Duration,
     pause: Duration,
     /// Bytes in use when the last round began, or before the first one, while the node is full.
     used: Option<u64>,
@@ -97,8 +101,9 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    /// Whether a round begins now, for a node that holds so many keys; then, how many it gives up.
-    pub(crate) fn begin(&mut self, now: Duration, room: &Room, held: usize) -> Option<usize> {
+    /// Whether a round begins now, for a node that holds so many keys; then, how many it gives up. `urgent`: no node has room,
+    /// and only copies may go, so that what is given up is not made elsewhere.
+    pub(crate) fn begin(&mut self, now: Duration, room: &Room, held: usize, urgent: bool) -> Option<usize> {
         let used = room.capacity().filter(|_| room.level() == Level::Full).map(|capacity| capacity.used);
         let Some(used) = used else {
             if self.used.take().is_some() {
@@ -109,9 +114,12 @@ impl Pace {
         if self.used.is_none() {
             // Full again, so soon: the cluster may have too little room for all copies, and those that this node gives up
             // are made elsewhere, and so on. The less often, the better.
-            let soon = self.relieved.is_some_and(|at| now < at + SOON);
+            let soon = !urgent && self.relieved.is_some_and(|at| now < at + SOON);
             self.rest = if soon { (self.rest * 2).clamp(PAUSE_MIN, PAUSE_MAX) } else { Duration::ZERO };
             (self.next, self.pause, self.used) = (now + self.rest, Duration::ZERO, Some(u64::MAX));
+        }
+        if urgent {
+            self.next = self.next.min(self.began + PAUSE_URGENT_MAX);
         }
         if now < self.next {
             return None;
@@ -119,6 +127,7 @@ impl Pace {
         let in_vain = self.used.is_some_and(|before| used >= before);
         self.pause = if in_vain { (self.pause * 2).min(PAUSE_MAX) } else { PAUSE_MIN };
         self.used = Some(used);
+        self.began = now;
         self.next = now + self.pause;
         Some(room.releases(held))
     }
@@ -181,14 +190,14 @@ mod tests {
         let (mut room, mut pace) = (room(), Pace::default());
         room.observe(percent(100), false);
         let rounds: Vec<u64> =
-            (0..100).filter(|second| pace.begin(Duration::from_secs(*second), &room, 10).is_some()).collect();
+            (0..100).filter(|second| pace.begin(Duration::from_secs(*second), &room, 10, false).is_some()).collect();
         assert_eq!(rounds, [0, 5, 15, 35, 75]);
         room.observe(percent(99), false);
         let rounds: Vec<u64> =
-            (155..170).filter(|second| pace.begin(Duration::from_secs(*second), &room, 10).is_some()).collect();
+            (155..170).filter(|second| pace.begin(Duration::from_secs(*second), &room, 10, false).is_some()).collect();
         assert_eq!(rounds, [155, 160], "it helped, then it did not");
         room.observe(percent(70), false);
-        assert_eq!(pace.begin(Duration::from_secs(170), &room, 10), None);
+        assert_eq!(pace.begin(Duration::from_secs(170), &room, 10, false), None);
     }
 
     #[test]
@@ -197,14 +206,33 @@ mod tests {
         let mut waited = |pace: &mut Pace, from: u64| {
             room.observe(percent(91), false);
             let begins =
-                (from..from + 400).find(|second| pace.begin(Duration::from_secs(*second), &room, 91).is_some());
+                (from..from + 400).find(|second| pace.begin(Duration::from_secs(*second), &room, 91, false).is_some());
             room.observe(percent(70), false);
-            assert_eq!(pace.begin(Duration::from_secs(begins.unwrap()), &room, 91), None);
+            assert_eq!(pace.begin(Duration::from_secs(begins.unwrap()), &room, 91, false), None);
             begins.unwrap() - from
         };
         let waits: Vec<u64> = (0..9).map(|time| waited(&mut pace, time * 500)).collect();
         assert_eq!(waits, [0, 5, 10, 20, 40, 80, 160, 300, 300]);
         assert_eq!(waited(&mut pace, 6_000), 0, "that was long ago");
+    }
+
+    #[test]
+    fn while_no_node_has_room_rounds_neither_rest_nor_become_rare() {
+        let (mut room, mut pace) = (room(), Pace::default());
+        room.observe(percent(100), false);
+        let mut rounds = |range: std::ops::Range<u64>, urgent| -> Vec<u64> {
+            range.filter(|second| pace.begin(Duration::from_secs(*second), &room, 10, urgent).is_some()).collect()
+        };
+        assert_eq!(rounds(0..300, false), [0, 5, 15, 35, 75, 155]);
+        assert_eq!(rounds(300..361, true), [300, 320, 340, 360]);
+        // Full again a moment after it made room.
+        let mut pace = Pace::default();
+        for second in [0, 10, 20] {
+            room.observe(percent(95), false);
+            assert!(pace.begin(Duration::from_secs(second), &room, 10, true).is_some(), "{second}");
+            room.observe(percent(70), false);
+            assert!(pace.begin(Duration::from_secs(second + 5), &room, 10, true).is_none());
+        }
     }
 
     proptest! {

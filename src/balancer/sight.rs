@@ -15,6 +15,8 @@ pub(super) struct Sight {
     pub(super) live: Vec<(NodeName, HolderState)>,
     /// Whether anybody, dead or alive, is known to have had it, or it is pinned.
     pub(super) known: bool,
+    /// Whether a member that is gone had it by its own word.
+    pub(super) dead_have_it: bool,
     live_owners: Names,
     owners_wanted: usize,
     /// How many nodes should keep it by pins and settings, however many there are.
@@ -35,8 +37,10 @@ impl Sight {
         let counted = if standing.forgotten { &live } else { &claims };
         let known = standing.pinned.is_some()
             || counted.iter().any(|(_, state)| matches!(state, HolderState::Ready | HolderState::Presumed));
+        let has = |state: &HolderState| matches!(state, HolderState::Ready | HolderState::Presumed);
+        let dead_have_it = claims.iter().any(|(name, state)| has(state) && !view.is_alive(name));
         let asked = shared.intents.replicas(key);
-        Self { known, live_owners, owners_wanted, asked, leader: shared.leader(key), live }
+        Self { known, dead_have_it, live_owners, owners_wanted, asked, leader: shared.leader(key), live }
     }
 
     /// How many nodes should keep it, if fewer live ones have it.

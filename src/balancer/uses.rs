@@ -73,6 +73,17 @@ impl Uses {
         1
     }
 
+    /// Notes that `key` is in use at `now`, without counting it as another use.
+    pub(crate) fn renew(&self, key: &Key, now: Duration) {
+        let second = now.as_secs().min(u64::from(u32::MAX)) << 32;
+        let generations = self.generations.load();
+        if let Some(last) = generations.younger.pin().get(key) {
+            last.fetch_max(second, Ordering::Relaxed);
+            return;
+        }
+        self.touch(key, now);
+    }
+
     /// The second of its last use; `None` if that is long ago or never was.
     pub(crate) fn last(&self, key: &Key) -> Option<u32> {
         let generations = self.generations.load();
@@ -111,6 +122,18 @@ mod tests {
         let counts =
             [7_000, 7_500, 7_999, 8_000, 7_900, 9_000].map(|ms| uses.touch(&key(1), Duration::from_millis(ms)));
         assert_eq!(counts, [1, 2, 3, 1, 2, 1]);
+    }
+
+    #[test]
+    fn a_use_that_goes_on_is_late_and_not_frequent() {
+        let uses = Uses::new(KeyHasher::default());
+        uses.touch(&key(1), Duration::from_secs(7));
+        uses.renew(&key(1), Duration::from_secs(9));
+        uses.renew(&key(1), Duration::from_secs(8));
+        assert_eq!(uses.last(&key(1)), Some(9));
+        assert_eq!(uses.touch(&key(1), Duration::from_secs(9)), 1);
+        uses.renew(&key(2), Duration::from_secs(9));
+        assert_eq!(uses.last(&key(2)), Some(9));
     }
 
     #[test]

@@ -28,7 +28,7 @@ use crate::{
         Body, BoxError, Capacity, Description, Provider, ProviderError, ServeError, UpdateContext, UpdateError, empty,
         full,
     },
-    providers::version_of,
+    providers::{there_is, version_of},
 };
 
 /// Longest value that is copied from a peer, in bytes: values live in RAM, and a peer may not fill it.
@@ -196,6 +196,11 @@ async fn copy(key: &Key, peer: &NodeName, context: &UpdateContext) -> Result<Byt
 impl Provider for Memory {
     async fn has(&self, key: &Key) -> Result<bool, ProviderError> {
         Ok(self.state().held.contains_key(key))
+    }
+
+    /// By fetching it, which counts as an ask.
+    async fn is_at_origin(&self, key: &Key) -> Result<Option<bool>, UpdateError> {
+        there_is(self.fetch_from_origin(key.clone()).await)
     }
 
     fn keys(&self) -> BoxStream<'_, Result<Key, ProviderError>> {

@@ -23,11 +23,26 @@ mod shelf;
 
 use sha2::{Digest, Sha256};
 
+use crate::provider::UpdateError;
+
 pub use allow::AllowList;
 pub use credentials::{CredentialsError, OriginCredentials};
 pub use files::{Files, FilesConfig, FilesError};
 pub use git::{Git, GitConfig, GitError};
 pub use memory::{Memory, Origin};
+
+/// What an answer of an origin says about whether it has the key.
+///
+/// # Errors
+/// The origin says neither.
+fn there_is<T>(answer: Result<T, UpdateError>) -> Result<Option<bool>, UpdateError> {
+    match answer {
+        Ok(_) => Ok(Some(true)),
+        Err(UpdateError::NotFound) => Ok(Some(false)),
+        Err(UpdateError::Forbidden(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
 
 /// A short name of `data` for [`Description::version`](crate::provider::Description): 48 bits of its SHA-256, enough to
 /// tell the few versions apart that replicas of one key may have.

@@ -37,7 +37,7 @@ pub(crate) const HOPS: u8 = 2;
 pub(super) const RETRY: Duration = Duration::from_millis(100);
 
 /// How long a request waits for room while all nodes are full: they may be making some.
-const ROOM_PATIENCE: Duration = Duration::from_secs(5);
+const ROOM_PATIENCE: Duration = Duration::from_secs(10);
 /// When to ask again for a key that no node has room for.
 const NO_ROOM_RETRY_MS: u32 = 5_000;
 
@@ -166,7 +166,7 @@ fn no_keeper(shared: &Shared) -> Ensured {
 
 fn no_room(shared: &Shared) -> Ensured {
     let reason = "all nodes are full: none takes new keys".to_owned();
-    Ensured::Failed { node: shared.name.clone(), reason, retry_after_ms: NO_ROOM_RETRY_MS }
+    Ensured::Later { node: shared.name.clone(), reason, retry_after_ms: NO_ROOM_RETRY_MS }
 }
 
 /// Whoever is fetching it already, else the leader.

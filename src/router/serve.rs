@@ -28,6 +28,9 @@ use crate::{
 /// How long a key whose data could not be read stays failed before it is repaired.
 const TROUBLE_PAUSE: Duration = Duration::from_secs(1);
 
+/// How often an answer that goes on is noted as a use.
+const USE_INTERVAL: Duration = Duration::from_secs(1);
+
 /// The provider's answer, or why there is none.
 pub(crate) async fn serve_local(
     shared: &Arc<Shared>,
@@ -52,7 +55,8 @@ pub(crate) async fn serve_local(
         }
     };
     match AssertUnwindSafe(answer).catch_unwind().await {
-        Ok(Ok(response)) => Ok(response),
+        Ok(Ok(response)) if matches!(purpose, Purpose::Export) => Ok(response),
+        Ok(Ok(response)) => Ok(in_use(shared, key, response)),
         Ok(Err(ServeError::NotHeld)) => Err(Refusal::NotHeld),
         Ok(Err(ServeError::Overloaded { reason, retry_after })) => {
             debug!(%key, %reason, ?retry_after, "turned away");
@@ -87,6 +91,21 @@ pub(crate) async fn serve_part(
             Err(Refusal::Failed("the provider panicked".into()))
         }
     }
+}
+
+/// `response` with a body that counts as a use of `key` for as long as it flows.
+fn in_use(shared: &Arc<Shared>, key: &Key, response: Response<Body>) -> Response<Body> {
+    let (shared, key, mut noted) = (shared.clone(), key.clone(), shared.uptime());
+    response.map(|body| {
+        provider::body(body.map_frame(move |frame| {
+            let now = shared.uptime();
+            if now >= noted + USE_INTERVAL {
+                noted = now;
+                shared.uses.renew(&key, now);
+            }
+            frame
+        }))
+    })
 }
 
 /// The request with a body that is watched, so that trouble of its sender is not taken for the provider's.

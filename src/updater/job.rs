@@ -163,7 +163,13 @@ async fn ensure(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, task: &Task,
     }
     match updated {
         // That it is new here says nothing of how often it changes.
-        Ok(_) => publish(shared, key, Some(Updated { changed: None })).await,
+        Ok(_) => {
+            if reason == UpdateReason::Request {
+                // Who waits for it has not used it yet.
+                shared.uses.renew(key, shared.uptime());
+            }
+            publish(shared, key, Some(Updated { changed: None })).await
+        }
         // Those it was to be copied from have let it go meanwhile.
         Err(UpdateError::Unavailable(_)) if !origin && ready_peers(shared, key).is_empty() => {
             nobody_has_it(shared, key, unreadable).await

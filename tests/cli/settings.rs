@@ -35,6 +35,7 @@ const SETTINGS: &[(&str, &str, &str)] = &[
     ("drain_timeout", "14s", "'14s'"),
     ("disk_high", "0.75", "0.75"),
     ("disk_low", "0.5", "0.5"),
+    ("last_copies", "keep", "'keep'"),
     ("hot_rate", "99", "99"),
     ("hot_replicas", "1", "1"),
     ("hot_hold", "15s", "'15s'"),

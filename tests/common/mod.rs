@@ -76,6 +76,11 @@ impl Upstream {
         self.state.lock().unwrap().values.insert(key(text), Bytes::from(value.to_owned()));
     }
 
+    /// The origin has it no more.
+    pub fn lose(&self, text: &str) {
+        self.state.lock().unwrap().values.remove(&key(text));
+    }
+
     pub fn set_delay(&self, delay: Duration) {
         self.state.lock().unwrap().delay = delay;
     }

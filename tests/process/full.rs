@@ -211,6 +211,76 @@ async fn a_repository_that_does_not_fit_on_a_disk_goes_elsewhere_until_there_is_
     assert_eq!(cluster.until_held(&later, 1).await, ["n1"]);
 }
 
+/// Gets `path` as a client does that heeds `Retry-After`: an answer is either what it should be, or 503 with a time.
+async fn get_patiently(node: &Serve, path: &str) -> String {
+    let got = tokio::sync::Mutex::new(String::new());
+    eventually(&format!("{path} is served"), || async {
+        let answer = get(node.http, path).await.unwrap();
+        if answer.status == StatusCode::OK {
+            *got.lock().await = answer.text();
+            return true;
+        }
+        assert!(matches!(answer.status.as_u16(), 503 | 504), "{}", answer.text());
+        assert!(answer.header("retry-after").parse::<u64>().is_ok(), "{}", answer.text());
+        false
+    })
+    .await;
+    got.into_inner()
+}
+
+/// Nodes that each live on a small disk, and give up only copies of what was not used within three seconds.
+async fn small_cluster(disks: &[SmallDisk], provider: &[&str]) -> Cluster {
+    let paths: Vec<_> = disks.iter().map(|disk| disk.0.path().to_owned()).collect();
+    let config =
+        format!("{}replicas = 1\nrequest_patience = \"3s\"\n", QUICK.replace("request_patience = \"25s\"\n", ""));
+    let config = config.replace("disk_high = 1.0\ndisk_low = 0.999\n", "disk_high = 0.9\ndisk_low = 0.7\n");
+    let small = move |node: &mut Serve| {
+        let number: usize = node.name[1..].parse().unwrap();
+        node.use_data(&paths[number - 1]);
+    };
+    Cluster::start_with(disks.len(), &config, provider, small).await
+}
+
+#[tokio::test]
+async fn cold_files_are_served_beyond_the_room_of_all_disks() {
+    let (Some(one), Some(other)) = (SmallDisk::mount(), SmallDisk::mount()) else { return };
+    let upstream = Upstream::start().await;
+    let disks = [one, other];
+    let cluster = small_cluster(&disks, &["--files", &upstream.files_url()]).await;
+    let content = |number: u64| String::from_utf8(vec![b'a' + (number % 26) as u8; 2 << 20]).unwrap();
+    upstream.put_file("pinned", "pinned", "text/plain");
+    cluster.nodes[0].ask(&["pin", "pinned"]).await.unwrap();
+    cluster.until_held("pinned", 1).await;
+    // Half as much again as both disks have room for.
+    for number in 0..DISK_MIB + DISK_MIB / 2 {
+        upstream.put_file(&format!("file{number}"), content(number), "text/plain");
+        let node = &cluster.nodes[number as usize % 2];
+        assert!(get_patiently(node, &format!("/file{number}")).await == content(number), "file{number}");
+    }
+    cluster.until_held("pinned", 1).await;
+    assert_eq!(upstream.reads("pinned"), 1, "it never went");
+    assert!(get_patiently(&cluster.nodes[1], "/file0").await == content(0), "what was given up comes again");
+}
+
+#[tokio::test]
+async fn cold_repositories_are_served_beyond_the_room_of_all_disks() {
+    let Some(disk) = SmallDisk::mount() else { return };
+    let upstream = Upstream::start().await;
+    let disks = [disk];
+    let cluster = small_cluster(&disks, &["--git", &upstream.git_template()]).await;
+    let node = &cluster.nodes[0];
+    for number in 0..10 {
+        let key = format!("org/repo{number}");
+        upstream.create(&key, &[("blob", &noise(number, 4 << 20)), ("name", key.as_bytes())]).await;
+        eventually(&format!("{key} is cloned"), || async {
+            Checkout::clone(node.http, &format!("/{key}"), &[]).await.is_ok_and(|clone| clone.read("name") == key)
+        })
+        .await;
+    }
+    let keys: Value = serde_json::from_str(&node.ask(&["keys", "--json"]).await.unwrap()).unwrap();
+    assert!(keys.as_array().unwrap().len() < 10, "some are not held any more: {keys}");
+}
+
 /// Pins these keys at the node, one after the other; those that it acknowledged.
 async fn pin_all(node: &Serve, names: impl Iterator<Item = String>) -> BTreeSet<String> {
     let mut acknowledged = BTreeSet::new();

@@ -8,7 +8,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use clap::Args;
-use datad_gossip::config::{ProfileName, RefreshPolicy, UpstreamLimit};
+use datad_gossip::config::{LastCopies, ProfileName, RefreshPolicy, UpstreamLimit};
 use serde::{Deserialize, Serialize, Serializer, de::IntoDeserializer};
 
 #[derive(Args, Clone, Default, Serialize)]
@@ -125,6 +125,11 @@ pub(crate) struct NodeOptions {
     /// Share of the disk below which it takes new keys again. 0.8, if not given
     #[arg(long, env = "DATAD_DISK_LOW", value_name = "SHARE", help_heading = "Tuning")]
     disk_low: Option<f64>,
+    /// What becomes of the only copy of a key that is not pinned when all nodes are full: `evict` gives up what was not used for
+    /// longest, if its origin still has it, `keep` refuses new keys. evict, if not given
+    #[arg(long, env = "DATAD_LAST_COPIES", value_name = "WHAT", value_parser = parse_last_copies)]
+    #[arg(help_heading = "Tuning")]
+    last_copies: Option<LastCopies>,
     /// Requests a second for a key at one holder that make it hot: more nodes keep it for a while. 100, if not given; 0: never
     #[arg(long, env = "DATAD_HOT_RATE", value_name = "N", help_heading = "Tuning")]
     hot_rate: Option<u32>,
@@ -182,6 +187,11 @@ fn parse_upstream(text: &str) -> Result<(String, UpstreamLimit), String> {
     Ok((prefix.to_owned(), limit))
 }
 
+fn parse_last_copies(text: &str) -> Result<LastCopies, String> {
+    let parsed: Result<_, serde::de::value::Error> = LastCopies::deserialize(text.into_deserializer());
+    parsed.map_err(|_| "it is evict or keep".to_owned())
+}
+
 fn parse_profile(text: &str) -> Result<ProfileName, String> {
     let parsed: Result<_, serde::de::value::Error> = ProfileName::deserialize(text.into_deserializer());
     parsed.map_err(|_| "it is local, lan or wan".to_owned())
@@ -200,5 +210,6 @@ mod tests {
             assert!(parse_upstream(wrong).is_err(), "{wrong}");
         }
         assert!(parse_prefix("a=many").is_err() && parse_profile("moon").is_err());
+        assert!(parse_last_copies("lose").is_err());
     }
 }

@@ -46,7 +46,7 @@ use self::{
     incoming::Incoming,
     source::Source,
 };
-use super::{AllowList, OriginCredentials, shelf::Shelf};
+use super::{AllowList, OriginCredentials, shelf::Shelf, there_is};
 use crate::{
     key::{Key, KeyError},
     provider::{
@@ -258,6 +258,17 @@ impl Provider for Files {
 
     async fn serve_part(&self, _key: &Key, request: Request<Bytes>) -> Result<Option<Response<Body>>, ServeError> {
         Ok(self.incoming.answer(&request.into_parts().0).await?)
+    }
+
+    async fn is_at_origin(&self, key: &Key) -> Result<Option<bool>, UpdateError> {
+        self.check(key)?;
+        if self.is_prefix(key) {
+            let listed = self.source.list(key).await;
+            return there_is(
+                listed.and_then(|found| if found.is_empty() { Err(UpdateError::NotFound) } else { Ok(()) }),
+            );
+        }
+        there_is(self.source.head(key).await)
     }
 
     async fn describe(&self, key: &Key) -> Result<Description, ProviderError> {

@@ -370,3 +370,20 @@ async fn an_update_that_is_dropped_or_forbidden_leaves_nothing() {
     let files = Files::open(FilesConfig { allow: AllowList::new(["set/*"]), ..config }).unwrap();
     assert!(matches!(files.update(&key("a.txt"), alone()).await, Err(UpdateError::Forbidden(_))));
 }
+
+#[tokio::test]
+async fn whether_the_source_has_a_key_is_seen_without_fetching_it() {
+    let lab = Lab::new();
+    let (objects, sets) = (lab.open("a", None), lab.open("b", Some(2)));
+    for (files, name, there) in [
+        (&objects, "a.txt", true),
+        (&objects, "b.txt", false),
+        (&objects, "set", false),
+        (&sets, "set/x", true),
+        (&sets, "set/y", false),
+        (&sets, "a.txt", true),
+    ] {
+        assert!(matches!(files.is_at_origin(&key(name)).await, Ok(Some(said)) if said == there), "{name}");
+        assert!(!files.has(&key(name)).await.unwrap(), "{name}");
+    }
+}

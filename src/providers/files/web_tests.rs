@@ -219,3 +219,18 @@ fn no_store_limits_how_long_an_object_may_take() {
         assert!(options.get_config_value(&C::ReadTimeout).is_some(), "but it does how long it may stand still");
     }
 }
+
+#[tokio::test]
+async fn a_web_server_that_cannot_say_whether_it_has_an_object_is_not_taken_at_its_word() {
+    let statuses = ["200 OK", "404 Not Found", "503 Service Unavailable", "403 Forbidden"];
+    let (url, asked) = origin(move |number, _| {
+        format!("HTTP/1.1 {}\r\ncontent-length: 0\r\n\r\n", statuses[number.min(3)]).into_bytes()
+    })
+    .await;
+    let (_dir, files) = open(&url);
+    assert!(matches!(files.is_at_origin(&key("a")).await, Ok(Some(true))));
+    assert!(matches!(files.is_at_origin(&key("a")).await, Ok(Some(false))));
+    assert!(!matches!(files.is_at_origin(&key("a")).await, Ok(Some(_))));
+    assert!(!matches!(files.is_at_origin(&key("a")).await, Ok(Some(true))));
+    assert!(asked.lock().unwrap().iter().all(|head| head.starts_with("head ")), "nothing is fetched");
+}

@@ -166,6 +166,15 @@ impl Mirrors {
         Ok(true)
     }
 
+    /// Whether `remote` is a repository with a HEAD. The mirror of `key` stays as it is.
+    pub(super) async fn has_head(&self, key: &Key, remote: &Remote) -> Result<bool, UpdateError> {
+        // Naming the mirror changes nothing for git, and tells whose process it is.
+        let path = path_text(&self.shelf.slot(key))?;
+        let ask = ["--git-dir", &path, "ls-remote", "--", &remote.url, "HEAD"];
+        let answer = succeed(run(&mut self.program.to_remote(ask, remote)).await?)?;
+        Ok(!answer.stdout.trim().is_empty())
+    }
+
     /// What a mirror says of itself.
     async fn references(&self, path: &str) -> Result<Outcome, UpdateError> {
         let ours = run(&mut self.program.command(["ls-remote", "--symref", "--", path], Some(Scheme::File))).await?;

@@ -60,11 +60,12 @@ use url::Url;
 
 use self::{
     backend::Backend, bridge::Bridge, describing::Describing, making::Making, mirror::Mirrors, path::Wish,
-    process::Program, prune::Readers, template::Template,
+    process::Program, prune::Readers, template::Template, upstream::Errand,
 };
 use super::{
     AllowList, OriginCredentials,
     shelf::{KEY_FILE, Shelf},
+    there_is,
 };
 use crate::{
     key::{Key, KeyError, NodeName},
@@ -335,6 +336,16 @@ impl Provider for Git {
         self.mirrors.shelf.touch(key).await;
         context.report_changed(changed);
         Ok(())
+    }
+
+    /// If it has a HEAD, which a repository without commits has not.
+    async fn is_at_origin(&self, key: &Key) -> Result<Option<bool>, UpdateError> {
+        let forbidden = |error: KeyError| UpdateError::Forbidden(error.to_string());
+        path::check(key).map_err(forbidden)?;
+        let remote = self.template.remote(key).map_err(forbidden)?;
+        self.allow.check(key)?;
+        let head = self.reach(key, remote, Errand::Look).await;
+        there_is(head.and_then(|is_there| if is_there { Ok(()) } else { Err(UpdateError::NotFound) }))
     }
 
     async fn remove(&self, key: &Key) -> Result<(), ProviderError> {

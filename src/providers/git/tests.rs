@@ -647,3 +647,26 @@ async fn only_fetches_are_repeated_elsewhere() {
     assert!(idempotent(Method::POST, "/a/git-upload-pack"));
     assert!(!idempotent(Method::POST, "/a/git-receive-pack"));
 }
+
+#[tokio::test]
+async fn whether_the_origin_has_a_repository_is_seen_without_fetching_it() {
+    let lab = Lab::new().await;
+    let git = lab.provider("a");
+    let there = |name: &'static str| {
+        let git = git.clone();
+        async move { git.is_at_origin(&key(name)).await }
+    };
+    assert!(matches!(there("org/repo").await, Ok(Some(true))));
+    assert!(matches!(there("org/other").await, Ok(Some(false))));
+    lab.git(&["init", "-q", "--bare", "up/org/empty"]).await;
+    assert!(matches!(there("org/empty").await, Ok(Some(false))), "there is nothing to fetch again");
+    assert_eq!(git.keys().count().await, 0);
+    let (address, unreachable) = (free_address().await, "org/repo");
+    let git = lab.provider_of("b", &format!("http://{address}/{{key}}"));
+    assert!(matches!(git.is_at_origin(&key(unreachable)).await, Err(UpdateError::Unavailable(_))));
+}
+
+/// An address of this machine at which nothing listens.
+async fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+}

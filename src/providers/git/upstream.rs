@@ -32,10 +32,19 @@ use crate::{
 /// What every fetch begins with.
 const ADVERTISEMENT: &str = "/info/refs?service=git-upload-pack";
 
+/// What for an upstream is gone to.
+#[derive(Clone, Copy)]
+pub(super) enum Errand<'c> {
+    /// To make the mirror equal to it.
+    Bring(&'c UpdateContext),
+    /// To see whether it is there.
+    Look,
+}
+
 impl Git {
     /// Brings `key` from its upstream; whether that changed it.
     pub(super) async fn fetch(&self, key: &Key, remote: Remote, context: &UpdateContext) -> Result<bool, UpdateError> {
-        let brought = self.bring(key, remote, context).await;
+        let brought = self.reach(key, remote, Errand::Bring(context)).await;
         if !self.template.host_in_key() {
             return brought;
         }
@@ -49,9 +58,10 @@ impl Git {
         })
     }
 
-    async fn bring(&self, key: &Key, mut remote: Remote, context: &UpdateContext) -> Result<bool, UpdateError> {
+    /// Goes to where `key` is, for `errand`. Whether that changed the mirror, or whether the repository is there.
+    pub(super) async fn reach(&self, key: &Key, mut remote: Remote, errand: Errand<'_>) -> Result<bool, UpdateError> {
         if remote.scheme == Scheme::File {
-            return self.mirrors.bring(key, &remote, context).await;
+            return self.run(key, &remote, errand).await;
         }
         let url = Url::parse(&remote.url).map_err(|error| UpdateError::Failed(error.to_string()))?;
         if self.template.host_in_key() && !self.private_origins {
@@ -60,7 +70,7 @@ impl Git {
         if remote.authorization.is_none() {
             remote.authorization = self.authorization(&url).await?;
         }
-        match self.mirrors.bring(key, &remote, context).await {
+        match self.run(key, &remote, errand).await {
             Err(UpdateError::Unavailable(reason)) if is_redirect(&reason) => {}
             Err(UpdateError::Unavailable(reason)) if may_say_when(&reason).is_some() => {
                 return Err(refusal(&url, &remote, reason).await);
@@ -72,7 +82,14 @@ impl Git {
         remote.origin = format!("{}/", &moved[..Position::BeforePath]);
         remote.scheme = if moved.scheme() == "https" { Scheme::Https } else { Scheme::Http };
         remote.url = moved.into();
-        self.mirrors.bring(key, &remote, context).await
+        self.run(key, &remote, errand).await
+    }
+
+    async fn run(&self, key: &Key, remote: &Remote, errand: Errand<'_>) -> Result<bool, UpdateError> {
+        match errand {
+            Errand::Bring(context) => self.mirrors.bring(key, remote, context).await,
+            Errand::Look => self.mirrors.has_head(key, remote).await,
+        }
     }
 
     async fn authorization(&self, url: &Url) -> Result<Option<HeaderValue>, UpdateError> {
