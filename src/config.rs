@@ -64,7 +64,8 @@ pub struct NodeConfig {
     /// a slow origin thinks. Pins, repairs, refreshes and explicit updates go on until `update_timeout`.
     #[serde(with = "humantime_serde")]
     pub stalled_fetch_patience: Duration,
-    /// How long "the origin has no such key" is remembered. Default 30 s; 0 asks the origin every time.
+    /// How long it is remembered that the origin has no such key, or refuses it without saying when to ask again. Default 30 s; 0
+    /// asks the origin every time.
     #[serde(with = "humantime_serde")]
     pub not_found_ttl: Duration,
     /// How long a member has to be dead before its keys are copied to others. Default 60 s: longer than a restart, so

@@ -388,6 +388,22 @@ fn a_node_leaves_no_task_behind_whether_shut_down_or_dropped() {
 }
 
 #[tokio::test]
+async fn a_refusal_of_the_origin_is_remembered_for_a_while_and_an_explicit_update_asks_again() {
+    let cluster = Cluster::start(3).await;
+    cluster.upstream.put("k", "v");
+    cluster.upstream.set_refusing(true);
+    for who in ["n1", "n2", "n3", "n1"] {
+        let refused = fetch(&cluster.client(who), "k").await.unwrap_err().to_string();
+        assert!(refused.contains("403"), "{refused}");
+    }
+    assert_eq!(cluster.upstream.asks(), 1);
+    cluster.upstream.set_refusing(false);
+    cluster.client("n2").update(&key("k")).await.unwrap();
+    assert_eq!(cluster.upstream.asks(), 2);
+    assert_eq!(fetch(&cluster.client("n3"), "k").await.unwrap(), (StatusCode::OK, "v".to_owned()));
+}
+
+#[tokio::test]
 async fn observers_and_restarts_leave_nothing_behind_in_gossip() {
     #[cfg(feature = "etcd")]
     if common::BY_ETCD {

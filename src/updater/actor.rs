@@ -493,7 +493,8 @@ impl State {
                 (Ensured::NotFound, Claimed::Nothing { pause: REFUSED_PAUSE })
             }
             UpdateError::Forbidden(why) => {
-                self.flights.note_refusal(now, key, Ensured::Forbidden(why.clone()));
+                let (answer, ttl) = (Ensured::Forbidden(why.clone()), self.shared.config.not_found_ttl);
+                self.flights.remember_refusal(now, key, answer, ttl);
                 (Ensured::Forbidden(why), Claimed::Nothing { pause: REFUSED_PAUSE })
             }
             UpdateError::Later { reason: why, after } => {

@@ -238,10 +238,11 @@ impl<W> Flights<W> {
         }
     }
 
-    /// Remembers that the key may not be fetched, for those who want to know why it is not there: nobody is turned away.
-    pub(crate) fn note_refusal(&mut self, now: Duration, key: &Key, answer: Ensured) {
-        let since = self.failing_since(now, key);
-        self.remember(key, Memory { until: now, requests_until: now, failures: 0, since, answer, asked_origin: true });
+    /// Remembers that the key may not be fetched: until `ttl` is over it is not asked for again, and then it is still known why
+    /// the key is not there.
+    pub(crate) fn remember_refusal(&mut self, now: Duration, key: &Key, answer: Ensured, ttl: Duration) {
+        let (until, since) = (now + ttl, self.failing_since(now, key));
+        self.remember(key, Memory { until, requests_until: until, failures: 0, since, answer, asked_origin: true });
     }
 
     fn failing_since(&self, now: Duration, key: &Key) -> Duration {
@@ -494,10 +495,12 @@ mod tests {
         let mut flights = Flights::<u32>::new(10);
         let (second, refused) = (Duration::from_secs(1), Ensured::Forbidden("rule".into()));
         flights.remember_failure(NOW, &key("a"), &ENSURE, Ensured::Pending, 0.0);
-        flights.note_refusal(NOW + second, &key("a"), refused.clone());
+        flights.remember_refusal(NOW + second, &key("a"), refused.clone(), second);
         assert_eq!(flights.trouble(&key("a")), Some((&refused, NOW)));
         let (admission, _) = flights.admit(NOW + second, &key("a"), ENSURE, UpdateReason::Request, Some(1));
-        assert_eq!(admission, Admission::Start, "but nobody is turned away");
+        assert_eq!(admission, Admission::Known(refused.clone()), "the origin is not asked again so soon");
+        let (admission, _) = flights.admit(NOW + 2 * second, &key("a"), ENSURE, UpdateReason::Request, Some(1));
+        assert_eq!(admission, Admission::Start);
         flights.forget(&key("a"));
         assert_eq!(flights.trouble(&key("a")), None);
     }

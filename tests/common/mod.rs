@@ -48,6 +48,8 @@ struct UpstreamState {
     values: BTreeMap<Key, Bytes>,
     delay: Duration,
     down: bool,
+    /// It answers that nobody may have anything.
+    refusing: bool,
     asks: usize,
     /// Keys that begin so never arrive.
     hanging: Option<String>,
@@ -89,6 +91,10 @@ impl Upstream {
         self.state.lock().unwrap().down = down;
     }
 
+    pub fn set_refusing(&self, refusing: bool) {
+        self.state.lock().unwrap().refusing = refusing;
+    }
+
     /// Keys that begin with `prefix` never arrive; `None`: all do.
     pub fn hang(&self, prefix: Option<&str>) {
         self.state.lock().unwrap().hanging = prefix.map(str::to_owned);
@@ -123,6 +129,9 @@ impl Upstream {
                 let state = state.lock().unwrap();
                 if state.down {
                     return Err(UpdateError::Unavailable("the origin is down".into()));
+                }
+                if state.refusing {
+                    return Err(UpdateError::Forbidden("the origin says 403".into()));
                 }
                 state.values.get(&wanted).cloned().ok_or(UpdateError::NotFound)
             }

@@ -66,7 +66,7 @@ pub(crate) struct NodeOptions {
     #[arg(value_parser = humantime::parse_duration)]
     #[serde(with = "humantime_serde::option")]
     stalled_fetch_patience: Option<Duration>,
-    /// How long it is remembered that the origin has no such key. 30s, if not given
+    /// How long it is remembered that the origin has no such key, or refuses it. 30s, if not given
     #[arg(long, env = "DATAD_NOT_FOUND_TTL", value_name = "TIME", help_heading = "Tuning")]
     #[arg(value_parser = humantime::parse_duration)]
     #[serde(with = "humantime_serde::option")]
