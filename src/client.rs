@@ -488,8 +488,9 @@ impl Client {
         let replicas = replicas.unwrap_or_else(|| self.shared.intents.configured(key));
         let valid = u8::try_from(replicas).ok().filter(|_| (1..=REPLICAS_MAX).contains(&replicas));
         let replicas = valid.ok_or(IntentError::Replicas(replicas))?;
-        if let Some(provider) = self.shared.provider.as_ref().filter(|_| !catalog::is_pattern(key)) {
-            provider.may_fetch(key).map_err(|reason| IntentError::Refused { key: key.clone(), reason })?;
+        if let Some(provider) = &self.shared.provider {
+            let may = if catalog::is_pattern(key) { provider.may_fetch_some(key) } else { provider.may_fetch(key) };
+            may.map_err(|reason| IntentError::Refused { key: key.clone(), reason })?;
         }
         catalog::write(&self.shared, key.clone(), Intent::Pin { replicas }).await
     }

@@ -120,6 +120,16 @@ pub trait Provider: Send + Sync + 'static {
         Ok(())
     }
 
+    /// As [`Provider::may_fetch`], of a pattern of keys (`*` is any run of characters, `?` any single one): whether the rules let
+    /// any key be fetched that matches it. A pin of one that they do not is refused.
+    ///
+    /// # Errors
+    /// The rule.
+    fn may_fetch_some(&self, pattern: &Key) -> Result<(), String> {
+        let _ = pattern;
+        Ok(())
+    }
+
     /// The answer to a request that is the same whatever `key` holds, such as that the method is not possible. It is given
     /// before the key is looked for, so that a request which is refused anyway makes no node fetch anything. By default there
     /// is none, and every request needs its key.

@@ -61,6 +61,12 @@ impl AllowList {
         self.patterns.is_empty() || self.patterns.iter().any(|pattern| pattern.exact.matches(key.as_str()))
     }
 
+    /// Whether some key that matches `pattern`, written as these are, may be fetched.
+    #[must_use]
+    pub fn allows_any_of(&self, pattern: &str) -> bool {
+        self.patterns.is_empty() || self.patterns.iter().any(|allowed| have_common(&allowed.exact.pattern(), pattern))
+    }
+
     /// [`AllowList::allows`] as an update wants it.
     pub(crate) fn check(&self, key: &Key) -> Result<(), UpdateError> {
         if self.allows(key) {
@@ -74,11 +80,74 @@ impl AllowList {
         };
         Err(UpdateError::Forbidden(format!("{key} matches none of the allowed patterns{hint}")))
     }
+
+    /// [`AllowList::allows_any_of`] as a pin wants it.
+    pub(crate) fn check_pattern(&self, pattern: &Key) -> Result<(), String> {
+        if self.allows_any_of(pattern.as_str()) {
+            return Ok(());
+        }
+        Err(format!("no key that matches {pattern} matches one of the allowed patterns"))
+    }
+}
+
+/// Whether a text exists that matches both patterns. Each cell of the table says that of what is left of both, so this takes as
+/// many steps as their lengths multiplied.
+fn have_common(one: &str, other: &str) -> bool {
+    let (one, other): (Vec<char>, Vec<char>) = (one.chars().collect(), other.chars().collect());
+    // Of what is left of `one` from the row on, and each rest of `other`.
+    let mut below = vec![false; other.len() + 1];
+    for row in (0..=one.len()).rev() {
+        let mut here = vec![false; other.len() + 1];
+        for column in (0..=other.len()).rev() {
+            here[column] = match (one.get(row), other.get(column)) {
+                (None, None) => true,
+                // A star is nothing, or takes what the other pattern has next.
+                (Some('*'), Some('*')) => below[column] || here[column + 1],
+                (Some('*'), next) => below[column] || (next.is_some() && here[column + 1]),
+                (next, Some('*')) => here[column + 1] || (next.is_some() && below[column]),
+                (Some(a), Some(b)) => (a == b || *a == '?' || *b == '?') && below[column + 1],
+                (None, Some(_)) | (Some(_), None) => false,
+            };
+        }
+        below = here;
+    }
+    below[0]
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    #[test]
+    fn a_pattern_is_allowed_if_some_key_matches_it_and_a_rule() {
+        let allow = AllowList::new(["github.com/org/*", "b.example/?"]);
+        for possible in ["github.com/*", "*/org/x", "github.com/org/a?c*", "*", "b.*/x", "git?ub.com/org/*"] {
+            assert!(allow.allows_any_of(possible), "{possible}");
+        }
+        for impossible in ["gitlab.com/*", "github.com/organic/*", "GitHub.com/*", "c.example/?/x*y", "b.example/xy*z"]
+        {
+            assert!(!allow.allows_any_of(impossible), "{impossible}");
+        }
+        assert!(AllowList::everything().allows_any_of("any/*"));
+    }
+
+    proptest! {
+        /// Two patterns that a text matches have a text in common; and of short ones that have one, one is found by trying.
+        #[test]
+        fn two_patterns_have_a_text_in_common_if_there_is_one(one in "[ab*?]{0,5}", other in "[ab*?]{0,5}") {
+            let mut texts = vec![String::new()];
+            let mut last = texts.clone();
+            for _ in 0..8 {
+                last = last.iter().flat_map(|text| [format!("{text}a"), format!("{text}b")]).collect();
+                texts.extend(last.clone());
+            }
+            let (first, second) = (WildMatch::new(&one), WildMatch::new(&other));
+            let found = texts.iter().any(|text| first.matches(text) && second.matches(text));
+            prop_assert_eq!(have_common(&one, &other), found);
+        }
+    }
 
     fn allows(patterns: &[&str], key: &str) -> bool {
         AllowList::new(patterns).allows(&Key::new(key).unwrap())

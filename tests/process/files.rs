@@ -225,6 +225,12 @@ async fn a_pin_that_cannot_be_kept_is_refused_or_named_with_its_reason() {
     let node = &cluster.nodes[0];
     let refused = node.ask(&["pin", "other/a"]).await.unwrap_err();
     assert!(refused.contains("other/a") && refused.contains("allowed patterns"), "{refused}");
+    let refused = cluster.nodes[0].ask(&["pin", "other/*"]).await.unwrap_err();
+    assert!(refused.contains("other/*") && refused.contains("allowed patterns"), "{refused}");
+    for pattern in ["*a/b", "dat?/c*"] {
+        cluster.nodes[0].ask(&["pin", pattern]).await.unwrap();
+        cluster.nodes[0].ask(&["unpin", pattern]).await.unwrap();
+    }
     assert!(!node.ask(&["pins"]).await.unwrap().contains("other/a"));
 
     node.ask(&["pin", "data/typo"]).await.unwrap();

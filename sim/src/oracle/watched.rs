@@ -37,6 +37,10 @@ impl Provider for Watched {
         self.inner.may_fetch(key)
     }
 
+    fn may_fetch_some(&self, pattern: &Key) -> Result<(), String> {
+        self.inner.may_fetch_some(pattern)
+    }
+
     fn key_of_request(&self, uri: &http::Uri) -> Result<Key, KeyError> {
         self.inner.key_of_request(uri)
     }

@@ -215,6 +215,10 @@ impl Provider for Files {
         self.check(key).map_err(|error| error.to_string())
     }
 
+    fn may_fetch_some(&self, pattern: &Key) -> Result<(), String> {
+        self.allow.check_pattern(pattern)
+    }
+
     fn refuse(&self, _key: &Key, request: &http::request::Parts) -> Option<Response<Body>> {
         self.refusal(request)
     }

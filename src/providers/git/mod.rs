@@ -301,6 +301,10 @@ impl Provider for Git {
         allowed.and(is_one.map_err(|error| error.to_string()))
     }
 
+    fn may_fetch_some(&self, pattern: &Key) -> Result<(), String> {
+        self.allow.check_pattern(pattern)
+    }
+
     /// All but fetching by smart HTTP, so that neither a crawler nor a push makes a mirror.
     fn refuse(&self, _key: &Key, request: &http::request::Parts) -> Option<Response<Body>> {
         match path::wish(&request.method, request.uri.path(), request.uri.query()) {
