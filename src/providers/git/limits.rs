@@ -17,20 +17,24 @@ use rustix::{
 
 const MEMORY_BYTES_MIN: u64 = 1 << 30;
 const MEMORY_BYTES_MAX: u64 = 8 << 30;
-/// Longer than any update or download may take.
-const PROCESSOR_SECONDS_MAX: u64 = 3_600;
+/// As long as an update that gets on may take, on each processor: resolving the deltas of a large pack keeps all of them busy.
+const PROCESSOR_SECONDS_MAX: u64 = 24 * 3_600;
 /// git opens some packs and their indices.
 const FILES_MAX: u64 = 1_024;
 
-/// The limits of one program: a quarter of this machine's memory, between 1 and 8 GiB; an hour of a processor; 1,024
+/// The limits of one program: a quarter of this machine's memory, between 1 and 8 GiB; a day of all processors; 1,024
 /// files; no core dump.
 pub(crate) fn limits_of_children() -> [(Resource, u64); 4] {
     [
         (Resource::Data, memory_of_children()),
-        (Resource::Cpu, PROCESSOR_SECONDS_MAX),
+        (Resource::Cpu, PROCESSOR_SECONDS_MAX * processors()),
         (Resource::Nofile, FILES_MAX),
         (Resource::Core, 0),
     ]
+}
+
+fn processors() -> u64 {
+    std::thread::available_parallelism().map_or(1, |count| count.get() as u64)
 }
 
 /// How much memory one program may take.
@@ -91,6 +95,7 @@ mod tests {
         let lines: Vec<u64> = said.lines().filter_map(|line| line.parse().ok()).collect();
         let [data_kib, cpu, files, core] = lines[..] else { panic!("{said}") };
         assert_eq!((data_kib, cpu, core), (memory / 1024, seconds, 0));
+        assert!(seconds >= crate::updater::FETCH_MAX.as_secs(), "an update that gets on may take that long");
         assert!(files <= FILES_MAX);
     }
 }
