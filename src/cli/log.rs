@@ -55,12 +55,30 @@ impl LogOptions {
     }
 }
 
-/// Sees to it that each part of a filter without a level is one. Otherwise it is taken for the name of a module, and turns
-/// everything else off.
+/// The libraries that this program is made of, as they were built.
+const LOCK: &str = include_str!("../../Cargo.lock");
+
+/// Whether some part of this program may log under the name `target`. A filter names all whose names begin so.
+fn exists(target: &str) -> bool {
+    let (library, inner) = target.split_once("::").map_or((target, false), |(library, _)| (library, true));
+    let names = LOCK.lines().filter_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'));
+    let mut names = names.map(|name| name.replace('-', "_"));
+    names.any(|name| if inner { name == library } else { name.starts_with(library) })
+}
+
+/// Sees to it that each part of a filter without a level is one, and that the others name something that there is. Otherwise
+/// a level that is misspelt is taken for the name of a module, and turns everything else off, or nothing on.
 fn check(filter: &str) -> Result<(), String> {
     // The fields of a span may have commas of their own.
     if filter.contains('[') {
         return Ok(());
+    }
+    let targets = filter.split(',').filter_map(|part| part.split_once('=')).map(|(target, _)| target.trim());
+    if let Some(target) = targets.filter(|target| !target.is_empty()).find(|target| !exists(target)) {
+        return Err(format!(
+            "no part of this program is called `{target}`; a level stands alone, as in info, and a module is written as \
+             datad_gossip::registry=debug"
+        ));
     }
     let bare = |part: &&str| !part.is_empty() && !part.contains('=');
     match filter.split(',').map(str::trim).filter(bare).find(|part| part.parse::<LevelFilter>().is_err()) {
@@ -85,6 +103,19 @@ mod tests {
         for wrong in ["inof", "info,datad_gossip", "verbose", "info,debg"] {
             let complaint = check(wrong).unwrap_err();
             assert!(complaint.contains("trace"), "{wrong}: {complaint}");
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_filter_names_something_that_there_is() {
+        for good in
+            ["datad_gossip=debug", "datad=debug", "info,quinn_proto::connection=trace, hyper = debug", "ractor=off"]
+        {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
+        for wrong in ["inof=debug", "info,datad_gosip::registry=debug", "datad::registry=debug"] {
+            let complaint = check(wrong).unwrap_err();
+            assert!(complaint.contains("no part of this program"), "{wrong}: {complaint}");
         }
     }
 }
