@@ -74,7 +74,8 @@ Examples:
 
 Prints `ready NAME http://ADDR pid PID` once it serves and has met another node, if it names seeds, and as many as
 --expect-members says; until then /-/readyz is 503 and says what it waits for, as `status` does.
-SIGTERM ends it in order; a second one at once.";
+SIGTERM ends it in order; a second one at once. As the first process of a container, the program runs the node in a child: PID is the
+child's, the one to look at or to kill; SIGTERM to either is the same.";
 
 /// Everything that is known before anything is done.
 struct Plan {

@@ -34,6 +34,13 @@ fn below(root: u32) -> BTreeMap<u32, (char, String)> {
     all.iter().filter(|(id, _)| is_below(**id)).map(|(id, (_, state, name))| (*id, (*state, name.clone()))).collect()
 }
 
+/// The id of a process as it is seen by those in its namespace.
+fn inner_id(id: u32) -> Option<String> {
+    let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    ids.split_whitespace().next_back().map(str::to_owned)
+}
+
 #[tokio::test]
 async fn clients_that_break_off_leave_no_zombies_where_the_node_is_the_first_process() {
     if !Command::new(WRAPPER[0]).args(&WRAPPER[1..]).arg("true").status().is_ok_and(|status| status.success()) {
@@ -65,6 +72,14 @@ async fn clients_that_break_off_leave_no_zombies_where_the_node_is_the_first_pro
         eventually("git has ended", async || !below(root).values().any(serves)).await;
     }
     eventually("no zombies are left", async || below(root).values().all(|(state, _)| *state != 'Z')).await;
+
+    // The process that it names is the node, which a user may signal as well as the first process.
+    let ready = node.output().lines().find(|line| line.starts_with("ready n1 ")).unwrap().to_owned();
+    let named = ready.rsplit_once("pid ").unwrap().1.to_owned();
+    let (outer, _) = below(root).into_iter().find(|(id, _)| inner_id(*id).as_ref() == Some(&named)).unwrap();
+    let arguments = fs::read(format!("/proc/{outer}/cmdline")).unwrap();
+    assert!(arguments.split(|byte| *byte == 0).any(|argument| argument == b"serve"), "{ready}");
+    assert_ne!(named, "1", "the first process only passes signals on");
 
     // What stops the container stops the node in order.
     let first = fs::read_to_string(format!("/proc/{root}/task/{root}/children")).unwrap();
