@@ -498,7 +498,7 @@ mod tests {
         flights.remember_refusal(NOW + second, &key("a"), refused.clone(), second);
         assert_eq!(flights.trouble(&key("a")), Some((&refused, NOW)));
         let (admission, _) = flights.admit(NOW + second, &key("a"), ENSURE, UpdateReason::Request, Some(1));
-        assert_eq!(admission, Admission::Known(refused.clone()), "the origin is not asked again so soon");
+        assert_eq!(admission, Admission::Known(refused), "the origin is not asked again so soon");
         let (admission, _) = flights.admit(NOW + 2 * second, &key("a"), ENSURE, UpdateReason::Request, Some(1));
         assert_eq!(admission, Admission::Start);
         flights.forget(&key("a"));
