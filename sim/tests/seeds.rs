@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use datad_sim::{
     Options, Script,
     machine::entropy,
-    model::first_difference,
+    model::{What, first_difference},
     run,
     script::{
         draw::{Shape, draw},
@@ -59,6 +59,16 @@ fn the_expectations_of_a_scenario_are_demanded() {
     script.expect.fetches_max = Some(0);
     let outcome = run(&Options::new(1, script));
     assert_eq!(outcome.violation.map(|violation| violation.property), Some(6));
+}
+
+#[test]
+fn members_that_are_removed_leave_a_cluster_that_agrees() {
+    let mut options = Options::new(1, scenarios::load("removed-members").unwrap());
+    options.keep = Keep::All;
+    let outcome = run(&options);
+    assert!(outcome.violation.is_none(), "{}", outcome.line());
+    let removed = outcome.events.iter().filter(|event| matches!(event.what, What::Node { now: "removed", .. }));
+    assert_eq!(removed.count(), 3, "all removals were carried out");
 }
 
 #[test]

@@ -244,6 +244,21 @@ impl Cluster {
         }
     }
 
+    /// Has the first node that serves take this one off the list of members, which is gone.
+    pub fn remove(&mut self, number: usize) {
+        let name = self.machines[number].name.clone();
+        let others =
+            self.machines.iter_mut().enumerate().filter(|(other, machine)| *other != number && machine.is_node);
+        let mut running = others.filter_map(|(_, machine)| machine.process.as_mut());
+        let Some(running) = running.find(|running| running.client.is_some()) else { return };
+        let (client, trace) = (running.client.clone().expect("it was found by that"), self.trace.clone());
+        running.process.spawn(async move {
+            if client.remove_member(&name).await.is_ok() {
+                trace.tell(What::Node { machine: name.to_string(), now: "removed" });
+            }
+        });
+    }
+
     fn start(&mut self, number: usize) {
         let now = self.clock.now();
         let seeds = (0..self.machines.len()).filter(|other| *other != number && self.machines[*other].is_node);

@@ -105,6 +105,7 @@ impl Faults {
                 active.flap = Some((cluster.clock.now() + *every, true));
             }
             Trouble::Panic { node, actor } => cluster.panic(cluster.number(node), *actor),
+            Trouble::Remove { node } => cluster.remove(cluster.number(node)),
             _ => change(number, trouble, cluster, true),
         }
         if !trouble.is_momentary() {

@@ -252,6 +252,11 @@ pub enum Trouble {
         /// Which.
         actor: Actor,
     },
+    /// A node that is gone is taken off the list of members, at some other node. Ends at once.
+    Remove {
+        /// Which.
+        node: Name,
+    },
     /// No datagram passes between the two groups.
     Cut {
         /// One group.
@@ -376,6 +381,7 @@ impl Trouble {
             Self::Pause { .. } => "pause",
             Self::Slow { .. } => "slow",
             Self::Panic { .. } => "panic",
+            Self::Remove { .. } => "remove",
             Self::Cut { one_way: false, .. } => "cut",
             Self::Cut { one_way: true, .. } => "cut, one way",
             Self::Flap { .. } => "flap",
@@ -406,6 +412,7 @@ impl Trouble {
             Self::Pause { node }
             | Self::Slow { node, .. }
             | Self::Panic { node, .. }
+            | Self::Remove { node }
             | Self::Clock { node, .. }
             | Self::DiskFull { node }
             | Self::DiskSlow { node, .. }
@@ -436,6 +443,7 @@ impl Trouble {
             Self::Join { .. }
                 | Self::Roll { .. }
                 | Self::Panic { .. }
+                | Self::Remove { .. }
                 | Self::Vanish { .. }
                 | Self::Appear { .. }
                 | Self::Change { .. }

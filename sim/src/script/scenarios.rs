@@ -11,7 +11,7 @@ macro_rules! scenarios {
 }
 
 /// Name and text of each.
-pub const ALL: [(&str, &str); 13] = scenarios![
+pub const ALL: [(&str, &str); 14] = scenarios![
     "cascading-full-disks",
     "cut-of-ten-seconds",
     "fifty-join",
@@ -20,6 +20,7 @@ pub const ALL: [(&str, &str); 13] = scenarios![
     "keeping-fresh",
     "lost-disk",
     "mass-failure",
+    "removed-members",
     "rolling-restart",
     "slow-node",
     "small-disks",
