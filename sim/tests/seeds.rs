@@ -72,6 +72,13 @@ fn members_that_are_removed_leave_a_cluster_that_agrees() {
 }
 
 #[test]
+fn when_all_disks_are_full_only_copies_go_and_nothing_that_is_pinned() {
+    let outcome = run(&Options::new(1, scenarios::load("all-disks-full").unwrap()));
+    assert!(outcome.violation.is_none(), "{}", outcome.line());
+    assert!(outcome.updates.evicted > 0, "no only copy went: {}", outcome.line());
+}
+
+#[test]
 fn a_cluster_whose_machines_are_cut_off_for_good_is_judged_by_its_core() {
     let text = "lasts = \"20s\"\n\
         [[fault]]\nat = \"5s\"\nkind = \"cut\"\nfrom = [\"n1\"]\nto = [\"n2\", \"n3\", \"n4\", \"n5\"]\n\

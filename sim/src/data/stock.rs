@@ -23,6 +23,8 @@ pub struct Stock {
     shelves: Vec<Memory>,
     disks: Vec<SimDisk>,
     disk_bytes: u64,
+    /// Whether nodes can ask which keys the upstream has.
+    vouches: bool,
 }
 
 /// Room on a disk of which nothing is said: a terabyte, which no run fills.
@@ -40,7 +42,14 @@ impl Stock {
     #[must_use]
     pub fn new(upstream: Upstream, disks: Vec<SimDisk>, disk_bytes: Option<u64>) -> Self {
         let disk_bytes = disk_bytes.unwrap_or(DISK_BYTES);
-        Self { upstream, shelves: disks.iter().map(|_| shelf(disk_bytes)).collect(), disks, disk_bytes }
+        let shelves = disks.iter().map(|_| shelf(disk_bytes)).collect();
+        Self { upstream, shelves, disks, disk_bytes, vouches: false }
+    }
+
+    /// The same, with an upstream that nodes can ask which keys it has, if `vouches` says so.
+    #[must_use]
+    pub fn vouching(self, vouches: bool) -> Self {
+        Self { vouches, ..self }
     }
 
     /// Puts the current value of a key on a machine's disk, as if it had always been there.
@@ -58,7 +67,7 @@ impl Data for Stock {
 
     fn provider(&mut self, machine: usize) -> Arc<dyn Provider> {
         let (shelf, disk) = (self.shelves[machine].clone(), self.disks[machine].clone());
-        Arc::new(Shelf { shelf, disk, upstream: self.upstream.clone() })
+        Arc::new(Shelf { shelf, disk, upstream: self.upstream.clone(), vouches: self.vouches })
     }
 
     fn holds(&self, machine: usize, key: &Key) -> bool {
@@ -113,6 +122,7 @@ struct Shelf {
     shelf: Memory,
     disk: SimDisk,
     upstream: Upstream,
+    vouches: bool,
 }
 
 #[async_trait]
@@ -137,6 +147,17 @@ impl Provider for Shelf {
         context.report_changed(self.shelf.bytes(key).as_ref() != Some(&bytes));
         self.shelf.insert(key.clone(), bytes);
         Ok(())
+    }
+
+    async fn is_at_origin(&self, key: &Key) -> Result<Option<bool>, UpdateError> {
+        if !self.vouches {
+            return Ok(None);
+        }
+        match self.upstream.fetch(key).await {
+            Ok(_) => Ok(Some(true)),
+            Err(UpdateError::NotFound) => Ok(Some(false)),
+            Err(error) => Err(error),
+        }
     }
 
     async fn remove(&self, key: &Key) -> Result<(), ProviderError> {

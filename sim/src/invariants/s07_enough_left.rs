@@ -1,4 +1,5 @@
-//! 7: dropping a replica leaves at least R others; of a node whose disk is full, at least one.
+//! 7: dropping a replica leaves at least R others; of a node whose disk is full, at least one, unless the upstream has just said
+//! that it has the key, and nobody pinned it.
 
 use std::time::Duration;
 

@@ -34,6 +34,8 @@ pub struct Counts {
     pub copies: u64,
     /// Replicas dropped.
     pub dropped: u64,
+    /// Of these, only copies.
+    pub evicted: u64,
 }
 
 /// What is true. A handle; clones are the same truth.
@@ -70,6 +72,10 @@ pub struct Truth {
     vanished: BTreeSet<(usize, Key)>,
     /// What a fault put on a disk without telling the node that runs there.
     appeared: BTreeSet<(usize, Key)>,
+    /// When the upstream last said to a machine that it has a key.
+    vouched: BTreeMap<(usize, Key), Duration>,
+    /// Keys whose pin was acknowledged, and that nobody has asked since to unpin or to forget.
+    pub pinned: BTreeSet<Key>,
     /// Keys that somebody said to forget: whoever has them drops them, now or when it returns.
     pub forgotten: BTreeSet<Key>,
     /// Since when nothing has been wrong.
@@ -111,6 +117,8 @@ impl Oracle {
             lost: BTreeMap::new(),
             vanished: BTreeSet::new(),
             appeared: BTreeSet::new(),
+            vouched: BTreeMap::new(),
+            pinned: BTreeSet::new(),
             forgotten: BTreeSet::new(),
             calm_since: None,
             violation: None,
@@ -251,6 +259,12 @@ impl Oracle {
         });
     }
 
+    /// The upstream has told this machine that it has the key.
+    fn vouched(&self, machine: usize, key: &Key) {
+        let truth = &mut *self.truth();
+        truth.vouched.insert((machine, key.clone()), truth.clock.now());
+    }
+
     fn removing(&self, machine: usize, key: &Key) {
         let truth = &mut *self.truth();
         truth.held.remove(&(machine, key.clone()));
@@ -263,7 +277,11 @@ impl Oracle {
         let lost = truth.lost.iter().filter(|((_, lost), _)| lost == key).filter(|entry| lost_lately(*entry)).count();
         let was_full =
             truth.full.contains_key(&machine) || truth.relieved.get(&machine).copied().is_some_and(is_lately);
-        let needed = if was_full { 1 } else { truth.replicas };
+        // Of a full node on the upstream's word, unless the key is pinned.
+        let vouched = truth.vouched.get(&(machine, key.clone())).copied().is_some_and(is_lately);
+        let last_may_go = vouched && !truth.pinned.contains(key);
+        let needed = if was_full { usize::from(!last_may_go) } else { truth.replicas };
+        truth.counts.evicted += u64::from(was_full && held + lost == 0);
         let judged = s07_enough_left::check(&truth.names[machine], key, held + lost, needed);
         if !truth.forgotten.contains(key) {
             truth.blame(judged);

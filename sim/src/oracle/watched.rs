@@ -82,6 +82,14 @@ impl Provider for Watched {
         capacity
     }
 
+    async fn is_at_origin(&self, key: &Key) -> Result<Option<bool>, UpdateError> {
+        let said = self.inner.is_at_origin(key).await;
+        if matches!(said, Ok(Some(true))) {
+            self.oracle.vouched(self.machine, key);
+        }
+        said
+    }
+
     async fn preview(&self, key: &Key, request: &Parts) -> Result<Option<Response<Body>>, UpdateError> {
         self.inner.preview(key, request).await
     }

@@ -550,7 +550,7 @@ fn stock(script: &Script, seed: u64, disks: &[SimDisk], clock: &Clock) -> Stock 
         (0..script.data.keys).map(|number| Key::new(format!("key/{number}")).expect("a valid key")).collect();
     let script::Data { value_bytes_max, fetch_max, placed, disk_bytes, .. } = script.data;
     let upstream = Upstream::new(rng(seed, 5).next_u64(), &keys, value_bytes_max, fetch_max, clock.clone());
-    let stock = Stock::new(upstream, disks.to_vec(), disk_bytes);
+    let stock = Stock::new(upstream, disks.to_vec(), disk_bytes).vouching(script.data.vouches);
     if placed {
         let present = (1..=script.cluster.nodes - script.cluster.later).map(|number| format!("n{number}"));
         let members = present.map(|name| (NodeName::new(name).expect("a valid name"), script.node.weight));

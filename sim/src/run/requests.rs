@@ -117,6 +117,9 @@ impl Requests {
         if wish == Wish::Forget {
             cluster.oracle.truth().forgotten.insert(key.clone());
         }
+        if matches!(wish, Wish::Unpin | Wish::Forget) {
+            cluster.oracle.truth().pinned.remove(&key);
+        }
         if wish.is_intent() {
             self.intents.push(Intended { id, key: key.clone(), wish, began: cluster.clock.now(), ended: None });
         }
@@ -140,6 +143,9 @@ impl Requests {
             if let Some(intended) = self.intents.iter_mut().rfind(|intended| intended.id == id) {
                 let confirmed = if let Answer::Recorded(confirmed) = &answer { confirmed.clone() } else { Vec::new() };
                 intended.ended = Some((at, confirmed));
+            }
+            if asked.wish == Wish::Pin && answer.is_good() {
+                cluster.oracle.truth().pinned.insert(asked.key.clone());
             }
             self.judge_one(cluster, &asked, at, &answer)?;
         }

@@ -221,6 +221,7 @@ fn data(rng: &mut StdRng) -> Data {
         missing: rng.random_range(0..4),
         value_bytes_max: if rng.random_bool(0.2) { 200_000 } else { 4_000 },
         disk_bytes: None,
+        vouches: false,
         placed: rng.random_bool(0.3),
         fetch_max: Duration::from_millis(rng.random_range(20..2_000)),
     }

@@ -117,12 +117,22 @@ pub struct Data {
     /// Longest time that the upstream takes for an answer.
     #[serde(with = "humantime_serde")]
     pub fetch_max: Duration,
+    /// Whether nodes can ask the upstream which keys it has, so that they may give up the only copies of some.
+    pub vouches: bool,
 }
 
 impl Default for Data {
     fn default() -> Self {
         let fetch_max = Duration::from_millis(1_500);
-        Self { keys: 20, missing: 2, value_bytes_max: 4_000, placed: false, disk_bytes: None, fetch_max }
+        Self {
+            keys: 20,
+            missing: 2,
+            value_bytes_max: 4_000,
+            placed: false,
+            disk_bytes: None,
+            fetch_max,
+            vouches: false,
+        }
     }
 }
 

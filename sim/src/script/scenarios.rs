@@ -11,7 +11,8 @@ macro_rules! scenarios {
 }
 
 /// Name and text of each.
-pub const ALL: [(&str, &str); 14] = scenarios![
+pub const ALL: [(&str, &str); 15] = scenarios![
+    "all-disks-full",
     "cascading-full-disks",
     "cut-of-ten-seconds",
     "fifty-join",
