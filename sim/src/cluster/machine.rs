@@ -8,7 +8,10 @@ use std::{
 
 use datad_gossip::{Client, Drained, MemberState, Node, Pin, StartError, Status, key::NodeName};
 
-use crate::machine::{disk::SimDisk, process::Process, world::Skew};
+use crate::{
+    machine::{disk::SimDisk, process::Process, world::Skew},
+    model::Said,
+};
 
 pub(super) type Slot<T> = Arc<Mutex<Option<T>>>;
 
@@ -130,7 +133,7 @@ impl Machine {
 
     /// What the node last said of itself and the pins that it knows, if it was asked at `since` or later.
     #[must_use]
-    pub fn said(&self, since: Duration) -> Option<(Status, Vec<Pin>)> {
+    pub fn said(&self, since: Duration) -> Option<Said> {
         let running = self.process.as_ref()?;
         let slot = running.status.lock().expect("nothing panics while it holds this lock");
         let (_, status, pins) = slot.as_ref().filter(|(asked, ..)| *asked >= since)?;

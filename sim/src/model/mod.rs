@@ -15,7 +15,7 @@ pub use event::{Event, What, first_difference};
 pub use left::Left;
 pub use link::Link;
 pub use request::{Intended, Wish};
-pub use snapshot::{CoreSeen, MachineSeen, NodeSeen, Running, Snapshot};
+pub use snapshot::{CoreSeen, MachineSeen, NodeSeen, Running, Said, Snapshot};
 pub use violation::{Class, Violation};
 
 /// Name of a machine: `n1`, `n2`, ... with a provider, `c1`, `c2`, ... of clients that only consume.

@@ -73,6 +73,9 @@ impl NodeSeen {
     }
 }
 
+/// What a node said of itself, and the pins that it knows.
+pub type Said = (Status, Vec<Pin>);
+
 /// All machines at one moment.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
@@ -100,7 +103,7 @@ pub struct CoreSeen {
     /// What they see. Fewer than `names` if some do not serve.
     pub seen: Vec<NodeSeen>,
     /// What each said of itself lately, and the pins that it knows; `None` for one that did not answer.
-    pub said: Vec<(NodeName, Option<(Status, Vec<Pin>)>)>,
+    pub said: Vec<(NodeName, Option<Said>)>,
     /// Who should say that it has each key, in the order of `keys`.
     pub holders: Vec<BTreeSet<NodeName>>,
     /// Updates that they run.
