@@ -13,10 +13,10 @@ use std::{
 
 use datad_gossip::{
     key::Key,
-    provider::{Capacity, Provider, UpdateError, UpdateReason},
+    provider::{Capacity, UpdateError, UpdateReason},
 };
 
-use self::{probes::Probes, watched::Watched};
+use self::probes::Probes;
 use crate::{
     data::Data,
     invariants::{s05_one_update, s06_one_fetch, s07_enough_left, s08_full_takes_nothing, s11_bounds},
@@ -128,12 +128,6 @@ impl Oracle {
             sizes: BTreeMap::new(),
             probes: Probes::default(),
         })))
-    }
-
-    /// A provider that does what `inner` does, under this oracle's eyes.
-    #[must_use]
-    pub fn watch(&self, machine: usize, inner: Arc<dyn Provider>) -> Arc<dyn Provider> {
-        Arc::new(Watched { oracle: self.clone(), machine, inner })
     }
 
     /// Looks at a disk that a fault has changed.

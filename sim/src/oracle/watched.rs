@@ -13,10 +13,18 @@ use http::{Request, Response, request::Parts};
 
 use super::Oracle;
 
-pub(super) struct Watched {
-    pub(super) oracle: Oracle,
-    pub(super) machine: usize,
-    pub(super) inner: Arc<dyn Provider>,
+impl Oracle {
+    /// A provider that does what `inner` does, under this oracle's eyes.
+    #[must_use]
+    pub fn watch(&self, machine: usize, inner: Arc<dyn Provider>) -> Arc<dyn Provider> {
+        Arc::new(Watched { oracle: self.clone(), machine, inner })
+    }
+}
+
+struct Watched {
+    oracle: Oracle,
+    machine: usize,
+    inner: Arc<dyn Provider>,
 }
 
 #[async_trait]

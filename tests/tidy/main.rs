@@ -1,0 +1,145 @@
+//! The shape of the code, held by a test: who may import whom.
+
+mod imports;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
+
+use imports::{Crate, Sources};
+use petgraph::{algo::tarjan_scc, graphmap::DiGraphMap};
+
+/// The rooms of the simulator: each may import only from rooms above it.
+const SIMULATOR: [&str; 13] = [
+    "model",
+    "invariants",
+    "trace",
+    "script",
+    "machine",
+    "data",
+    "oracle",
+    "cluster",
+    "run",
+    "timeline",
+    "own",
+    "lib",
+    "cli",
+];
+
+fn sources(folder: &str) -> Sources {
+    fn walk(folder: &Path, root: &Path, sources: &mut Sources) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, root, sources);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let name = path.strip_prefix(root).unwrap().to_str().unwrap().to_owned();
+                sources.insert(name, fs::read_to_string(&path).unwrap());
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let mut sources = Sources::new();
+    walk(&root, &root, &mut sources);
+    sources
+}
+
+/// The room of a file: its top folder, or its own name.
+fn room(file: &str) -> &str {
+    file.split('/').next().unwrap().trim_end_matches(".rs")
+}
+
+fn circles<'a>(edges: impl Iterator<Item = (&'a str, &'a str)>) -> Vec<Vec<&'a str>> {
+    let graph: DiGraphMap<&str, ()> = edges.filter(|(from, to)| from != to).map(|(from, to)| (from, to, ())).collect();
+    let mut circles = tarjan_scc(&graph);
+    circles.retain(|circle| circle.len() > 1);
+    circles.iter_mut().for_each(|circle| circle.sort_unstable());
+    circles.sort_unstable();
+    circles
+}
+
+fn circles_of_files(imports: &BTreeMap<String, BTreeSet<String>>) -> Vec<Vec<&str>> {
+    circles(imports.iter().flat_map(|(from, all)| all.iter().map(move |to| (from.as_str(), to.as_str()))))
+}
+
+fn circles_of_rooms(imports: &BTreeMap<String, BTreeSet<String>>) -> Vec<Vec<&str>> {
+    circles(imports.iter().flat_map(|(from, all)| all.iter().map(move |to| (room(from), room(to)))))
+}
+
+/// Imports from a room of `order` that does not stand above.
+fn upward(imports: &BTreeMap<String, BTreeSet<String>>, order: &[&str]) -> Vec<String> {
+    let place = |file: &str| order.iter().position(|name| *name == room(file)).expect(file);
+    let mut upward = Vec::new();
+    for (from, all) in imports {
+        upward.extend(all.iter().filter(|to| place(to) > place(from)).map(|to| format!("{from} imports {to}")));
+    }
+    upward
+}
+
+#[test]
+fn no_file_and_no_room_of_the_simulator_is_in_an_import_circle() {
+    let imports = Crate::read(&sources("sim/src"), "lib.rs").imports();
+    assert_eq!(circles_of_files(&imports), Vec::<Vec<&str>>::new());
+    assert_eq!(circles_of_rooms(&imports), Vec::<Vec<&str>>::new());
+}
+
+#[test]
+fn rooms_of_the_simulator_import_only_rooms_above_them() {
+    let imports = Crate::read(&sources("sim/src"), "lib.rs").imports();
+    assert!(imports.len() > 40 && imports["run/mod.rs"].contains("oracle/mod.rs"), "{imports:?}");
+    assert_eq!(upward(&imports, &SIMULATOR), Vec::<String>::new());
+}
+
+#[test]
+fn what_is_seen_in_the_simulator_is_judged_without_the_cluster_it_was_seen_in() {
+    let read = Crate::read(&sources("sim/src"), "lib.rs");
+    for (file, imports) in read.imports().iter().filter(|(file, _)| ["model", "invariants"].contains(&room(file))) {
+        for outside in ["tokio", "quinn", "rand"] {
+            assert!(!read.names_crate(file, outside) || file == "model/clock.rs", "{file} names {outside}");
+        }
+        assert!(imports.iter().all(|to| ["model", "invariants"].contains(&room(to))), "{file}: {imports:?}");
+    }
+}
+
+/// A small crate in which `bad` is the text of `core/b.rs`.
+fn small(bad: &str) -> Crate {
+    let files = [
+        ("lib.rs", "mod actors; mod core; pub use core::Named;"),
+        ("core/mod.rs", "mod a; mod b; pub(crate) use a::{Again, Named};"),
+        ("core/a.rs", "pub use Named as Again; pub struct Named; pub struct Made(super::b::B);"),
+        ("core/b.rs", bad),
+        ("actors/mod.rs", "pub struct Actor; fn f() { println!(\"{:?}\", crate::core::Named); }"),
+    ];
+    Crate::read(&files.map(|(name, text)| (name.to_owned(), text.to_owned())).into(), "lib.rs")
+}
+
+#[test]
+fn planted_violations_are_found() {
+    let order = ["core", "actors", "lib"];
+    let good = small("pub struct B;");
+    let imports = good.imports();
+    assert_eq!(imports["core/a.rs"], ["core/b.rs".to_owned()].into());
+    assert_eq!(imports["actors/mod.rs"], ["core/a.rs".to_owned()].into(), "through a macro and a re-export");
+    assert_eq!((circles_of_files(&imports), upward(&imports, &order)), (Vec::new(), Vec::new()));
+    assert!(!good.names_crate("core/b.rs", "tokio"));
+
+    let in_tests = small("pub struct B; #[cfg(test)] mod tests { use crate::actors::Actor; }");
+    assert!(in_tests.imports()["core/b.rs"].is_empty());
+
+    for upwards in
+        ["use crate::actors::Actor;", "use super::super::actors as x;", "fn f() { drop(crate::actors::Actor) }"]
+    {
+        assert_eq!(upward(&small(upwards).imports(), &order).len(), 1, "{upwards}");
+    }
+    let wide = small("pub struct B; fn f() { let _: crate::actors::Actor; }").imports();
+    assert_eq!(circles_of_files(&wide), [["actors/mod.rs", "core/a.rs", "core/b.rs"]]);
+    assert_eq!(circles_of_rooms(&wide), [["actors", "core"]]);
+    let circle = small("use super::a::{Made, Named}; pub struct B;").imports();
+    assert_eq!(circles_of_files(&circle), [["core/a.rs", "core/b.rs"]]);
+
+    for runtime in ["use tokio::time::Instant;", "fn f() { tokio::spawn(async {}); }", "fn f() { tokio::select! {} }"] {
+        assert!(small(runtime).names_crate("core/b.rs", "tokio"), "{runtime}");
+    }
+}
