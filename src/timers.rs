@@ -56,6 +56,10 @@ impl Timers {
         Some(key)
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.times.len()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.times.is_empty()
     }

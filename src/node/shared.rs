@@ -33,8 +33,7 @@ use crate::{
     published::Published,
     refresh::actor as refresh,
     registry::{HolderState, Index, IndexWriter, KeyHasher, actor as registry},
-    router::{LONG_WAITS_MAX, PREVIEWS_MAX},
-    router::{Pace, RetryBudget, Routes, actor as router},
+    router::{LONG_WAITS_MAX, Pace, Previews, RetryBudget, Routes, actor as router},
     updater::{Underway, actor as updater},
     world::World,
 };
@@ -115,8 +114,8 @@ pub(crate) struct Shared {
     pub(crate) peer_exports: Places<NodeName>,
     /// Keys that the data source is asked to describe at once, for whatever node wants to know.
     pub(crate) describing: Semaphore,
-    /// Places for heads that the origin is asked for.
-    pub(crate) previewing: Semaphore,
+    /// Heads that the origin is asked for.
+    pub(crate) previews: Previews,
     /// Requests that wait for as long as a fetch gets on.
     pub(crate) long_waits: Arc<Semaphore>,
     /// The updates that run here, and how far each is.
@@ -186,7 +185,7 @@ impl Shared {
             peer_requests: Places::new(PEER_REQUESTS_MAX),
             peer_exports: Places::new(PEER_EXPORTS_MAX),
             describing: Semaphore::new(DESCRIBING_MAX),
-            previewing: Semaphore::new(PREVIEWS_MAX),
+            previews: Previews::default(),
             long_waits: Arc::new(Semaphore::new(LONG_WAITS_MAX)),
             underway: Underway::default(),
             peer_intents: Semaphore::new(PEER_INTENTS_MAX),

@@ -24,6 +24,7 @@ pub(crate) mod ensure;
 mod health;
 mod lookout;
 mod pace;
+mod preview;
 mod relay;
 mod send;
 mod serve;
@@ -35,8 +36,9 @@ pub(crate) use self::{
     early::progress_at,
     health::Routes,
     pace::Pace,
+    preview::Previews,
     relay::pass_on,
-    send::{AnsweredBy, LONG_WAITS_MAX, PREVIEWS_MAX, PeerClient, retry_after, route},
+    send::{AnsweredBy, LONG_WAITS_MAX, PeerClient, retry_after, route},
     serve::{report_trouble, serve_local, serve_part},
 };
 pub use self::{

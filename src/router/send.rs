@@ -8,7 +8,6 @@
 
 use std::{
     collections::VecDeque,
-    panic::AssertUnwindSafe,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -16,7 +15,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
-use http::{Method, Request, Response, request::Parts};
+use http::{Request, Response, request::Parts};
 use tokio::{
     sync::{OwnedSemaphorePermit, oneshot},
     time::Instant,
@@ -30,6 +29,7 @@ use super::{
     early,
     ensure::{RETRY, Wanted, ensure},
     pace::Paced,
+    preview::preview,
     relay::relay,
     serve::{report_trouble, serve_local},
 };
@@ -47,11 +47,6 @@ use crate::{
 
 /// How long an attempt waits for the retry budget before it asks again.
 const COIN_PAUSE: Duration = Duration::from_millis(50);
-
-/// Heads that the origin is asked for at once, for keys that no node holds.
-pub(crate) const PREVIEWS_MAX: usize = 16;
-/// How long the origin has to say them; the key is fetched if it takes longer.
-const PREVIEW_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Requests that wait for as long as a fetch gets on. Further ones wait for `request_patience`: each takes a stream to the node
 /// that fetches, and a connection has 1,024.
@@ -586,26 +581,6 @@ async fn until_reachable(shared: &Shared, key: &Key, unanswered: &[NodeName]) ->
         if !found.is_empty() {
             return found;
         }
-    }
-}
-
-/// The answer to a HEAD for a key that no node has, if the origin says enough of it and few are asked for. It is asked from
-/// here: a head is no fetch.
-async fn preview(shared: &Shared, key: &Key, parts: &Parts, deadline: Instant) -> Option<Response<Body>> {
-    let provider = shared.provider.as_ref().filter(|_| parts.method == Method::HEAD)?;
-    let _place = shared.previewing.try_acquire().ok()?;
-    let asked = AssertUnwindSafe(provider.preview(key, parts)).catch_unwind();
-    match tokio::time::timeout_at(deadline.min(Instant::now() + PREVIEW_PATIENCE), asked).await {
-        Ok(Ok(Ok(response))) => response,
-        Ok(Ok(Err(error))) => {
-            debug!(%key, %error, "the origin does not say what it is");
-            None
-        }
-        Ok(Err(_)) => {
-            tracing::error!(%key, "the provider panicked when it was asked what the origin says");
-            None
-        }
-        Err(_) => None,
     }
 }
 

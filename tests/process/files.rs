@@ -278,6 +278,29 @@ async fn the_head_of_a_cold_file_is_had_without_the_file_and_is_what_is_said_of_
 }
 
 #[tokio::test]
+async fn what_the_origin_denies_or_refuses_is_not_asked_for_again_by_each_request() {
+    let upstream = Upstream::start().await;
+    upstream.put_file("secret", "content", "text/plain");
+    let cluster = Cluster::start(2, QUICK, &["--files", &upstream.files_url()]).await;
+    let ports: Vec<u16> = cluster.nodes.iter().map(|node| node.http).collect();
+    for (path, status) in [("/none", StatusCode::NOT_FOUND), ("/secret", StatusCode::FORBIDDEN)] {
+        if path == "/secret" {
+            upstream.set_authorization("Basic eDp4");
+        }
+        for port in &ports {
+            assert_eq!(ask(*port, "HEAD", path, &[]).await.status, status, "{path}");
+        }
+        let asked = upstream.requests();
+        for port in ports.iter().cycle().take(6) {
+            for method in ["GET", "HEAD"] {
+                assert_eq!(ask(*port, method, path, &[]).await.status, status, "{method} {path}");
+            }
+        }
+        assert_eq!(upstream.requests(), asked, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_request_that_changes_nothing_here_makes_no_node_fetch_the_file() {
     let upstream = Upstream::start().await;
     upstream.put_file("data/file", "content", "text/plain");
