@@ -430,7 +430,7 @@ impl Client {
         let irreplaceable = self.shared.irreplaceable.snapshot();
         let status = |member: Member| MemberStatus {
             keys: count(&member.name),
-            only_there: irreplaceable.get(&member.name).copied(),
+            only_there: irreplaceable.get(&member.name).copied().filter(|_| member.state == MemberState::Dead),
             member,
         };
         self.members().into_iter().map(status).collect()

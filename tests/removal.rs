@@ -54,12 +54,18 @@ async fn a_member_that_was_removed_is_off_every_list_also_that_of_a_newcomer_unt
     assert_eq!(client.remove_member(&name("n4")).await, Err(RemoveError::Alive(name("n4"))));
     assert_eq!(client.remove_member(&name("n9")).await, Err(RemoveError::Unknown(name("n9"))));
 
+    let observer = cluster.builder("watcher").join().await.unwrap();
+    observer.view_when(|view| view.is_alive(&name("n4"))).await;
     let memory = cluster.kill("n4");
     until_seen(&cluster, "n4", Some(MemberState::Dead)).await;
     let removed = client.remove_member(&name("n4")).await.unwrap();
     assert_eq!((removed.node, removed.only_there), (name("n4"), only_there.len() as u64));
     assert_eq!(state_at(&client, "n4"), None, "at once where it was asked for");
     until_seen(&cluster, "n4", None).await;
+    let refused = observer.remove_member(&name("n4")).await;
+    assert!(matches!(refused, Err(RemoveError::Observer(_) | RemoveError::Unknown(_))), "{refused:?}");
+    eventually("the observer does not list it either", || async { state_at(&observer, "n4").is_none() }).await;
+    observer.leave().await;
     for Member { node, .. } in cluster.members.values() {
         eventually("its claims are gone", || async {
             node.client().keys("", None, 100).await.len() == 40 - only_there.len()
