@@ -1,12 +1,12 @@
-//! Objects that are still being fetched, and parts of them that are here already.
+//! Objects that are still being fetched, and what is here of them already.
 //!
 //! ```text
 //!   update:  source --> part file, and how far it is readable --> commit
-//!   client:             wait for the first byte of the part --> head, then bytes as they come
+//!   client:             wait for the first byte that is wanted --> head, then bytes as they come
 //! ```
 //!
 //! Only of an object whose source says how long it is and gives it a strong tag: so the part is of the version that the tag
-//! names, and a client or node that holds it against another copy knows whether that is the same. What must hold: a part that
+//! names, and a client or node that holds it against another copy knows whether that is the same. What must hold: a body that
 //! cannot be given to its end breaks off.
 
 use std::{
@@ -20,7 +20,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, stream};
 use headers::ETag;
-use http::{Response, StatusCode, request::Parts};
+use http::{Response, request::Parts};
 use http_body::Frame;
 use http_body_util::StreamBody;
 use tokio::{
@@ -69,13 +69,13 @@ impl Incoming {
         Some(Entry { incoming: self, name: name.clone(), download, is_whole: false })
     }
 
-    /// Answers a request for a part of an object, as soon as the part begins to be there. `None`: it is not being fetched, not
-    /// any more, or is not asked for like that.
+    /// Answers a request for an object or a part of it, as soon as the first byte of that is here. `None`: it is not being
+    /// fetched, or not any more.
     pub(super) async fn answer(&self, request: &Parts) -> io::Result<Option<Response<Body>>> {
         let Ok(name) = Key::from_path(request.uri.path()) else { return Ok(None) };
         let Some(download) = self.lock().get(&name).cloned() else { return Ok(None) };
         let (mut response, range) = head_of(request, &download.object)?;
-        let Some(range) = range.filter(|_| response.status() == StatusCode::PARTIAL_CONTENT) else { return Ok(None) };
+        let Some(range) = range.filter(|range| !range.is_empty()) else { return Ok(Some(response)) };
         // From now on the file is written for readers, too.
         let mut readable = download.readable.subscribe();
         download.wanted.notify_one();
@@ -116,7 +116,7 @@ fn follow(
             return Ok(None);
         }
         let Some(there) = reaches(&mut readable, range.start).await else {
-            return Err("the fetch of the object that this is a part of has failed".into());
+            return Err("the fetch of the object has failed".into());
         };
         let length = (there.min(range.end) - range.start).min(CHUNK_BYTES as u64);
         let mut bytes = BytesMut::with_capacity(CHUNK_BYTES.min(usize::try_from(length).unwrap_or(CHUNK_BYTES)));
@@ -227,21 +227,27 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_a_part_of_the_version_that_comes_is_given_before_the_whole() {
+    async fn only_of_a_version_that_its_source_names_is_anything_given_before_the_whole() {
         let incoming = Incoming::default();
         for vague in ["", "W/\"v\"", "Thu, 01 Jan 2026 00:00:00 GMT"] {
             assert!(incoming.begin(&key("a"), &object(vague)).is_none(), "{vague}");
         }
         let entry = incoming.begin(&key("a"), &object("\"v\"")).unwrap();
-        entry.reached(Path::new("/nowhere"), 9);
-        for fields in [
-            &[][..],
-            &[("range", "bytes=0-1"), ("if-range", "\"other\"")],
-            &[("range", "bytes=0-1,3-4")],
-            &[("range", "bytes=9-")],
-            &[("range", "bytes=0-1"), ("if-none-match", "\"v\"")],
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"abcdefghi").unwrap();
+        entry.reached(file.path(), 9);
+        for (fields, status, content) in [
+            (&[][..], 200, "abcdefghi"),
+            (&[("range", "bytes=-2")], 206, "hi"),
+            (&[("range", "bytes=0-1"), ("if-range", "\"other\"")], 200, "abcdefghi"),
+            (&[("range", "bytes=0-1,3-4")], 200, "abcdefghi"),
+            (&[("range", "bytes=9-")], 416, ""),
+            (&[("if-none-match", "\"v\"")], 304, ""),
+            (&[("if-match", "\"other\"")], 412, ""),
         ] {
-            assert!(incoming.answer(&ask(fields)).await.unwrap().is_none(), "{fields:?}");
+            let response = incoming.answer(&ask(fields)).await.unwrap().unwrap();
+            assert_eq!(response.status().as_u16(), status, "{fields:?}");
+            assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), content, "{fields:?}");
         }
     }
 }

@@ -14,7 +14,7 @@
 //! | `decide` | ranges and conditions (pure) |
 //! | `respond` | serving |
 //! | `preview` | heads of objects that no node holds yet |
-//! | `incoming` | parts of objects that are still being fetched |
+//! | `incoming` | what is here of objects that are still being fetched |
 
 mod cache;
 mod connector;
@@ -39,7 +39,7 @@ use std::{fmt, io, path::PathBuf, sync::Arc};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use http::{Method, Request, Response, Uri, header, request::Parts};
+use http::{Method, Request, Response, Uri, request::Parts};
 
 use self::{
     cache::{Cache, MANIFEST},
@@ -254,10 +254,9 @@ impl Provider for Files {
         self.preview_object(key, request).await
     }
 
-    /// The part of an object that is asked for may be here long before the rest.
+    /// What is asked for of an object may be here long before the rest, and so may the beginning of all of it.
     fn meanwhile(&self, _key: &Key, request: &Parts, _body: &[u8]) -> Meanwhile {
-        let wants_part = request.method == Method::GET && request.headers.contains_key(header::RANGE);
-        if wants_part { Meanwhile::Part { on: false } } else { Meanwhile::Wait }
+        if request.method == Method::GET { Meanwhile::Part { on: false } } else { Meanwhile::Wait }
     }
 
     async fn serve_part(&self, _key: &Key, request: Request<Bytes>) -> Result<Option<Response<Body>>, ServeError> {
