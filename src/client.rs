@@ -30,7 +30,7 @@ use crate::{
         ensure::{self, Wanted},
         retry_after,
     },
-    updater::{Origin, actor as updater},
+    updater::{FETCH_MAX, Origin, actor as updater},
 };
 
 /// Keys that are asked for in one go when all are listed.
@@ -747,7 +747,8 @@ pub(crate) async fn update_held(
 /// Has the leader ask the origin for a key that nobody holds, whatever it remembers of it.
 async fn create(shared: &Arc<Shared>, key: &Key) -> Result<Vec<UpdatedReplica>, RouteError> {
     let started = Instant::now();
-    let deadline = started + shared.config.request_patience;
+    // A fetch ends by itself if it stands still.
+    let deadline = started + FETCH_MAX;
     let failed = |attempts, retry_after| RouteError::Failed { key: key.clone(), attempts, retry_after };
     let wanted = Wanted { deadline, origin: Origin::Afresh, ..Wanted::for_request(key, 0) };
     match ensure::ensure(shared, &wanted).await {

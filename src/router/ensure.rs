@@ -63,13 +63,16 @@ impl<'a> Wanted<'a> {
     }
 }
 
-/// Sees to it that somebody holds the key, and waits for that until the deadline.
+/// Sees to it that somebody holds the key, and waits for that until the deadline; but no longer than requests do while nobody
+/// can be reached who would.
 ///
 /// # Errors
 /// Nobody may be asked any more: the hops are used up.
 pub(crate) async fn ensure(shared: &Arc<Shared>, wanted: &Wanted<'_>) -> Result<Ensured, Refusal> {
     let Wanted { key, deadline, hops, apart_from, .. } = *wanted;
     let started = Instant::now();
+    // When a node was last found to see to it.
+    let mut seen_to = started;
     loop {
         let ready = ready_holders(shared, key, apart_from);
         if !ready.is_empty() {
@@ -109,6 +112,9 @@ pub(crate) async fn ensure(shared: &Arc<Shared>, wanted: &Wanted<'_>) -> Result<
                     }
                     Err(error) => {
                         debug!(%key, %name, %error, "cannot ask it to see to the key");
+                        if !matches!(error, CallError::Dial(_)) {
+                            seen_to = Instant::now();
+                        }
                         ask_through_another(shared, wanted, &name, &error).await
                     }
                 }
@@ -121,7 +127,7 @@ pub(crate) async fn ensure(shared: &Arc<Shared>, wanted: &Wanted<'_>) -> Result<
         if started.elapsed() > shared.config.profile.idle_timeout && is_owner(shared, key) {
             return Ok(ensure_here(shared, wanted).await);
         }
-        if Instant::now() + RETRY >= deadline {
+        if Instant::now() + RETRY >= deadline.min(seen_to + shared.config.request_patience) {
             return Ok(Ensured::Pending);
         }
         tokio::time::sleep(RETRY).await;

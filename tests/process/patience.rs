@@ -4,8 +4,12 @@ use bytes::Bytes;
 use futures::future::join_all;
 use http::{Request, StatusCode};
 use http_body_util::Empty;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
-use super::harness::{Answer, Checkout, Cloning, Cluster, QUICK, Upstream, eventually, get, git, send};
+use super::harness::{Answer, Checkout, Cloning, Cluster, DEADLINE, QUICK, Upstream, eventually, get, git, send};
 
 const REPO: &str = "some/repo";
 const PATH: &str = "/some/repo";
@@ -110,11 +114,16 @@ async fn shallow_clones_wait_as_long_and_clients_of_old_protocols_are_told_to_co
     let old = Cloning::start(cluster.nodes[2].http, PATH, &["-c", "protocol.version=0"], &[]);
     let complaint = old.end().await.err().expect("it is not here yet");
     assert!(complaint.contains("504"), "{complaint}");
-    until_patience_has_passed(&cluster).await;
-    upstream.let_through(usize::MAX);
-    for clone in [&shallow, &quiet] {
-        assert!(!clone.words().contains("fatal"), "{}", clone.words());
-    }
+    let lets_through = async {
+        until_patience_has_passed(&cluster).await;
+        for clone in [&shallow, &quiet] {
+            assert!(!clone.words().contains("fatal"), "{}", clone.words());
+        }
+        upstream.let_through(usize::MAX);
+    };
+    // Who waits for an update says so, and is patient, too.
+    let (updated, ()) = tokio::join!(cluster.nodes[0].ask(&["update", REPO, "--wait"]), lets_through);
+    updated.unwrap();
     let shallow = shallow.end().await.unwrap();
     assert_eq!(shallow.git(&["rev-list", "--count", "HEAD"]).await.unwrap(), "1");
     assert_eq!(quiet.end().await.unwrap().read("README"), "hello");
@@ -161,6 +170,21 @@ async fn a_repository_that_is_not_there_or_not_allowed_is_refused_at_once_also_w
 async fn ask(port: u16, path: &str, fields: &[(&str, &str)]) -> Result<Answer, String> {
     let request = fields.iter().fold(Request::get(path), |request, (name, value)| request.header(*name, *value));
     send(port, request.body(Empty::new()).unwrap()).await
+}
+
+/// A GET of a file, and what has come of its answer when that has begun.
+async fn begin(port: u16, path: &str) -> (TcpStream, Vec<u8>) {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    while answer.len() < 10_000 {
+        let read = tokio::time::timeout(DEADLINE, stream.read_buf(&mut answer)).await.expect("it begins in time");
+        assert!(read.unwrap() > 0, "{}", String::from_utf8_lossy(&answer));
+    }
+    let head = String::from_utf8_lossy(&answer[..1_000]).to_lowercase();
+    assert!(head.starts_with("http/1.1 200") && head.contains("content-length: 2097152\r\n"), "{head}");
+    (stream, answer)
 }
 
 #[tokio::test]
@@ -231,7 +255,12 @@ async fn a_part_that_never_comes_is_the_failure_of_its_fetch() {
         tokio::spawn(async move { ask(port, "/large", &[("range", "bytes=1000000-1000000")]).await })
     });
     let far: Vec<_> = far.collect();
+    let whole = join_all(ports.iter().map(|port| begin(*port, "/large"))).await;
     upstream.break_off();
+    for (mut stream, mut answer) in whole {
+        let read = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut answer)).await.expect("it ends in time");
+        assert!(answer.len() < 2 << 20, "{read:?}: {} bytes are no success", answer.len());
+    }
     for part in join_all(far).await {
         let part = part.unwrap().unwrap();
         assert_eq!(part.status, StatusCode::BAD_GATEWAY, "{}", part.text());
