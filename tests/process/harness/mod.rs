@@ -30,9 +30,11 @@ pub(crate) use self::{
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 const STEP: Duration = Duration::from_millis(25);
 
-/// Settings with which a test need not wait long, and need not care how full this machine's disk is.
+/// Settings with which a test need not wait long, and need not care how full this machine's disk is. Nothing is refreshed
+/// unless the test says so: what a node finds on its disk would be, at some time.
 pub(crate) const QUICK: &str = "profile = \"local\"\nrepair_delay = \"3s\"\ntrim_delay = \"1s\"\n\
-    request_patience = \"25s\"\ndisk_high = 1.0\ndisk_low = 0.999\n";
+    request_patience = \"25s\"\ndisk_high = 1.0\ndisk_low = 0.999\n\
+    refresh = { \"\" = { interval = \"0s\" } }\n";
 
 /// Waits until `condition` holds.
 pub(crate) async fn eventually<F, T>(what: &str, mut condition: F)
