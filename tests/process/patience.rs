@@ -1,5 +1,7 @@
 //! What clients get while a repository or a file is still being fetched, for longer than a request waits.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use futures::future::join_all;
 use http::{Request, StatusCode};
@@ -153,6 +155,20 @@ async fn a_clone_whose_origin_breaks_off_fails_with_the_reason_and_one_that_goes
     until_all_wait(std::slice::from_ref(&stays)).await;
     upstream.let_through(usize::MAX);
     assert_eq!(stays.end().await.unwrap().read("README"), "hello");
+}
+
+#[tokio::test]
+async fn a_slow_repository_without_a_commit_is_cloned_with_the_name_of_its_branch() {
+    let upstream = Upstream::start().await;
+    upstream.create_empty("some/empty").await;
+    // Longer than what is fetched at once.
+    upstream.set_delay(Duration::from_millis(800));
+    let cluster = Cluster::start(2, QUICK, &["--git", &upstream.git_template()]).await;
+    let clones = cluster.nodes.iter().map(|node| Checkout::clone(node.http, "/some/empty", &[]));
+    for clone in join_all(clones).await {
+        let head = clone.unwrap().git(&["symbolic-ref", "HEAD"]).await.unwrap();
+        assert_eq!(head, "refs/heads/trunk");
+    }
 }
 
 #[tokio::test]

@@ -111,6 +111,12 @@ impl Upstream {
         self.commit(key, files).await;
     }
 
+    /// Makes a repository without a commit, whose branch is to be called `trunk`.
+    pub(crate) async fn create_empty(&self, key: &str) {
+        std::fs::create_dir_all(self.bare(key)).unwrap();
+        git(&self.bare(key), ["init", "--quiet", "--bare", "--initial-branch=trunk"]).await.unwrap();
+    }
+
     /// Adds a commit with these files to a repository.
     pub(crate) async fn commit(&self, key: &str, files: &[(&str, &[u8])]) {
         let work = self.work(key);
