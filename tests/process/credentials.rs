@@ -97,7 +97,7 @@ fn tell(node: &mut Serve, way: Way, folder: &std::path::Path, option: &str, url:
         node.with(&format!("--{}", option.to_lowercase()), url);
     }
     // Everything that any library would say.
-    node.with_variable("DATAD_LOG", "trace,tokio=info,runtime=info");
+    node.with_variable("DATAD_LOG", "trace,tokio=info");
 }
 
 async fn keeps_the_password_to_itself(way: Way, option: &str, path: &str) {
