@@ -20,7 +20,8 @@ fn shape(seconds: u64) -> Shape {
 
 #[test]
 fn some_seeds_are_clean() {
-    for seed in 1..5 {
+    // In a debug build, which checks more and is slow. Many more run in a release build.
+    for seed in 1..3 {
         let outcome = run(&Options::new(seed, draw(seed, &shape(20))));
         assert!(outcome.violation.is_none(), "{}", outcome.line());
         assert!(outcome.requests.good > 0, "nothing was asked for: {}", outcome.line());
