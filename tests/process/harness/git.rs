@@ -4,6 +4,7 @@ use std::{
     fs::File,
     path::{Path, PathBuf},
     process::Stdio,
+    time::Duration,
 };
 
 use tokio::{
@@ -11,7 +12,8 @@ use tokio::{
     time::timeout,
 };
 
-use super::DEADLINE;
+/// How long git may run. Longer than anything else may take: a busy disk alone may keep it from a hundred megabytes for minutes.
+const GIT_MAX: Duration = Duration::from_secs(180);
 
 /// Runs git in `dir`; what it printed, or what it complained about.
 pub(crate) async fn git<A: AsRef<std::ffi::OsStr>>(
@@ -19,7 +21,7 @@ pub(crate) async fn git<A: AsRef<std::ffi::OsStr>>(
     args: impl IntoIterator<Item = A>,
 ) -> Result<String, String> {
     let mut command = command(dir, args);
-    let output = timeout(DEADLINE, command.output()).await.map_err(|_| format!("git ran for {DEADLINE:?}"))?;
+    let output = timeout(GIT_MAX, command.output()).await.map_err(|_| format!("git ran for {GIT_MAX:?}"))?;
     let output = output.map_err(|error| format!("git cannot be run: {error}"))?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
@@ -92,7 +94,7 @@ impl Cloning {
 
     /// Waits until it is done; what git said if it failed.
     pub(crate) async fn end(mut self) -> Result<Checkout, String> {
-        let ended = timeout(DEADLINE, self.child.wait()).await.map_err(|_| format!("git ran for {DEADLINE:?}"))?;
+        let ended = timeout(GIT_MAX, self.child.wait()).await.map_err(|_| format!("git ran for {GIT_MAX:?}"))?;
         if !ended.unwrap().success() {
             return Err(self.words());
         }
