@@ -10,7 +10,7 @@
 //!   oracle/      what is true, whatever the nodes say
 //!   cluster/     the machines and their power
 //!   run/         does what a script says: faults, requests, healing, verdict
-//!   own.rs       runs with a provider of your own        timeline/   a run as a page to look at
+//!   custom.rs    runs with a provider of your own        timeline/   a run as a page to look at
 //! ```
 //!
 //! Each line imports only from the lines above it.
@@ -25,17 +25,17 @@ compile_error!(
 );
 
 pub mod cluster;
+pub mod custom;
 pub mod data;
 pub mod invariants;
 pub mod machine;
 pub mod model;
 pub mod oracle;
-pub mod own;
 pub mod run;
 pub mod script;
 pub mod timeline;
 pub mod trace;
 
-pub use own::Simulation;
+pub use custom::Simulation;
 pub use run::{Options, Outcome, run};
 pub use script::Script;

@@ -23,7 +23,7 @@ const SIMULATOR: [&str; 13] = [
     "cluster",
     "run",
     "timeline",
-    "own",
+    "custom",
     "lib",
     "cli",
 ];

@@ -145,7 +145,7 @@ impl What {
 /// What was drawn for a seed, for people.
 fn drawn(script: &Script) -> String {
     let (node, network) = (&script.node, &script.network);
-    let mut kinds: Vec<&str> = script.faults.iter().map(|fault| fault.trouble.kind()).collect();
+    let mut kinds: Vec<&str> = script.faults.iter().map(|fault| fault.kind.name()).collect();
     kinds.sort_unstable();
     kinds.dedup();
     format!(

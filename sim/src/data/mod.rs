@@ -1,7 +1,7 @@
 //! What the nodes of a run keep: where their providers come from, and what is true of the data whatever the nodes say.
 
-pub mod own;
-pub mod stock;
+pub mod builtin;
+pub mod custom;
 pub mod upstream;
 
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use datad_gossip::{key::Key, provider::Provider};
 
-use crate::{model::Left, script::Trouble};
+use crate::{model::Left, script::FaultKind};
 
 /// The data of all machines of a run.
 pub trait Data: Send {
@@ -34,9 +34,9 @@ pub trait Data: Send {
     /// The power of this machine goes.
     fn crash(&mut self, machine: usize, left: Left);
 
-    /// Trouble with the data begins or, if it lasts, ends. Returns whether this data can have it.
-    fn trouble(&mut self, trouble: &Trouble, begins: bool) -> bool {
-        let _ = (trouble, begins);
+    /// A fault of the data begins or, if it lasts, ends. Returns whether this data can have it.
+    fn fault(&mut self, kind: &FaultKind, begins: bool) -> bool {
+        let _ = (kind, begins);
         false
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use datad_gossip::key::{Key, NodeName};
 
-use crate::model::{CoreSeen, Intended, Violation, Wish};
+use crate::model::{CoreSeen, Intended, RequestKind, Violation};
 
 /// Compares the pins of all nodes with each other and with what was acknowledged.
 ///
@@ -23,7 +23,7 @@ pub fn check(core: &CoreSeen, intents: &[Intended]) -> Result<(), Violation> {
     let pins = first.unwrap_or_default();
     for key in &core.keys {
         let Some(last) = undisputed(core, intents, key) else { continue };
-        if (last.wish == Wish::Pin) != pins.contains_key(key) {
+        if (last.kind == RequestKind::Pin) != pins.contains_key(key) {
             return differ(format!("{key} is pinned {:?}, but acknowledged was {last:?}", pins.get(key)));
         }
     }

@@ -34,7 +34,7 @@ const QUEUE_MAX: Duration = Duration::from_millis(500);
 /// A datagram that is overtaken comes at most this much later.
 const OVERTAKEN_MAX_MS: u64 = 30;
 
-/// Trouble on some links, as one thing that begins and ends.
+/// A fault of some links, as one thing that begins and ends.
 #[derive(Debug, Clone)]
 pub struct Layer {
     /// From these machines; empty for all.
@@ -147,7 +147,7 @@ impl Fabric {
         binding
     }
 
-    /// Lays trouble over links, until it is lifted by its number.
+    /// Lays a fault over links, until it is lifted by its number.
     pub fn lay(&self, number: u64, layer: Layer) {
         let mut state = self.state();
         state.layers.insert(number, layer);

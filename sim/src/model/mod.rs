@@ -14,7 +14,7 @@ pub use clock::Clock;
 pub use event::{Event, What, first_difference};
 pub use left::Left;
 pub use link::Link;
-pub use request::{Intended, Wish};
+pub use request::{Intended, RequestKind};
 pub use snapshot::{CoreSeen, MachineSeen, NodeSeen, Running, Said, Snapshot};
 pub use violation::{Class, Violation};
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// What a request asks.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Wish {
+pub enum RequestKind {
     /// The data.
     #[default]
     Get,
@@ -22,7 +22,7 @@ pub enum Wish {
     Forget,
 }
 
-impl Wish {
+impl RequestKind {
     /// Whether it says what is to become of a key.
     #[must_use]
     pub fn is_intent(self) -> bool {
@@ -38,7 +38,7 @@ pub struct Intended {
     /// Of which key.
     pub key: Key,
     /// What is to become of it.
-    pub wish: Wish,
+    pub kind: RequestKind,
     /// When it was uttered.
     pub began: Duration,
     /// When it was acknowledged, and on whose disks it was then; nobody's if it was refused. Never, if the node died.

@@ -11,7 +11,7 @@ use crate::{
         fabric::{Effect, Layer},
     },
     model::{Name, What},
-    script::{Fault, Trouble},
+    script::{Fault, FaultKind},
 };
 
 /// Between two datagrams of rubbish.
@@ -52,12 +52,12 @@ impl Faults {
     /// Whether links are either as good as usual or cut, disks work, and processes run as they should or not at all.
     #[must_use]
     pub(super) fn is_smooth(&self) -> bool {
-        let is_smooth = |trouble: &Trouble| {
-            use Trouble::{DiskFails, DiskFull, DiskSlow, Flap, Slow, Vanish, Weather};
-            let worse = matches!(trouble, Flap { .. } | Slow { .. } | Weather { .. });
-            !worse && !matches!(trouble, DiskFails { .. } | DiskFull { .. } | DiskSlow { .. } | Vanish { .. })
+        let is_smooth = |kind: &FaultKind| {
+            use FaultKind::{DegradedLinks, DiskFails, DiskFull, DiskSlow, Flap, Slow, Vanish};
+            let worse = matches!(kind, Flap { .. } | Slow { .. } | DegradedLinks { .. });
+            !worse && !matches!(kind, DiskFails { .. } | DiskFull { .. } | DiskSlow { .. } | Vanish { .. })
         };
-        self.active.values().all(|active| is_smooth(&active.fault.trouble))
+        self.active.values().all(|active| is_smooth(&active.fault.kind))
     }
 
     /// How many nodes are still to be restarted in turn.
@@ -67,30 +67,30 @@ impl Faults {
 
     /// Begins a fault.
     pub(super) fn begin(&mut self, number: usize, fault: &Fault, cluster: &mut Cluster, rng: &mut StdRng) {
-        let trouble = &fault.trouble;
-        *self.counts.entry(trouble.kind()).or_default() += 1;
+        let kind = &fault.kind;
+        *self.counts.entry(kind.name()).or_default() += 1;
         cluster.trace.tell(What::Fault {
             number,
-            kind: trouble.kind(),
-            machines: trouble.machines().into_iter().cloned().collect(),
-            detail: format!("{trouble:?}"),
+            kind: kind.name(),
+            machines: kind.machines().into_iter().cloned().collect(),
+            detail: format!("{kind:?}"),
         });
         let mut active = Active { fault: fault.clone(), flap: None, stranger: None, rubbish: cluster.clock.now() };
-        match trouble {
-            Trouble::Crash { nodes, disk } => {
+        match kind {
+            FaultKind::Crash { nodes, disk } => {
                 if nodes.len() > 1 && nodes.len() == cluster.machines.iter().filter(|machine| machine.is_node).count() {
                     cluster.oracle.truth().probes.hit("all restarted");
                 }
                 nodes.iter().for_each(|name| cluster.crash(cluster.number(name), *disk));
             }
-            Trouble::Leave { nodes } => nodes.iter().for_each(|name| cluster.leave(cluster.number(name), false)),
-            Trouble::Drain { nodes } => nodes.iter().for_each(|name| cluster.leave(cluster.number(name), true)),
-            Trouble::Roll { nodes } => {
+            FaultKind::Leave { nodes } => nodes.iter().for_each(|name| cluster.leave(cluster.number(name), false)),
+            FaultKind::Drain { nodes } => nodes.iter().for_each(|name| cluster.leave(cluster.number(name), true)),
+            FaultKind::Roll { nodes } => {
                 let waiting = nodes.iter().rev().map(|name| cluster.number(name)).collect();
                 self.rolls.push(Roll { waiting, current: None });
             }
-            Trouble::Join { nodes } => nodes.iter().for_each(|name| cluster.join(cluster.number(name))),
-            Trouble::Stranger { name, certificate } => {
+            FaultKind::Join { nodes } => nodes.iter().for_each(|name| cluster.join(cluster.number(name))),
+            FaultKind::Stranger { name, certificate } => {
                 active.stranger = certificate.then(|| cluster.stranger(name));
                 let address = cluster::ip(cluster.machines.len());
                 for machine in &cluster.machines {
@@ -100,15 +100,15 @@ impl Faults {
                 }
                 cluster.oracle.truth().probes.hit("stranger knocked");
             }
-            Trouble::Flap { every, .. } => {
-                cut(number, trouble, cluster);
+            FaultKind::Flap { every, .. } => {
+                cut(number, kind, cluster);
                 active.flap = Some((cluster.clock.now() + *every, true));
             }
-            Trouble::Panic { node, actor } => cluster.panic(cluster.number(node), *actor),
-            Trouble::Remove { node } => cluster.remove(cluster.number(node)),
-            _ => change(number, trouble, cluster, true),
+            FaultKind::Panic { node, actor } => cluster.panic(cluster.number(node), *actor),
+            FaultKind::Remove { node } => cluster.remove(cluster.number(node)),
+            _ => change(number, kind, cluster, true),
         }
-        if !trouble.is_momentary() {
+        if !kind.is_momentary() {
             self.active.insert(number, active);
         }
     }
@@ -116,13 +116,13 @@ impl Faults {
     /// Ends a fault.
     pub(super) fn end(&mut self, number: usize, cluster: &mut Cluster) {
         let Some(active) = self.active.remove(&number) else { return };
-        match &active.fault.trouble {
-            Trouble::Crash { nodes, .. } | Trouble::Leave { nodes } | Trouble::Drain { nodes } => {
+        match &active.fault.kind {
+            FaultKind::Crash { nodes, .. } | FaultKind::Leave { nodes } | FaultKind::Drain { nodes } => {
                 nodes.iter().for_each(|name| cluster.restore(cluster.number(name)));
             }
-            Trouble::Flap { .. } => mend(number, cluster),
-            Trouble::Stranger { .. } => cluster.fabric.power_off(cluster::ip(cluster.machines.len())),
-            trouble => change(number, trouble, cluster, false),
+            FaultKind::Flap { .. } => mend(number, cluster),
+            FaultKind::Stranger { .. } => cluster.fabric.power_off(cluster::ip(cluster.machines.len())),
+            kind => change(number, kind, cluster, false),
         }
         cluster.trace.tell(What::Over { number });
     }
@@ -132,7 +132,7 @@ impl Faults {
         let numbers: Vec<usize> = self.active.keys().copied().collect();
         for number in numbers {
             let fault = &self.active[&number].fault;
-            let for_good = fault.lasts.is_none() && !fault.trouble.victims().is_empty();
+            let for_good = fault.lasts.is_none() && !fault.kind.victims().is_empty();
             if !for_good {
                 self.end(number, cluster);
             }
@@ -143,13 +143,13 @@ impl Faults {
     pub(super) fn tend(&mut self, cluster: &mut Cluster, rng: &mut StdRng) {
         let now = cluster.clock.now();
         for (number, active) in &mut self.active {
-            if let (Some((next, is_cut)), Trouble::Flap { every, .. }) = (&mut active.flap, &active.fault.trouble)
+            if let (Some((next, is_cut)), FaultKind::Flap { every, .. }) = (&mut active.flap, &active.fault.kind)
                 && *next <= now
             {
                 if *is_cut {
                     mend(*number, cluster)
                 } else {
-                    cut(*number, &active.fault.trouble, cluster)
+                    cut(*number, &active.fault.kind, cluster)
                 }
                 (*next, *is_cut) = (now + *every, !*is_cut);
             }
@@ -193,30 +193,30 @@ impl Roll {
     }
 }
 
-/// Trouble that is a state of a thing, which is so or not.
-fn change(number: usize, trouble: &Trouble, cluster: &mut Cluster, begins: bool) {
+/// A fault that is a state of a thing, which is so or not.
+fn change(number: usize, kind: &FaultKind, cluster: &mut Cluster, begins: bool) {
     let now = cluster.clock.now();
     let add = |count: &mut u32| *count = if begins { *count + 1 } else { count.saturating_sub(1) };
-    match trouble {
-        Trouble::Pause { node } => {
+    match kind {
+        FaultKind::Pause { node } => {
             let machine = cluster.number(node);
             let machine = &mut cluster.machines[machine];
             machine.unwell = now;
             if begins { machine.stop() } else { machine.go_on(now) }
         }
-        Trouble::Slow { node, every } => {
+        FaultKind::Slow { node, every } => {
             let machine = cluster.number(node);
             cluster.machines[machine].unwell = now;
             cluster.machines[machine].set_every(begins.then_some(*every), now);
         }
-        Trouble::Cut { .. } => {
+        FaultKind::Cut { .. } => {
             if begins {
-                cut(number, trouble, cluster)
+                cut(number, kind, cluster)
             } else {
                 mend(number, cluster)
             }
         }
-        Trouble::Weather { from, to, link } => {
+        FaultKind::DegradedLinks { from, to, link } => {
             if begins {
                 let layer = Layer { from: ips(from, cluster), to: ips(to, cluster), what: Effect::Worse(link.clone()) };
                 cluster.fabric.lay(layer_number(number), layer);
@@ -224,20 +224,20 @@ fn change(number: usize, trouble: &Trouble, cluster: &mut Cluster, begins: bool)
                 mend(number, cluster);
             }
         }
-        Trouble::Clock { node, jump_ms } => {
+        FaultKind::Clock { node, jump_ms } => {
             let by = if begins { *jump_ms } else { -jump_ms };
             let number = cluster.number(node);
             cluster.machines[number].skew.fetch_add(by, Ordering::Relaxed);
             cluster.machines[number].was_skewed = true;
         }
-        Trouble::DiskFull { node } => change_disk(node, cluster, |disk| add(&mut disk.full)),
-        Trouble::DiskFails { node } => change_disk(node, cluster, |disk| add(&mut disk.failing)),
-        Trouble::DiskSlow { node, delay } => change_disk(node, cluster, |disk| {
+        FaultKind::DiskFull { node } => change_disk(node, cluster, |disk| add(&mut disk.full)),
+        FaultKind::DiskFails { node } => change_disk(node, cluster, |disk| add(&mut disk.failing)),
+        FaultKind::DiskSlow { node, delay } => change_disk(node, cluster, |disk| {
             disk.delay = if begins { disk.delay + *delay } else { disk.delay.saturating_sub(*delay) };
         }),
-        trouble => {
-            if cluster.data.trouble(trouble, begins) {
-                for name in trouble.machines() {
+        kind => {
+            if cluster.data.fault(kind, begins) {
+                for name in kind.machines() {
                     cluster.oracle.look_again(cluster.number(name), &*cluster.data);
                 }
             }
@@ -258,10 +258,10 @@ fn layer_number(number: usize) -> u64 {
     2 * number as u64
 }
 
-fn cut(number: usize, trouble: &Trouble, cluster: &Cluster) {
-    let (from, to, one_way) = match trouble {
-        Trouble::Cut { from, to, one_way } => (from, to, *one_way),
-        Trouble::Flap { from, to, .. } => (from, to, false),
+fn cut(number: usize, kind: &FaultKind, cluster: &Cluster) {
+    let (from, to, one_way) = match kind {
+        FaultKind::Cut { from, to, one_way } => (from, to, *one_way),
+        FaultKind::Flap { from, to, .. } => (from, to, false),
         _ => return,
     };
     // For a layer, nobody means everybody; a cut between somebody and nobody is none.

@@ -35,13 +35,13 @@ use self::{
 };
 use crate::{
     cluster::{self, Cluster, Parts, rng},
-    data::{Data, own::Own, stock::Stock, upstream::Upstream},
+    data::{Data, builtin::Builtin, custom::Custom, upstream::Upstream},
     invariants::{
         CALM, l12_agreement, l12_intents, l13_replicas, l14_new_requests, l15_idle, s01_no_going_back::NoGoingBack,
         s03_same_owners::SameOwners, s04_few_move::FewMove, s10_no_strangers, s11_bounds, s17_gossip,
     },
     machine::{disk::SimDisk, entropy, fabric, panics},
-    model::{Clock, CoreSeen, Event, Violation, What, Wish},
+    model::{Clock, CoreSeen, Event, RequestKind, Violation, What},
     oracle::{self, Oracle, probes::Probes},
     script::{self, Script},
     trace::{Keep, Trace},
@@ -65,7 +65,7 @@ const IDLE: Duration = Duration::from_secs(4);
 const STACK_BYTES: usize = 16 << 20;
 
 /// Brings users' own data into a run; called once for a run, with the number of machines.
-pub type Bring = Arc<dyn Fn(usize) -> Own + Send + Sync>;
+pub type Bring = Arc<dyn Fn(usize) -> Custom + Send + Sync>;
 
 /// What to run.
 #[derive(Clone)]
@@ -255,7 +255,7 @@ impl Run {
         let oracle = Oracle::new(&script, clock.clone(), trace.clone());
         let data: Box<dyn Data> = match &options.bring {
             Some(bring) => Box::new(bring(script.cluster.nodes)),
-            None => Box::new(stock(&script, options.seed, &disks, clock)),
+            None => Box::new(builtin(&script, options.seed, &disks, clock)),
         };
         let keys = data.keys();
         let parts = Parts { fabric, data, disks, oracle, trace: trace.clone(), clock: clock.clone() };
@@ -490,7 +490,7 @@ impl Run {
         for key in self.keys.clone() {
             let before = self.requests.counts;
             for &machine in &machines {
-                self.requests.ask(&mut self.cluster, machine, &key, Wish::Get);
+                self.requests.ask(&mut self.cluster, machine, &key, RequestKind::Get);
             }
             let asked = self.requests.counts.asked - before.asked;
             if asked < machines.len() as u64 {
@@ -534,7 +534,7 @@ fn schedule(script: &Script) -> VecDeque<(Duration, Due)> {
     let mut due: Vec<(Duration, Due)> = Vec::new();
     for (number, fault) in script.faults.iter().enumerate() {
         due.push((fault.at, Due::Begin(number)));
-        if let Some(lasts) = fault.lasts.filter(|_| !fault.trouble.is_momentary()) {
+        if let Some(lasts) = fault.lasts.filter(|_| !fault.kind.is_momentary()) {
             due.push((fault.at + lasts, Due::End(number)));
         }
     }
@@ -545,12 +545,12 @@ fn schedule(script: &Script) -> VecDeque<(Duration, Due)> {
 }
 
 /// The data of an upstream, on the owners' disks already if the script says so.
-fn stock(script: &Script, seed: u64, disks: &[SimDisk], clock: &Clock) -> Stock {
+fn builtin(script: &Script, seed: u64, disks: &[SimDisk], clock: &Clock) -> Builtin {
     let keys: Vec<Key> =
         (0..script.data.keys).map(|number| Key::new(format!("key/{number}")).expect("a valid key")).collect();
     let script::Data { value_bytes_max, fetch_max, placed, disk_bytes, .. } = script.data;
     let upstream = Upstream::new(rng(seed, 5).next_u64(), &keys, value_bytes_max, fetch_max, clock.clone());
-    let stock = Stock::new(upstream, disks.to_vec(), disk_bytes).vouching(script.data.vouches);
+    let builtin = Builtin::new(upstream, disks.to_vec(), disk_bytes).vouching(script.data.vouches);
     if placed {
         let present = (1..=script.cluster.nodes - script.cluster.later).map(|number| format!("n{number}"));
         let members = present.map(|name| (NodeName::new(name).expect("a valid name"), script.node.weight));
@@ -558,11 +558,11 @@ fn stock(script: &Script, seed: u64, disks: &[SimDisk], clock: &Clock) -> Stock 
         for key in &keys {
             for owner in ring.owners(key, script.node.replicas) {
                 let number: usize = owner.as_str()[1..].parse().expect("names are a letter and a number");
-                stock.place(number - 1, key);
+                builtin.place(number - 1, key);
             }
         }
     }
-    stock
+    builtin
 }
 
 /// Something that the seed does not decide.

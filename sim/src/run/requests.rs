@@ -18,7 +18,7 @@ use tower::ServiceExt;
 use crate::{
     cluster::{Cluster, Machine},
     invariants::{CALM, s09_answers, s21_answered_soon},
-    model::{Answer, Intended, Violation, What, Wish},
+    model::{Answer, Intended, RequestKind, Violation, What},
 };
 
 /// A request may end this much after its deadline: the answer has to be read, perhaps through a narrow link that many
@@ -39,7 +39,7 @@ pub struct Asked {
     /// When.
     pub began: Duration,
     /// What was asked.
-    wish: Wish,
+    kind: RequestKind,
     /// When the process that was asked began.
     started: Duration,
     /// Whether the asked node was cut off from another one when it was asked.
@@ -85,7 +85,7 @@ pub struct Requests {
 
 impl Requests {
     /// Makes a request, if there is a node that takes it.
-    pub fn ask(&mut self, cluster: &mut Cluster, machine: usize, key: &Key, wish: Wish) {
+    pub fn ask(&mut self, cluster: &mut Cluster, machine: usize, key: &Key, kind: RequestKind) {
         let target = &cluster.machines[machine];
         let Some(client) = target.client().filter(|_| target.is_serving()).cloned() else { return };
         if self.under_way.len() >= UNDER_WAY_MAX {
@@ -100,7 +100,7 @@ impl Requests {
         let asked = Asked {
             machine,
             key: key.clone(),
-            wish,
+            kind,
             began: cluster.clock.now(),
             started: target.started().unwrap_or_default(),
             cut_off: others().any(|other| !cluster.fabric.is_linked(target.address.ip(), other.address.ip())),
@@ -110,24 +110,24 @@ impl Requests {
         };
         let begun = asked.answer_begun.clone();
         let (id, key, ended, clock) = (self.next, key.clone(), self.ended.clone(), cluster.clock.clone());
-        let patience = patience(cluster, wish);
+        let patience = patience(cluster, kind);
         self.next += 1;
         self.counts.asked += 1;
         self.under_way.insert(id, asked);
-        if wish == Wish::Forget {
+        if kind == RequestKind::Forget {
             cluster.oracle.truth().forgotten.insert(key.clone());
         }
-        if matches!(wish, Wish::Unpin | Wish::Forget) {
+        if matches!(kind, RequestKind::Unpin | RequestKind::Forget) {
             cluster.oracle.truth().pinned.remove(&key);
         }
-        if wish.is_intent() {
-            self.intents.push(Intended { id, key: key.clone(), wish, began: cluster.clock.now(), ended: None });
+        if kind.is_intent() {
+            self.intents.push(Intended { id, key: key.clone(), kind, began: cluster.clock.now(), ended: None });
         }
         let Some(process) = cluster.machines[machine].process() else { return };
         process.spawn(async move {
             let deadline = Instant::now() + patience;
             let answer =
-                tokio::time::timeout_at(deadline, answer(client, key, wish, &begun)).await.unwrap_or(Answer::Hangs);
+                tokio::time::timeout_at(deadline, answer(client, key, kind, &begun)).await.unwrap_or(Answer::Hangs);
             ended.lock().expect("nothing panics while it holds this lock").push((id, clock.now(), answer));
         });
     }
@@ -144,7 +144,7 @@ impl Requests {
                 let confirmed = if let Answer::Recorded(confirmed) = &answer { confirmed.clone() } else { Vec::new() };
                 intended.ended = Some((at, confirmed));
             }
-            if asked.wish == Wish::Pin && answer.is_good() {
+            if asked.kind == RequestKind::Pin && answer.is_good() {
                 cluster.oracle.truth().pinned.insert(asked.key.clone());
             }
             self.judge_one(cluster, &asked, at, &answer)?;
@@ -160,7 +160,7 @@ impl Requests {
     pub fn judge_waiting(&mut self, cluster: &Cluster, smooth: bool) -> Result<(), Violation> {
         let now = cluster.clock.now();
         let bytes = self.under_way.len() as u64 * cluster.value_bytes_max;
-        let waits = |asked: &&mut Asked| asked.wish == Wish::Get && !asked.answer_begun.load(Ordering::Relaxed);
+        let waits = |asked: &&mut Asked| asked.kind == RequestKind::Get && !asked.answer_begun.load(Ordering::Relaxed);
         for asked in self.under_way.values_mut().filter(waits) {
             let could = |number: &usize| smooth && could_answer(cluster, asked.machine, *number, &asked.key);
             let still = asked.answerable.filter(|(number, _)| could(number));
@@ -230,7 +230,7 @@ impl Requests {
     fn count(&mut self, cluster: &Cluster, asked: &Asked, took: Duration, answer: &Answer) {
         let exists = !cluster.data.may_lack(&asked.key, Duration::ZERO);
         self.counts.good += u64::from(answer.is_good());
-        self.counts.failed += u64::from(!answer.is_good() && exists && !asked.wish.is_intent());
+        self.counts.failed += u64::from(!answer.is_good() && exists && !asked.kind.is_intent());
         self.counts.waited += u64::from(took > Duration::from_secs(1));
         let mut truth = cluster.oracle.truth();
         truth.probes.hit(match answer {
@@ -271,33 +271,33 @@ fn could_answer(cluster: &Cluster, asked: usize, holder: usize, key: &Key) -> bo
 /// How long any request may take.
 #[must_use]
 pub fn longest(cluster: &Cluster) -> Duration {
-    patience(cluster, Wish::Update) + Duration::from_secs(1)
+    patience(cluster, RequestKind::Update) + Duration::from_secs(1)
 }
 
 /// How long a request may take. An update may first wait for the one node that asks the upstream, then for the others.
-fn patience(cluster: &Cluster, wish: Wish) -> Duration {
-    let updates = if wish == Wish::Update { 2 * cluster.config.update_timeout } else { Duration::ZERO };
+fn patience(cluster: &Cluster, kind: RequestKind) -> Duration {
+    let updates = if kind == RequestKind::Update { 2 * cluster.config.update_timeout } else { Duration::ZERO };
     cluster.config.request_patience + updates + DEADLINE_SLACK
 }
 
 /// For how long an answer may rest on what the upstream said earlier.
 fn not_found_memory(cluster: &Cluster) -> Duration {
-    cluster.config.not_found_ttl + patience(cluster, Wish::Update)
+    cluster.config.not_found_ttl + patience(cluster, RequestKind::Update)
 }
 
-async fn answer(client: Client, key: Key, wish: Wish, begun: &AtomicBool) -> Answer {
-    match wish {
-        Wish::Get => get(client, key, begun).await,
-        Wish::Update => match client.update(&key).await {
+async fn answer(client: Client, key: Key, kind: RequestKind, begun: &AtomicBool) -> Answer {
+    match kind {
+        RequestKind::Get => get(client, key, begun).await,
+        RequestKind::Update => match client.update(&key).await {
             Ok(replicas) => {
                 let bad = replicas.iter().filter(|replica| replica.error.is_some()).count();
                 Answer::Updated(replicas.len() - bad, bad)
             }
             Err(error) => Answer::Error(error),
         },
-        Wish::Pin => recorded(client.pin(&key, None).await),
-        Wish::Unpin => recorded(client.unpin(&key).await),
-        Wish::Forget => recorded(client.forget(&key).await),
+        RequestKind::Pin => recorded(client.pin(&key, None).await),
+        RequestKind::Unpin => recorded(client.unpin(&key).await),
+        RequestKind::Forget => recorded(client.forget(&key).await),
     }
 }
 

@@ -1,6 +1,6 @@
 //! From a seed to a script, or from a script with traffic to one with every request in it.
 //!
-//! Every script leaves out some kinds of trouble at random, so that kinds which hide each other's effects also come alone
+//! Every script leaves out some kinds of faults at random, so that kinds which hide each other's effects also come alone
 //! (Groce et al., "Swarm testing", 2012). Every fault lasts a minimum time: one that is over before anybody noticed tests
 //! nothing. And now and then nothing happens for a while, because much may only be demanded of a calm cluster.
 
@@ -10,7 +10,7 @@ use datad_gossip::config::{NodeConfig, Profile};
 use rand::{Rng, RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use rand_distr::{Distribution, Zipf};
 
-use super::{Actor, Cluster, Data, Fault, Left, Name, Request, Script, Traffic, Trouble, Wish};
+use super::{Actor, Cluster, Data, Fault, FaultKind, Left, Name, Request, RequestKind, Script, Traffic};
 use crate::model::Link;
 
 /// Shortest and longest time of a fault, in milliseconds.
@@ -163,8 +163,8 @@ pub fn expand(rng: &mut StdRng, script: &mut Script) {
         } else {
             format!("key/{}", order[zipf.sample(rng) as usize - 1])
         };
-        let what = wish(rng, &traffic);
-        let what = if missing && what.is_intent() { Wish::Get } else { what };
+        let what = request_kind(rng, &traffic);
+        let what = if missing && what.is_intent() { RequestKind::Get } else { what };
         if !what.is_intent() && rng.random_bool(traffic.herds) {
             let ask = |node: &Name| Request { at, node: node.clone(), key: key.clone(), what };
             script.requests.extend(machines.iter().map(ask));
@@ -176,11 +176,11 @@ pub fn expand(rng: &mut StdRng, script: &mut Script) {
     script.requests.sort_by_key(|request| request.at);
 }
 
-fn wish(rng: &mut StdRng, traffic: &Traffic) -> Wish {
+fn request_kind(rng: &mut StdRng, traffic: &Traffic) -> RequestKind {
     if rng.random_bool(traffic.intents) {
-        return [Wish::Pin, Wish::Pin, Wish::Unpin, Wish::Forget][rng.random_range(0..4)];
+        return [RequestKind::Pin, RequestKind::Pin, RequestKind::Unpin, RequestKind::Forget][rng.random_range(0..4)];
     }
-    if rng.random_bool(traffic.updates) { Wish::Update } else { Wish::Get }
+    if rng.random_bool(traffic.updates) { RequestKind::Update } else { RequestKind::Get }
 }
 
 fn network(rng: &mut StdRng) -> Link {
@@ -235,7 +235,7 @@ fn joins(rng: &mut StdRng, script: &mut Script) {
         if rng.random_bool(0.3) { vec![names] } else { names.into_iter().map(|name| vec![name]).collect() };
     for nodes in groups.into_iter().filter(|nodes| !nodes.is_empty()) {
         let at = Duration::from_millis(rng.random_range(0..=script.lasts.as_millis() as u64 * 3 / 4));
-        script.faults.push(Fault { at, lasts: None, trouble: Trouble::Join { nodes } });
+        script.faults.push(Fault { at, lasts: None, kind: FaultKind::Join { nodes } });
     }
 }
 
@@ -246,13 +246,13 @@ fn faults(rng: &mut StdRng, script: &mut Script) {
     let mut gone = Gone::default();
     while at_ms < end_ms && !kinds.is_empty() {
         let kind = kinds[rng.random_range(0..kinds.len())];
-        let trouble = trouble(rng, script, kind);
+        let kind = fault_kind(rng, script, kind);
         let lasts_ms = rng.random_range(LASTS_MS);
         let for_good = rng.random_bool(FOR_GOOD);
         let at = Duration::from_millis(at_ms);
-        if gone.leaves_enough(script, &trouble, at, Duration::from_millis(lasts_ms)) {
-            let lasts = (!trouble.is_momentary()).then_some(Duration::from_millis(lasts_ms));
-            script.faults.push(Fault { at, lasts, trouble });
+        if gone.leaves_enough(script, &kind, at, Duration::from_millis(lasts_ms)) {
+            let lasts = (!kind.is_momentary()).then_some(Duration::from_millis(lasts_ms));
+            script.faults.push(Fault { at, lasts, kind });
             make_permanent(script, for_good);
         }
         let gap = if rng.random_bool(LONG_GAP) { LONG_GAP_MS } else { SHORT_GAP_MS };
@@ -265,8 +265,8 @@ fn faults(rng: &mut StdRng, script: &mut Script) {
 fn make_permanent(script: &mut Script, for_good: bool) {
     let Some(fault) = script.faults.last_mut().filter(|_| for_good) else { return };
     let lasts = fault.lasts;
-    match &mut fault.trouble {
-        Trouble::Crash { .. } | Trouble::Leave { .. } | Trouble::Pause { .. } => fault.lasts = None,
+    match &mut fault.kind {
+        FaultKind::Crash { .. } | FaultKind::Leave { .. } | FaultKind::Pause { .. } => fault.lasts = None,
         _ => return,
     }
     if script.core().iter().filter(|name| name.starts_with('n')).count() < script.cluster.nodes.div_ceil(2) {
@@ -279,10 +279,10 @@ fn make_permanent(script: &mut Script, for_good: bool) {
 struct Gone(Vec<(Duration, Name)>);
 
 impl Gone {
-    fn leaves_enough(&mut self, script: &Script, trouble: &Trouble, at: Duration, lasts: Duration) -> bool {
-        let away = match trouble {
-            Trouble::Crash { nodes, .. } | Trouble::Leave { nodes } | Trouble::Drain { nodes } => nodes,
-            Trouble::Pause { node } => std::slice::from_ref(node),
+    fn leaves_enough(&mut self, script: &Script, kind: &FaultKind, at: Duration, lasts: Duration) -> bool {
+        let away = match kind {
+            FaultKind::Crash { nodes, .. } | FaultKind::Leave { nodes } | FaultKind::Drain { nodes } => nodes,
+            FaultKind::Pause { node } => std::slice::from_ref(node),
             _ => return true,
         };
         self.0.retain(|(until, _)| *until > at);
@@ -295,40 +295,40 @@ impl Gone {
     }
 }
 
-fn trouble(rng: &mut StdRng, script: &Script, kind: Kind) -> Trouble {
+fn fault_kind(rng: &mut StdRng, script: &Script, kind: Kind) -> FaultKind {
     let node = one(rng, script);
     let ms = |rng: &mut StdRng, range: Range<u64>| Duration::from_millis(rng.random_range(range));
     let everywhere = rng.random_bool(0.5);
     let weather = |rng: &mut StdRng, link: Link| {
         let from = if everywhere { Vec::new() } else { vec![one(rng, script)] };
-        Trouble::Weather { from, to: Vec::new(), link }
+        FaultKind::DegradedLinks { from, to: Vec::new(), link }
     };
     match kind {
-        Kind::Crash => Trouble::Crash { nodes: some(rng, script), disk: Left::Kept },
-        Kind::CrashUnsynced => Trouble::Crash { nodes: some(rng, script), disk: Left::Synced },
-        Kind::CrashEmpty => Trouble::Crash { nodes: vec![node], disk: Left::Nothing },
-        Kind::CrashAll => Trouble::Crash { nodes: nodes(script), disk: Left::Synced },
-        Kind::Leave => Trouble::Leave { nodes: vec![node] },
-        Kind::Drain => Trouble::Drain { nodes: some(rng, script) },
+        Kind::Crash => FaultKind::Crash { nodes: some(rng, script), disk: Left::Kept },
+        Kind::CrashUnsynced => FaultKind::Crash { nodes: some(rng, script), disk: Left::Synced },
+        Kind::CrashEmpty => FaultKind::Crash { nodes: vec![node], disk: Left::Nothing },
+        Kind::CrashAll => FaultKind::Crash { nodes: nodes(script), disk: Left::Synced },
+        Kind::Leave => FaultKind::Leave { nodes: vec![node] },
+        Kind::Drain => FaultKind::Drain { nodes: some(rng, script) },
         Kind::Roll => {
             let mut nodes = nodes(script);
             nodes.shuffle(rng);
-            Trouble::Roll { nodes }
+            FaultKind::Roll { nodes }
         }
-        Kind::Pause => Trouble::Pause { node },
-        Kind::Slow => Trouble::Slow { node, every: ms(rng, 20..400) },
+        Kind::Pause => FaultKind::Pause { node },
+        Kind::Slow => FaultKind::Slow { node, every: ms(rng, 20..400) },
         Kind::Panic => {
             let actors = [Actor::Membership, Actor::Registry, Actor::Balancer, Actor::Updater, Actor::Router];
-            Trouble::Panic { node, actor: actors[rng.random_range(0..actors.len())] }
+            FaultKind::Panic { node, actor: actors[rng.random_range(0..actors.len())] }
         }
         Kind::Partition | Kind::OneWay => {
             let (from, to) = parts(rng, script);
-            Trouble::Cut { from, to, one_way: kind == Kind::OneWay }
+            FaultKind::Cut { from, to, one_way: kind == Kind::OneWay }
         }
-        Kind::NotTransitive => Trouble::Cut { from: vec![node], to: vec![one(rng, script)], one_way: false },
+        Kind::NotTransitive => FaultKind::Cut { from: vec![node], to: vec![one(rng, script)], one_way: false },
         Kind::Flap => {
             let (from, to) = parts(rng, script);
-            Trouble::Flap { from, to, every: ms(rng, 100..2_500) }
+            FaultKind::Flap { from, to, every: ms(rng, 100..2_500) }
         }
         Kind::Loss => {
             let (loss, duplication) = (rng.random_range(0.02..0.25), rng.random_range(0.0..0.1));
@@ -352,20 +352,20 @@ fn trouble(rng: &mut StdRng, script: &Script, kind: Kind) -> Trouble {
         }
         Kind::Clock => {
             let far = if rng.random_bool(0.2) { 365 * 24 * 3_600_000 } else { 60_000 };
-            Trouble::Clock { node, jump_ms: rng.random_range(-far..far) }
+            FaultKind::Clock { node, jump_ms: rng.random_range(-far..far) }
         }
-        Kind::DiskFull => Trouble::DiskFull { node },
-        Kind::DiskSlow => Trouble::DiskSlow { node, delay: ms(rng, 50..3_000) },
-        Kind::DiskFails => Trouble::DiskFails { node },
-        Kind::Vanish => Trouble::Vanish { node, keys: keys(rng, script) },
-        Kind::Appear => Trouble::Appear { node, keys: keys(rng, script) },
-        Kind::UpstreamSlow => Trouble::UpstreamSlow { delay: ms(rng, 500..4_000) },
-        Kind::UpstreamDown => Trouble::UpstreamDown {},
-        Kind::UpstreamLacks => Trouble::UpstreamLacks { keys: keys(rng, script) },
-        Kind::Change => Trouble::Change { keys: keys(rng, script) },
+        Kind::DiskFull => FaultKind::DiskFull { node },
+        Kind::DiskSlow => FaultKind::DiskSlow { node, delay: ms(rng, 50..3_000) },
+        Kind::DiskFails => FaultKind::DiskFails { node },
+        Kind::Vanish => FaultKind::Vanish { node, keys: keys(rng, script) },
+        Kind::Appear => FaultKind::Appear { node, keys: keys(rng, script) },
+        Kind::UpstreamSlow => FaultKind::UpstreamSlow { delay: ms(rng, 500..4_000) },
+        Kind::UpstreamDown => FaultKind::UpstreamDown {},
+        Kind::UpstreamLacks => FaultKind::UpstreamLacks { keys: keys(rng, script) },
+        Kind::Change => FaultKind::Change { keys: keys(rng, script) },
         Kind::Stranger => {
             let name = if rng.random_bool(0.5) { node } else { "stranger".into() };
-            Trouble::Stranger { name, certificate: rng.random_bool(0.7) }
+            FaultKind::Stranger { name, certificate: rng.random_bool(0.7) }
         }
     }
 }
@@ -426,7 +426,7 @@ mod tests {
             let script = draw(seed, &Shape::default());
             script.check().unwrap_or_else(|error| panic!("seed {seed}: {error}"));
             assert_eq!(script, draw(seed, &Shape::default()));
-            seen.extend(script.faults.iter().map(|fault| fault.trouble.kind()));
+            seen.extend(script.faults.iter().map(|fault| fault.kind.name()));
         }
         assert!(seen.len() >= 23, "only {seen:?}");
     }

@@ -19,7 +19,7 @@ use datad_gossip::config::NodeConfig;
 use serde::{Deserialize, Serialize};
 
 use crate::model::Link;
-pub use crate::model::{Left, MACHINES_MAX, Name, Wish};
+pub use crate::model::{Left, MACHINES_MAX, Name, RequestKind};
 
 /// Most keys of one run.
 pub const KEYS_MAX: usize = 100_000;
@@ -192,7 +192,7 @@ pub struct Request {
     pub key: String,
     /// What is asked.
     #[serde(default)]
-    pub what: Wish,
+    pub what: RequestKind,
 }
 
 /// Something that goes wrong, from a moment on, for a time.
@@ -207,13 +207,13 @@ pub struct Fault {
     pub lasts: Option<Duration>,
     /// What.
     #[serde(flatten)]
-    pub trouble: Trouble,
+    pub kind: FaultKind,
 }
 
-/// The kinds of trouble.
+/// The kinds of faults.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Trouble {
+pub enum FaultKind {
     /// The machines lose their power at the same moment, and get it back at the end.
     Crash {
         /// Which.
@@ -288,7 +288,8 @@ pub enum Trouble {
         every: Duration,
     },
     /// Links are worse than usual.
-    Weather {
+    #[serde(rename = "weather")]
+    DegradedLinks {
         /// Ways from these machines; empty for all.
         #[serde(default)]
         from: Vec<Name>,
@@ -376,10 +377,10 @@ pub enum Actor {
     Router,
 }
 
-impl Trouble {
+impl FaultKind {
     /// Its kind, as in a script.
     #[must_use]
-    pub fn kind(&self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             Self::Crash { disk: Left::Kept, .. } => "crash",
             Self::Crash { disk: Left::Synced, .. } => "crash, unsynced lost",
@@ -395,7 +396,7 @@ impl Trouble {
             Self::Cut { one_way: false, .. } => "cut",
             Self::Cut { one_way: true, .. } => "cut, one way",
             Self::Flap { .. } => "flap",
-            Self::Weather { .. } => "weather",
+            Self::DegradedLinks { .. } => "weather",
             Self::Clock { .. } => "clock",
             Self::DiskFull { .. } => "disk full",
             Self::DiskSlow { .. } => "disk slow",
@@ -429,7 +430,7 @@ impl Trouble {
             | Self::DiskFails { node }
             | Self::Vanish { node, .. }
             | Self::Appear { node, .. } => vec![node],
-            Self::Cut { from, to, .. } | Self::Flap { from, to, .. } | Self::Weather { from, to, .. } => {
+            Self::Cut { from, to, .. } | Self::Flap { from, to, .. } | Self::DegradedLinks { from, to, .. } => {
                 from.iter().chain(to).collect()
             }
             _ => Vec::new(),
@@ -504,14 +505,14 @@ impl Script {
     #[must_use]
     pub fn core(&self) -> BTreeSet<Name> {
         let mut core: BTreeSet<Name> = self.machines().into_iter().collect();
-        for fault in self.faults.iter().filter(|fault| fault.lasts.is_none() && !fault.trouble.is_momentary()) {
-            fault.trouble.victims().into_iter().for_each(|name| _ = core.remove(name));
+        for fault in self.faults.iter().filter(|fault| fault.lasts.is_none() && !fault.kind.is_momentary()) {
+            fault.kind.victims().into_iter().for_each(|name| _ = core.remove(name));
         }
         let joined: BTreeSet<&Name> = self
             .faults
             .iter()
-            .flat_map(|fault| match &fault.trouble {
-                Trouble::Join { nodes } => nodes.as_slice(),
+            .flat_map(|fault| match &fault.kind {
+                FaultKind::Join { nodes } => nodes.as_slice(),
                 _ => &[],
             })
             .collect();
@@ -576,20 +577,20 @@ impl Script {
     }
 
     fn check_fault(&self, fault: &Fault, machines: &BTreeSet<Name>) -> Result<(), ScriptError> {
-        let kind = fault.trouble.kind();
+        let kind = fault.kind.name();
         let refuse = |reason: String| Err(ScriptError(format!("fault `{kind}` at {:?}: {reason}", fault.at)));
-        if let Some(name) = fault.trouble.machines().into_iter().find(|name| !machines.contains(*name)) {
+        if let Some(name) = fault.kind.machines().into_iter().find(|name| !machines.contains(*name)) {
             return refuse(format!("there is no machine {name}"));
         }
-        if let Some(key) = fault.trouble.keys().iter().find(|key| datad_gossip::key::Key::new(key.as_str()).is_err()) {
+        if let Some(key) = fault.kind.keys().iter().find(|key| datad_gossip::key::Key::new(key.as_str()).is_err()) {
             return refuse(format!("`{key}` is no key"));
         }
-        match &fault.trouble {
-            Trouble::Weather { link, .. } => link.check().or_else(refuse),
-            Trouble::Slow { every, .. } | Trouble::Flap { every, .. } if every.is_zero() => {
+        match &fault.kind {
+            FaultKind::DegradedLinks { link, .. } => link.check().or_else(refuse),
+            FaultKind::Slow { every, .. } | FaultKind::Flap { every, .. } if every.is_zero() => {
                 refuse("every: 1ms at least".into())
             }
-            Trouble::Stranger { name, .. } if datad_gossip::key::NodeName::new(name.as_str()).is_err() => {
+            FaultKind::Stranger { name, .. } if datad_gossip::key::NodeName::new(name.as_str()).is_err() => {
                 refuse(format!("`{name}` is no name"))
             }
             _ => Ok(()),

@@ -73,7 +73,7 @@ fn shorten(script: Script, fails: &mut dyn FnMut(&Script) -> bool) -> Script {
 mod tests {
     use super::*;
     use crate::script::{
-        Trouble,
+        FaultKind,
         draw::{Shape, draw},
     };
 
@@ -81,7 +81,7 @@ mod tests {
     fn only_what_is_needed_to_fail_is_left() {
         let shape = Shape { nodes: 5, lasts: Duration::from_secs(300) };
         let of_kind =
-            |script: &Script, kind: &str| script.faults.iter().filter(|fault| fault.trouble.kind() == kind).count();
+            |script: &Script, kind: &str| script.faults.iter().filter(|fault| fault.kind.name() == kind).count();
         let script = (0..).map(|seed| draw(seed, &shape)).find(|script| of_kind(script, "pause") > 1).unwrap();
         let wanted = script.requests[script.requests.len() / 2].clone();
         let mut runs = 0;
@@ -91,7 +91,7 @@ mod tests {
         };
         let small = shrink(script, &mut fails);
         assert_eq!(size(&small), Size { faults: 1, requests: 1 }, "after {runs} runs");
-        assert!(matches!(small.faults[0].trouble, Trouble::Pause { .. }));
+        assert!(matches!(small.faults[0].kind, FaultKind::Pause { .. }));
         assert!(runs < 300, "{runs} runs");
     }
 }

@@ -13,7 +13,7 @@ const PLACE: &str = "/*DATA*/null";
 #[must_use]
 pub fn page(script: &Script, outcome: &Outcome, story: &[Event]) -> String {
     // When each fault ends; nothing for those that never do.
-    let end = |fault: &Fault| if fault.trouble.is_momentary() { Some(fault.at) } else { Some(fault.at + fault.lasts?) };
+    let end = |fault: &Fault| if fault.kind.is_momentary() { Some(fault.at) } else { Some(fault.at + fault.lasts?) };
     let ends: Vec<Option<f64>> = script.faults.iter().map(|fault| Some(end(fault)?.as_secs_f64())).collect();
     let data = json!({
         "title": format!("seed {} · {}", outcome.seed, outcome.scenario),

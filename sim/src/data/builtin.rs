@@ -14,10 +14,10 @@ use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 
 use super::{Data, upstream::Upstream};
-use crate::{machine::disk::SimDisk, model::Left, script::Trouble};
+use crate::{machine::disk::SimDisk, model::Left, script::FaultKind};
 
 /// The data of all machines.
-pub struct Stock {
+pub struct Builtin {
     upstream: Upstream,
     /// By machine.
     shelves: Vec<Memory>,
@@ -37,7 +37,7 @@ fn shelf(disk_bytes: u64) -> Memory {
     shelf
 }
 
-impl Stock {
+impl Builtin {
     /// Empty disks, each with room for so many bytes of values.
     #[must_use]
     pub fn new(upstream: Upstream, disks: Vec<SimDisk>, disk_bytes: Option<u64>) -> Self {
@@ -60,7 +60,7 @@ impl Stock {
     }
 }
 
-impl Data for Stock {
+impl Data for Builtin {
     fn keys(&self) -> Vec<Key> {
         self.upstream.keys()
     }
@@ -89,21 +89,21 @@ impl Data for Stock {
         }
     }
 
-    fn trouble(&mut self, trouble: &Trouble, begins: bool) -> bool {
+    fn fault(&mut self, kind: &FaultKind, begins: bool) -> bool {
         let named =
             |keys: &[String]| -> Vec<Key> { keys.iter().filter_map(|key| Key::new(key.as_str()).ok()).collect() };
-        let machine = || trouble.machines().first().and_then(|name| name.strip_prefix('n')?.parse::<usize>().ok());
+        let machine = || kind.machines().first().and_then(|name| name.strip_prefix('n')?.parse::<usize>().ok());
         let by_name = || machine().map(|number| number - 1).filter(|number| *number < self.shelves.len());
-        match trouble {
-            Trouble::UpstreamSlow { delay } => self.upstream.set_slower(*delay, begins),
-            Trouble::UpstreamDown {} => self.upstream.set_down(begins),
-            Trouble::UpstreamLacks { keys } => self.upstream.set_lacking(&named(keys), begins),
-            Trouble::Change { keys } => named(keys).iter().for_each(|key| self.upstream.change(key)),
-            Trouble::Vanish { keys, .. } => {
+        match kind {
+            FaultKind::UpstreamSlow { delay } => self.upstream.set_slower(*delay, begins),
+            FaultKind::UpstreamDown {} => self.upstream.set_down(begins),
+            FaultKind::UpstreamLacks { keys } => self.upstream.set_lacking(&named(keys), begins),
+            FaultKind::Change { keys } => named(keys).iter().for_each(|key| self.upstream.change(key)),
+            FaultKind::Vanish { keys, .. } => {
                 let Some(machine) = by_name() else { return false };
                 named(keys).iter().for_each(|key| _ = self.shelves[machine].lose(key));
             }
-            Trouble::Appear { keys, .. } => {
+            FaultKind::Appear { keys, .. } => {
                 let Some(machine) = by_name() else { return false };
                 named(keys).iter().for_each(|key| self.place(machine, key));
             }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use datad_gossip::{key::Key, provider::Provider};
 
 use crate::{
-    data::own::{Judge, Make, Own},
+    data::custom::{Custom, Judge, Make},
     model::Left,
     run::{Options, Outcome, run},
     script::{
@@ -80,7 +80,8 @@ impl Simulation {
         });
         script.requests.retain(|request| !request.key.starts_with("missing/"));
         let mut options = Options::new(seed, script);
-        options.bring = Some(Arc::new(move |machines| Own::new(machines, keys.clone(), make.clone(), judge.clone())));
+        options.bring =
+            Some(Arc::new(move |machines| Custom::new(machines, keys.clone(), make.clone(), judge.clone())));
         run(&options)
     }
 

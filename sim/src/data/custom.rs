@@ -18,7 +18,7 @@ pub type Make = Arc<dyn Fn(usize, Left) -> Arc<dyn Provider> + Send + Sync>;
 pub type Judge = Arc<dyn Fn(&Key, &Bytes) -> bool + Send + Sync>;
 
 /// Providers of a user, each over what that user keeps for the machine.
-pub struct Own {
+pub struct Custom {
     keys: Vec<Key>,
     make: Make,
     judge: Judge,
@@ -26,7 +26,7 @@ pub struct Own {
     machines: Vec<(Option<Arc<dyn Provider>>, Left)>,
 }
 
-impl Own {
+impl Custom {
     /// Providers made by `make` for `machines` machines. Answers are right if `judge` says so.
     #[must_use]
     pub fn new(machines: usize, keys: Vec<Key>, make: Make, judge: Judge) -> Self {
@@ -34,7 +34,7 @@ impl Own {
     }
 }
 
-impl Data for Own {
+impl Data for Custom {
     fn keys(&self) -> Vec<Key> {
         self.keys.clone()
     }
