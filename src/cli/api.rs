@@ -9,13 +9,12 @@ use std::{
 use anyhow::{Context, anyhow};
 use clap::Args;
 use datad_gossip::key::Key;
-use percent_encoding::utf8_percent_encode;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Method, Response, StatusCode, Url, header};
 use serde_json::Value;
 
 use super::{
     admin::ShortPath,
-    hints::IN_PATH,
     provider::without_user,
     running::{self, Running},
     secret,
@@ -23,6 +22,9 @@ use super::{
 
 /// The node that is asked if none is named.
 pub(super) const AT: &str = "http://127.0.0.1:8400";
+/// Leaves a path readable, and safe to paste into a shell.
+pub(super) const IN_PATH: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 

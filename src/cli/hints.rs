@@ -3,17 +3,13 @@
 
 use std::path::Path;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 
-use super::{output, provider::Origin};
+use super::{api::IN_PATH, output, provider::Origin};
 
 /// Entries that are looked at in search of an example, so that a huge folder does not hold anybody up.
 const ENTRIES_MAX: usize = 1_000;
 const DEPTH_MAX: usize = 4;
-
-/// Leaves a path readable, and safe to paste into a shell.
-pub(super) const IN_PATH: &AsciiSet =
-    &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Tells what to try at the node at `url`.
 pub(super) fn show(origin: &Origin, url: &str) {

@@ -31,13 +31,10 @@ use super::{
     Failure, admin, limits, output,
     provider::{self, Origin, Upstream},
     secret,
-    settings::{Settings, Sources},
+    settings::{PORT, Settings, Sources},
     signals::{Signals, stdin_ended},
     watchdog::Watchdog,
 };
-
-/// Both protocols' port, if none is chosen.
-pub(crate) const PORT: u16 = 8400;
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]

@@ -23,7 +23,10 @@ use serde::Serialize;
 
 use self::node::NodeOptions;
 pub(crate) use self::own::OwnOptions;
-use super::{Failure, secret, serve::PORT};
+use super::{Failure, secret};
+
+/// Both protocols' port, if none is chosen.
+pub(crate) const PORT: u16 = 8400;
 
 /// Settings that exclude or complete one another: one of them, said on the command line, overrules all of them in the
 /// file.
