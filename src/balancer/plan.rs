@@ -54,7 +54,7 @@ impl Situation<'_> {
     }
 
     fn has(&self, name: &NodeName) -> bool {
-        matches!(self.state_of(name), Some(HolderState::Ready | HolderState::Presumed))
+        self.state_of(name).is_some_and(HolderState::has_it)
     }
 
     /// Live owners that are ready by their own word.

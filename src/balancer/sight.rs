@@ -35,10 +35,8 @@ impl Sight {
         // Failures of others do not make a key exist. Nor does what the dead had of a key that was forgotten.
         let standing = shared.intents.standing(key);
         let counted = if standing.forgotten { &live } else { &claims };
-        let known = standing.pinned.is_some()
-            || counted.iter().any(|(_, state)| matches!(state, HolderState::Ready | HolderState::Presumed));
-        let has = |state: &HolderState| matches!(state, HolderState::Ready | HolderState::Presumed);
-        let dead_have_it = claims.iter().any(|(name, state)| has(state) && !view.is_alive(name));
+        let known = standing.pinned.is_some() || counted.iter().any(|(_, state)| state.has_it());
+        let dead_have_it = claims.iter().any(|(name, state)| state.has_it() && !view.is_alive(name));
         let asked = shared.intents.replicas(key);
         Self { known, dead_have_it, live_owners, owners_wanted, asked, leader: shared.leader(key), live }
     }
@@ -47,8 +45,7 @@ impl Sight {
     pub(super) fn shortage(&self) -> Option<usize> {
         // A hot key has more owners than were asked for, and lacks replicas until all of them have it.
         let asked = self.asked.max(self.owners_wanted);
-        let has = |state: &HolderState| matches!(state, HolderState::Ready | HolderState::Presumed);
-        let have = self.live.iter().filter(|(_, state)| has(state)).count();
+        let have = self.live.iter().filter(|(_, state)| state.has_it()).count();
         (self.known && have < asked).then_some(asked)
     }
 

@@ -101,8 +101,7 @@ pub(crate) async fn keys_only_with(shared: &Arc<Shared>, dead: &BTreeSet<NodeNam
 /// The members that have this key, if no live member has it.
 fn only_with<'a>(view: &View, claims: &'a [(NodeName, HolderState)]) -> impl Iterator<Item = &'a NodeName> + use<'a> {
     let alive = claims.iter().any(|(name, state)| *state == HolderState::Ready && view.is_alive(name));
-    let has = |state: &HolderState| matches!(state, HolderState::Ready | HolderState::Presumed);
-    claims.iter().filter(move |(_, state)| !alive && has(state)).map(|(name, _)| name)
+    claims.iter().filter(move |(_, state)| !alive && state.has_it()).map(|(name, _)| name)
 }
 
 #[cfg(test)]

@@ -135,6 +135,11 @@ pub enum HolderState {
 impl HolderState {
     /// All states, by their number.
     pub(super) const ALL: [Self; 4] = [Self::Fetching, Self::Ready, Self::Failed, Self::Presumed];
+
+    /// Whether the node has the key, or had it when it was last heard of.
+    pub(crate) fn has_it(self) -> bool {
+        matches!(self, Self::Ready | Self::Presumed)
+    }
 }
 
 #[cfg(test)]

@@ -511,7 +511,7 @@ impl State {
                 (self.failed(&why, pause), Claimed::Failure { why, pause })
             }
         };
-        let held = matches!(self.shared.own_claim(key), Some(HolderState::Ready | HolderState::Presumed));
+        let held = self.shared.own_claim(key).is_some_and(HolderState::has_it);
         if !held {
             self.amend_claim(key, reason, claim);
         }
