@@ -217,7 +217,8 @@ pub trait Provider: Send + Sync + 'static {
     /// cost less than a fetch. `None`, the default: there is no telling, and the copy stays.
     ///
     /// # Errors
-    /// The origin cannot be asked; the copy stays, and the origin is left alone for a while.
+    /// The origin cannot be asked; the copy stays. After [`UpdateError::Later`], or errors about several keys in a row, the origin
+    /// is left alone for a while.
     async fn is_at_origin(&self, key: &Key) -> Result<Option<bool>, UpdateError> {
         let _ = key;
         Ok(None)

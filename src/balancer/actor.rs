@@ -28,7 +28,7 @@ use tokio::{sync::oneshot, task::yield_now as let_others_run};
 use tracing::{debug, info};
 
 use super::{
-    eviction::{self, Silent},
+    eviction,
     intent::{self, Intention, Obstacles},
     plan::{Action, Situation},
     pressure::{self, Found},
@@ -92,8 +92,8 @@ pub(crate) enum Message {
     Looked { held: usize },
     /// These may be given up, for there is no room.
     Found(Found),
-    /// The origin was asked about the only copies that were found. These origins cannot say.
-    OriginsAsked(Vec<Silent>),
+    /// The origin was asked about the only copies that were found.
+    OriginsAsked,
     /// What is to be done with this key, and what does that wait for?
     Explain { key: Key, reply: oneshot::Sender<Intention> },
     /// Which known keys have too few replicas? The first that begin so, in order.
@@ -155,8 +155,6 @@ struct Relief {
     after: Option<Key>,
     /// When this node last gave up a copy because only the origin has to have the key.
     evicted: Option<Duration>,
-    /// Origins that are not asked, and until when.
-    silent: BTreeMap<String, Duration>,
 }
 
 /// A walk over all keys.
@@ -224,7 +222,7 @@ impl Actor for Balancer {
             Message::Vouched { keys, until } => state.trim(keys, until),
             Message::Looked { held } => state.looked(held),
             Message::Found(found) => state.found(found),
-            Message::OriginsAsked(silent) => state.origins_asked(silent),
+            Message::OriginsAsked => state.relief.finding = false,
             Message::Explain { key, reply } => drop(reply.send(state.explain(&key))),
             Message::Shortages { prefix, limit, reply } => drop(reply.send(state.shortages.first(&prefix, limit))),
             Message::Summarize(reply) => drop(reply.send(state.summarize())),
@@ -410,25 +408,16 @@ impl State {
     }
 
     /// Asks the origins whether they still have these, which are nowhere else; each that has goes at once.
-    fn ask_origins(&mut self, keys: Vec<Key>) {
-        let now = self.shared.uptime();
-        self.relief.silent.retain(|_, until| now < *until);
+    fn ask_origins(&self, keys: Vec<Key>) {
         let (shared, myself) = (self.shared.clone(), self.myself.clone());
-        let silent = self.relief.silent.keys().cloned().collect();
         self.shared.spawn(async move {
-            let silent = eviction::confirm(&shared, keys, silent, |key| {
+            eviction::confirm(&shared, keys, |key| {
                 let until = shared.uptime() + VOUCH_HOLD / 2;
                 let _ = myself.send_message(Message::Vouched { keys: vec![(key, Grounds::LastCopy)], until });
-            });
-            let silent = silent.await;
-            let _ = myself.send_message(Message::OriginsAsked(silent));
+            })
+            .await;
+            let _ = myself.send_message(Message::OriginsAsked);
         });
-    }
-
-    fn origins_asked(&mut self, silent: Vec<Silent>) {
-        self.relief.finding = false;
-        let now = self.shared.uptime();
-        self.relief.silent.extend(silent.into_iter().map(|Silent { origin, pause }| (origin, now + pause)));
     }
 
     /// Whether what room there is should be left to new keys.

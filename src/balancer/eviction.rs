@@ -8,14 +8,10 @@
 //! 3. no request has used it for as long as a request may wait for a key, so that nobody is waiting for it;
 //! 4. the origin says now that it has it ([`crate::provider::Provider::is_at_origin`]).
 //!
-//! Each origin is asked one question at a time. One that cannot answer is left alone for a while, and its keys stay.
+//! Each origin is asked one question at a time. One that cannot answer is left alone for a while, and its keys stay. A key that
+//! its origin does not vouch for leaves its place to others for an hour (see [`super::doubts`]).
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    panic::AssertUnwindSafe,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures::{FutureExt, StreamExt};
 use tracing::{debug, info};
@@ -32,16 +28,6 @@ const ANSWER_PATIENCE: Duration = Duration::from_secs(20);
 const ROUND_PATIENCE: Duration = Duration::from_secs(30);
 /// Origins that are asked at once.
 const ORIGINS_AT_ONCE: usize = 4;
-/// How long an origin is left alone that could not answer, unless it says itself for how long.
-const SILENCE: Duration = Duration::from_secs(60);
-const SILENCE_MAX: Duration = Duration::from_secs(3600);
-
-/// An origin that cannot say what it has, and for how long it is not asked again.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Silent {
-    pub(super) origin: String,
-    pub(super) pause: Duration,
-}
 
 /// Whether the only copy of a key may go at all: the operator lets it, and no live node takes new keys.
 pub(super) fn is_due(shared: &Shared) -> bool {
@@ -54,55 +40,57 @@ pub(super) fn is_in_use(shared: &Shared, key: &Key) -> bool {
     last.is_some_and(|last| shared.uptime() < last + shared.config.request_patience)
 }
 
-/// Asks the origins of `keys`, except those in `silent`, and hands over each key that its origin has, as soon as it says so.
-/// Ends early when this node has room again. Returns the origins that could not answer.
-pub(super) async fn confirm(
-    shared: &Arc<Shared>,
-    keys: Vec<Key>,
-    silent: BTreeSet<String>,
-    is_there: impl Fn(Key),
-) -> Vec<Silent> {
-    let Some(provider) = &shared.provider else { return Vec::new() };
+/// Where the key comes from; `None` if the provider cannot say, and panics.
+fn origin_of(shared: &Shared, key: &Key) -> Option<String> {
+    let provider = shared.provider.as_ref()?;
+    std::panic::catch_unwind(AssertUnwindSafe(|| provider.origin_of(key))).ok()
+}
+
+/// Whether the origin may be asked about the only copy of this key now.
+pub(super) fn may_ask(shared: &Shared, key: &Key) -> bool {
+    let now = shared.uptime();
+    if shared.doubts().covers(now, key) {
+        return false;
+    }
+    origin_of(shared, key).is_some_and(|origin| !shared.doubts().is_silent(now, &origin))
+}
+
+/// Asks the origins of `keys`, and hands over each key that its origin has, as soon as it says so. Ends early when this node has
+/// room again. What the origins do not vouch for is remembered.
+pub(super) async fn confirm(shared: &Arc<Shared>, keys: Vec<Key>, is_there: impl Fn(Key)) {
     let mut by_origin: BTreeMap<String, Vec<Key>> = BTreeMap::new();
     for key in keys {
-        by_origin.entry(provider.origin_of(&key)).or_default().push(key);
+        if let Some(origin) = origin_of(shared, &key) {
+            by_origin.entry(origin).or_default().push(key);
+        }
     }
-    by_origin.retain(|origin, _| !silent.contains(origin));
     let is_there = &is_there;
     let asked = by_origin.into_iter().map(|(origin, keys)| async move {
         for key in keys {
-            if shared.room().level() != Level::Full {
-                return None;
+            if shared.room().level() != Level::Full || shared.doubts().is_silent(shared.uptime(), &origin) {
+                return;
             }
-            match ask(shared, &key).await {
+            let answer = ask(shared, &key).await;
+            shared.doubts().answered(shared.uptime(), &origin, &key, &answer);
+            match answer {
                 Ok(Some(true)) => is_there(key),
                 Ok(said) => debug!(%key, ?said, "the only copy stays: the origin does not say that it has it"),
                 Err(error) => {
-                    info!(%origin, %error, "only copies of its keys stay: the origin cannot say what it has");
-                    return Some(Silent { origin, pause: pause_after(&error) });
+                    info!(%key, %origin, %error, "the only copy stays: the origin cannot say whether it has it")
                 }
             }
         }
-        None
     });
     let asked = futures::stream::iter(asked).buffer_unordered(ORIGINS_AT_ONCE);
-    let in_time = asked.take_until(Box::pin(tokio::time::sleep(ROUND_PATIENCE)));
-    in_time.filter_map(std::future::ready).collect().await
+    asked.take_until(Box::pin(tokio::time::sleep(ROUND_PATIENCE))).collect().await
 }
 
 async fn ask(shared: &Shared, key: &Key) -> Result<Option<bool>, UpdateError> {
     let Some(provider) = &shared.provider else { return Ok(None) };
-    let asked = AssertUnwindSafe(provider.is_at_origin(key)).catch_unwind();
+    let asked = AssertUnwindSafe(async { provider.is_at_origin(key).await }).catch_unwind();
     match tokio::time::timeout(ANSWER_PATIENCE, asked).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(_)) => Err(UpdateError::Failed("the provider panicked when it was asked".into())),
         Err(_) => Err(UpdateError::Unavailable(format!("no answer within {ANSWER_PATIENCE:?}"))),
-    }
-}
-
-fn pause_after(error: &UpdateError) -> Duration {
-    match error {
-        UpdateError::Later { after, .. } => (*after).clamp(SILENCE, SILENCE_MAX),
-        _ => SILENCE,
     }
 }

@@ -8,6 +8,7 @@
 //! which keys are asked for so often that more nodes should keep them, and `intent.rs` says in words what is about to happen.
 
 pub(crate) mod actor;
+mod doubts;
 mod eviction;
 mod heat;
 mod intent;
@@ -23,6 +24,7 @@ mod uses;
 pub use self::intent::{IntendedAction, Intention};
 pub(crate) use self::shortages::Short;
 pub(crate) use self::{
+    doubts::Doubts,
     heat::Heat,
     room::{Level, Room},
     uses::Uses,

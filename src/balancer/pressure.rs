@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use super::{
     eviction,
-    relief::{Candidate, Choice},
+    relief::{Candidate, Choice, Grounds},
     room::Level,
     sight::Sight,
 };
@@ -64,7 +64,9 @@ pub(super) async fn find(shared: &Arc<Shared>, after: Option<Key>, count: usize)
         let ask = |reply| registry::Message::Keys { after, prefix: String::new(), limit: PAGE_KEYS, reply };
         let Ok(page) = shared.registry.ask(ask).await else { break };
         for key in &page {
-            if let Some(candidate) = candidate(shared, key) {
+            if let Some(candidate) = candidate(shared, key)
+                && (candidate.grounds != Grounds::LastCopy || eviction::may_ask(shared, key))
+            {
                 choice.offer(candidate);
             }
         }

@@ -21,7 +21,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{ActorKind, Coordination, mailbox::Mailbox};
 use crate::{
-    balancer::{Heat, Level, Room, Uses, actor as balancer},
+    balancer::{Doubts, Heat, Level, Room, Uses, actor as balancer},
     catalog::{Intents, actor as catalog},
     config::{NodeConfig, REPLICAS_MAX},
     explain::DESCRIBING_MAX,
@@ -82,6 +82,8 @@ pub(crate) struct Shared {
     pub(crate) uses: Uses,
     /// Which keys are asked for so often that more nodes should keep them.
     heat: Mutex<Heat>,
+    /// Only copies that no origin vouches for just now.
+    doubts: Mutex<Doubts>,
     /// How much room there is; written by whoever has looked.
     room: Mutex<Room>,
     pub(crate) membership: Mailbox<membership::Message>,
@@ -160,6 +162,7 @@ impl Shared {
             repair_pace: Arc::new(Pace::new(config.repair_bytes_per_second)),
             uses: Uses::new(KeyHasher::seeded(world.seed())),
             heat: Mutex::new(Heat::new(&config)),
+            doubts: Mutex::default(),
             room: Mutex::new(Room::new(&config)),
             name,
             config,
@@ -217,7 +220,8 @@ impl Shared {
         }
     }
 
-    /// Takes note of the members that are about to be published.
+    /// Takes note of the members that are about to be published, or, while this node has not joined, of those that are: its clock
+    /// may be right now.
     pub(crate) fn note_members(&self, view: &View) {
         if !*self.joined.borrow() && self.joining(view).is_empty() {
             tracing::info!(members = view.alive().count(), "joined");
@@ -322,6 +326,11 @@ impl Shared {
     /// How many replicas more than usual which keys should have, as far as this node can tell.
     pub(crate) fn extras(&self) -> BTreeMap<Key, u8> {
         self.heat().extras()
+    }
+
+    /// Only copies that no origin vouches for just now.
+    pub(crate) fn doubts(&self) -> MutexGuard<'_, Doubts> {
+        self.doubts.lock().expect("no panic under this lock")
     }
 
     fn heat(&self) -> MutexGuard<'_, Heat> {
