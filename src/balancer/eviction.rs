@@ -4,7 +4,7 @@
 //! only copy of a key may go if
 //!
 //! 1. the operator lets it (`last_copies`), nobody pinned it, and no member, dead or alive, has another one;
-//! 2. no live node takes new keys, and no better grounds free enough;
+//! 2. no node on the ring takes new keys by its last word, and no better grounds free enough;
 //! 3. no request has used it for as long as a request may wait for a key, so that nobody is waiting for it;
 //! 4. the origin says now that it has it ([`crate::provider::Provider::is_at_origin`]).
 //!
@@ -29,9 +29,10 @@ const ROUND_PATIENCE: Duration = Duration::from_secs(30);
 /// Origins that are asked at once.
 const ORIGINS_AT_ONCE: usize = 4;
 
-/// Whether the only copy of a key may go at all: the operator lets it, and no live node takes new keys.
+/// Whether the only copy of a key may go at all: the operator lets it, and no node takes new keys, not even one that is away
+/// for a moment and keeps its place on the ring.
 pub(super) fn is_due(shared: &Shared) -> bool {
-    shared.config.last_copies == LastCopies::Evict && shared.view.load().accepting().next().is_none()
+    shared.config.last_copies == LastCopies::Evict && shared.view.load().are_all_full()
 }
 
 /// Whether somebody may be using the key, or about to: a request that waited for it until it came has not used it yet.

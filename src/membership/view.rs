@@ -205,6 +205,11 @@ impl View {
         self.ring.nodes().iter().filter(|name| self.is_staying(name) && !self.is_full(name))
     }
 
+    /// Whether no member on the ring takes new keys by its last word, those included that are away or died lately.
+    pub(crate) fn are_all_full(&self) -> bool {
+        self.ring.nodes().iter().all(|name| self.is_full(name))
+    }
+
     fn eligible<'a>(
         &'a self,
         key: &Key,
@@ -272,6 +277,20 @@ mod tests {
                 let order: Vec<&NodeName> = view.ring().walk(&key(number)).filter(|name| may.contains(name)).collect();
                 prop_assert_eq!(&order[..owners.len()], &owners[..]);
             }
+        }
+
+        /// One that is away for a moment has room when it is back.
+        #[test]
+        fn all_are_full_only_if_those_are_too_that_lately_died(
+            members in 1..6usize,
+            full in proptest::collection::btree_set(0..6usize, 0..6),
+            dead in 0..6usize,
+        ) {
+            let mut view = view(members, &full);
+            if let Some(member) = view.members.get_mut(&name(dead)) {
+                member.state = MemberState::Dead;
+            }
+            prop_assert_eq!(view.are_all_full(), (0..members).all(|number| full.contains(&number)));
         }
 
         #[test]
