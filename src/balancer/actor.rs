@@ -352,6 +352,11 @@ impl State {
         let ripe: Vec<Key> = self.trim_at.due(now).take(SLICE_KEYS).cloned().collect();
         self.vouched_until.take_due(now, SLICE_KEYS);
         self.mark_dirty(over.into_iter().chain(ripe));
+        if self.relief.evicted.is_some() && !self.is_evicting() {
+            // For what was not copied because its room was left to new keys.
+            self.relief.evicted = None;
+            self.next_sweep = now;
+        }
         if now >= self.next_sweep || self.queue.take_turned_away() {
             self.start_sweep();
         }
@@ -509,7 +514,11 @@ impl State {
         // On its way out, it takes nothing either.
         let action = match situation.action() {
             _ if !self.may_drop() => Action::Nothing,
-            Action::Copy if self.is_short_for_new_keys() && self.shared.intents.pinned(key).is_none() => {
+            Action::Copy
+                if self.is_short_for_new_keys()
+                    && self.shared.intents.pinned(key).is_none()
+                    && sight.stays_ready(|name| self.shared.view.load().is_staying(name)) =>
+            {
                 Action::Nothing
             }
             action => action,

@@ -41,6 +41,11 @@ impl Sight {
         Self { known, dead_have_it, live_owners, owners_wanted, asked, leader: shared.leader(key), live }
     }
 
+    /// Whether some node has it that does not drain or stop.
+    pub(super) fn stays_ready(&self, is_staying: impl Fn(&NodeName) -> bool) -> bool {
+        self.live.iter().any(|(name, state)| *state == HolderState::Ready && is_staying(name))
+    }
+
     /// How many nodes should keep it, if fewer live ones have it.
     pub(super) fn shortage(&self) -> Option<usize> {
         // A hot key has more owners than were asked for, and lacks replicas until all of them have it.
@@ -61,5 +66,31 @@ impl Sight {
             scanned: shared.scanned.load(Ordering::Acquire),
             room: shared.room().level(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_only_a_node_has_that_drains_does_not_stay() {
+        let names = ["a", "b"].map(|name| NodeName::new(name).unwrap());
+        let stays = |states: [HolderState; 2]| {
+            let live = names.iter().cloned().zip(states).collect();
+            let sight = Sight {
+                live,
+                known: true,
+                dead_have_it: false,
+                live_owners: Names::default(),
+                owners_wanted: 1,
+                asked: 1,
+                leader: None,
+            };
+            sight.stays_ready(|name| *name == names[1])
+        };
+        assert!(!stays([HolderState::Ready, HolderState::Fetching]));
+        assert!(!stays([HolderState::Ready, HolderState::Failed]));
+        assert!(stays([HolderState::Ready, HolderState::Ready]));
     }
 }
