@@ -491,7 +491,7 @@ impl State {
     fn summarize(&self) -> Summary {
         let view = self.shared.view.load();
         let (ready, fetching) = self.claims.count(|name| view.is_alive(name));
-        Summary { ready, fetching, caught_up: self.listed, published: self.claims.is_idle() }
+        Summary { ready, fetching, caught_up: self.listed, published: self.claims.is_idle(), pulled: BTreeMap::new() }
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Each node decides for itself, by what it knows; the removal then spreads ([`super::removals`]), so that one decision is
 //! enough and all agree. A member stays as long as some key is with the dead alone: its ledger says where that key is to be
-//! had again. [`crate::MemberStatus`] says so.
+//! had again. [`crate::MemberStatus`] says so. It also stays until this node has read its ledger to the end from another member
+//! since it lists it as gone; a node that is alone removes nobody by itself.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -40,11 +41,11 @@ impl Reaper {
         let (shared, now) = (&outlook.shared, outlook.shared.uptime());
         let kept = shared.config.dead_kept;
         let busy = self.under_way.as_ref().is_some_and(|task| !task.is_finished());
-        if busy || now < self.looked + (kept / LOOKS).min(LOOK_INTERVAL_MAX) {
+        if busy || now < self.looked + look_interval(kept) {
             return;
         }
         self.looked = now;
-        let overdue: BTreeSet<NodeName> = outlook.roster.dead_for(now, kept).into_iter().collect();
+        let overdue = outlook.roster.dead_for(now, kept);
         if overdue.is_empty() {
             shared.irreplaceable.publish(Arc::default());
             return;
@@ -54,13 +55,35 @@ impl Reaper {
     }
 }
 
+fn look_interval(kept: Duration) -> Duration {
+    (kept / LOOKS).min(LOOK_INTERVAL_MAX)
+}
+
+/// Those of `overdue`, with since when this node lists them as gone, whose keys it knows: it has listed them for some time, and
+/// has read the ledger of each to the end since then, as another member knows it. A node that was started lately hears of the
+/// dead before it knows what they had.
+fn read_since(
+    overdue: &BTreeMap<NodeName, Duration>,
+    pulled: &BTreeMap<NodeName, Duration>,
+    now: Duration,
+    interval: Duration,
+) -> BTreeSet<NodeName> {
+    let read = |name: &NodeName, since: Duration| pulled.get(name).is_some_and(|began| *began >= since);
+    let long = overdue.iter().filter(|(_, since)| now >= **since + interval);
+    long.filter(|(name, since)| read(name, **since)).map(|(name, _)| name.clone()).collect()
+}
+
 /// Removes those of `overdue` that have nothing that the others lack.
-async fn reap(shared: Arc<Shared>, overdue: BTreeSet<NodeName>) {
+async fn reap(shared: Arc<Shared>, overdue: BTreeMap<NodeName, Duration>) {
     if !knows_enough(&shared).await {
         return;
     }
+    let Ok(summary) = shared.registry.ask(registry::Message::Summarize).await else { return };
+    let interval = look_interval(shared.config.dead_kept);
+    let read = read_since(&overdue, &summary.pulled, shared.uptime(), interval);
+    let overdue: BTreeSet<NodeName> = overdue.into_keys().collect();
     let Some(sole) = keys_only_with(&shared, &overdue).await else { return };
-    for name in overdue.iter().filter(|name| !sole.contains_key(*name)) {
+    for name in read.iter().filter(|name| !sole.contains_key(*name)) {
         let gone = |reply| actor::Message::Remove { name: name.clone(), reply };
         if let Ok(Ok(())) = shared.membership.ask(gone).await {
             info!(member = %name, kept = ?shared.config.dead_kept, "it was dead for so long, and others have all that it had");
@@ -134,6 +157,19 @@ mod tests {
         };
         let members = alive.iter().enumerate().map(|one| (name(one.0), member(one))).collect();
         View::new(name(0), members, Arc::new(Ring::build([], RingOptions::default())), Duration::ZERO)
+    }
+
+    #[test]
+    fn a_member_goes_only_after_its_ledger_was_read_since_it_was_listed_as_gone() {
+        let at = Duration::from_secs;
+        let read = |pulled: Option<u64>, now: u64| {
+            let pulled = pulled.map(|began| (name(1), at(began))).into_iter().collect();
+            !read_since(&[(name(1), at(100))].into(), &pulled, at(now), at(10)).is_empty()
+        };
+        assert!(!read(None, 1_000), "its ledger was not read");
+        assert!(!read(Some(99), 1_000), "it may have said more since");
+        assert!(!read(Some(101), 109), "it is listed only now");
+        assert!(read(Some(100), 110));
     }
 
     proptest! {

@@ -326,7 +326,11 @@ impl Roster {
                     entry.settled = false;
                 }
                 Some(entry) if entry.gone_at.is_some() && entry.member.incarnation < seen.incarnation => {
+                    let (name, age) = (seen.name.clone(), departed.age);
                     self.take_in(now, departed.seen);
+                    if let Some(entry) = self.entries.get_mut(&name).filter(|entry| entry.gone_at.is_some()) {
+                        entry.gone_before = age;
+                    }
                 }
                 Some(_) => {}
                 // A goodbye of a stranger means nothing here.
@@ -375,11 +379,12 @@ impl Roster {
         self.rumours.remove(name);
     }
 
-    /// Members that have been dead for this long.
-    pub(crate) fn dead_for(&self, now: Duration, age: Duration) -> Vec<NodeName> {
-        let dead = self.entries.values().filter(|entry| entry.member.state == MemberState::Dead);
+    /// Members that have been dead for this long and have no place on the ring any more, and since when this node itself lists
+    /// them as gone.
+    pub(crate) fn dead_for(&self, now: Duration, age: Duration) -> BTreeMap<NodeName, Duration> {
+        let dead = self.entries.values().filter(|entry| entry.member.state == MemberState::Dead && !entry.is_on_ring());
         let long = dead.filter(|entry| entry.gone_for(now).is_some_and(|gone| gone >= age));
-        long.map(|entry| entry.member.name.clone()).collect()
+        long.filter_map(|entry| Some((entry.member.name.clone(), entry.gone_at?))).collect()
     }
 
     /// The members that are gone, as far as this node remembers, without observers, which had nothing; and the removals.
@@ -516,8 +521,11 @@ impl Roster {
             observer: seen.facts.role == Role::Observer,
             serves_other: differs,
         };
-        let gone_at = (!state.is_alive()).then(|| known.and_then(|known| known.gone_at).unwrap_or(now));
-        let gone_before = known.filter(|_| gone_at.is_some()).map_or(Duration::ZERO, |known| known.gone_before);
+        // A later start that is gone as well has died since.
+        let same = known.filter(|known| known.member.incarnation == seen.incarnation && !state.is_alive());
+        let gone_at = (!state.is_alive()).then(|| same.and_then(|known| known.gone_at).unwrap_or(now));
+        let gone_before =
+            same.filter(|known| known.gone_at.is_some()).map_or(Duration::ZERO, |known| known.gone_before);
         self.entries.insert(
             seen.name,
             Entry {
@@ -837,11 +845,17 @@ mod tests {
         here.observe(at(0), a());
         here.hear_of_gone(at(0), vec![Departed { seen: remembered("c", 1, false).seen, age: at(1_000) }]);
         here.observe(at(60), a());
-        assert_eq!(here.dead_for(at(60), at(1_060)), [name("c")]);
+        assert_eq!(here.dead_for(at(60), at(1_060)), [(name("c"), at(60))].into());
         assert!(here.dead_for(at(60), at(1_061)).is_empty());
         here.observe(at(61), [a(), vec![seen("c", 1, true, Announced::Serving)]].concat());
         here.observe(at(62), a());
         assert!(here.dead_for(at(63), at(2)).is_empty(), "it was alive meanwhile");
+        here.hear_of_gone(at(100), vec![Departed { seen: remembered("c", 2, false).seen, age: at(5) }]);
+        let listed = |age| here.dead_for(at(110), at(age)).into_keys().collect::<Vec<_>>();
+        assert_eq!(listed(0), [], "it still has its place on the ring");
+        here.observe(at(200), a());
+        assert_eq!(here.dead_for(at(200), at(105)), [(name("c"), at(100))].into(), "it was started again meanwhile");
+        assert!(here.dead_for(at(200), at(106)).is_empty());
     }
 
     proptest! {

@@ -83,8 +83,8 @@ pub(crate) enum Message {
     DeltaSince { node: Option<NodeName>, position: Position, reply: oneshot::Sender<Option<Delta>> },
     /// How far a ledger is known.
     PositionOf { node: NodeName, reply: oneshot::Sender<Position> },
-    /// A pull from somebody else ended.
-    Pulled { node: NodeName },
+    /// A pull from somebody else ended. If it got to the end: when it began.
+    Pulled { node: NodeName, complete: Option<Duration> },
     /// Known keys in order.
     Keys { after: Option<Key>, prefix: String, limit: usize, reply: oneshot::Sender<Vec<Key>> },
     /// Counts for `status` and `members`.
@@ -111,6 +111,8 @@ pub(crate) struct Summary {
     pub(crate) caught_up: bool,
     /// Whether all that this node says is where the others look for it.
     pub(crate) published: bool,
+    /// Members whose ledger was read to its end as another member knows it, and when that began last, on this node's clock.
+    pub(crate) pulled: BTreeMap<NodeName, Duration>,
 }
 
 pub(crate) struct Arguments {
@@ -129,6 +131,8 @@ pub(crate) struct State {
     follows: BTreeMap<NodeName, (u64, AbortOnDropHandle<()>)>,
     marks: BTreeMap<NodeName, (u64, LedgerMark)>,
     behind: BTreeMap<NodeName, Behind>,
+    /// Whose ledgers were read to the end as somebody else knows them, and when that began last.
+    pulled: BTreeMap<NodeName, Duration>,
     /// The gone member that somebody was asked about last.
     asked_about: Option<NodeName>,
     mark: Arc<SharedMark>,
@@ -164,6 +168,7 @@ impl Actor for Registry {
             follows: BTreeMap::new(),
             marks: BTreeMap::new(),
             behind: BTreeMap::new(),
+            pulled: BTreeMap::new(),
             asked_about: None,
             mark,
             rounds_alone: 0,
@@ -205,7 +210,12 @@ impl Actor for Registry {
                 let_others_run().await;
             }
             Message::PositionOf { node, reply } => drop(reply.send(state.position_of(&node))),
-            Message::Pulled { node } => state.pulled(&node),
+            Message::Pulled { node, complete } => {
+                if let Some(began) = complete {
+                    state.pulled.insert(node.clone(), began);
+                }
+                state.pulled(&node);
+            }
             Message::Keys { after, prefix, limit, reply } => {
                 let _ = reply.send(state.index.keys_after(after.as_ref(), &prefix, limit));
             }
@@ -307,6 +317,7 @@ impl State {
         for name in strangers {
             self.drop_replica(&name).await;
         }
+        self.pulled.retain(|name, _| view.member(name).is_some());
     }
 
     /// In parts, for it may be large.
@@ -398,10 +409,13 @@ impl State {
         };
         let (shared, myself) = (self.shared.clone(), myself.clone());
         self.shared.spawn(async move {
-            if let Err(error) = pull_through(&shared, &name, &relay).await {
+            let began = shared.uptime();
+            let pulled = pull_through(&shared, &name, &relay).await;
+            if let Err(error) = &pulled {
                 debug!(member = %name, %relay, %error, "pull failed");
             }
-            let _ = myself.send_message(Message::Pulled { node: name });
+            let complete = pulled.is_ok().then_some(began);
+            let _ = myself.send_message(Message::Pulled { node: name, complete });
         });
     }
 
@@ -495,7 +509,7 @@ impl State {
                 fetching += replica.count(HolderState::Fetching);
             }
         }
-        Summary { ready, fetching, caught_up: self.is_caught_up(), published: true }
+        Summary { ready, fetching, caught_up: self.is_caught_up(), published: true, pulled: self.pulled.clone() }
     }
 }
 
