@@ -207,3 +207,20 @@ async fn a_download_whose_sender_is_cut_off_goes_on_from_another_holder_long_bef
     let whole = tokio::time::timeout(DEADLINE, response.into_body().collect()).await.expect("it goes on in time");
     assert!(whole.unwrap().to_bytes() == content);
 }
+
+/// No member comes or goes when a clock becomes right, and so no new view says that the certificate is good now.
+#[tokio::test]
+async fn a_node_whose_clock_was_wrong_has_joined_once_it_is_right() {
+    let mut cluster = Cluster::with_config(0, config()).await;
+    let decades = 40 * 365 * 24 * 3_600_000;
+    cluster.add_with_clock("n1", cluster.upstream.memory(), -decades).await;
+    let Member { node, clock, .. } = &cluster.members["n1"];
+    let rejected = || async {
+        let status = node.client().status().await;
+        status.waiting_for.iter().any(|what| what.contains("they reject this node's"))
+    };
+    eventually("it says that others reject its certificate", rejected).await;
+    assert!(!node.client().status().await.converged, "members would reject its certificate");
+    clock.set_off_by(0);
+    tokio::time::timeout(DEADLINE, node.joined()).await.expect("it joins in time").unwrap();
+}

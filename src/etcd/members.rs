@@ -327,6 +327,8 @@ impl State {
         if let Some(view) = self.roster.observe(self.shared.uptime(), observations) {
             publish(&self.shared, view);
         }
+        // Whether this node has joined depends on its clock too, which makes no new view.
+        self.shared.note_members(&self.shared.view.load());
         self.assign_mirror();
         let digests = self.roster.catalog_digests().map(|(name, digest)| (name.clone(), digest)).collect();
         let _ = self.shared.catalog.send(catalog::Message::DigestsSeen(digests));

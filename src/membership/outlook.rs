@@ -103,6 +103,8 @@ impl Outlook {
         if let Some(view) = self.roster.observe(now, observations) {
             publish(&self.shared, view);
         }
+        // Whether this node has joined depends on its clock too, which makes no new view.
+        self.shared.note_members(&self.shared.view.load());
         let marks = self.roster.ledger_marks().map(|(name, incarnation, mark)| (name.clone(), incarnation, mark));
         let _ = self.shared.registry.send(registry::Message::MarksSeen(marks.collect()));
         let digests = self.roster.catalog_digests().map(|(name, digest)| (name.clone(), digest)).collect();
