@@ -130,8 +130,10 @@ impl Actor for Membership {
             Message::GoneHeard(heard) => state.departed.heard(&mut state.outlook, heard),
             Message::TellGone(reply) => drop(reply.send(departed::told(&state.outlook))),
             Message::Remove { name, reply } => {
-                let _ = reply.send(departed::remove(&mut state.outlook, &name));
+                let removed = departed::remove(&mut state.outlook, &name);
+                // Whoever asked finds it off the list.
                 state.look().await;
+                let _ = reply.send(removed);
             }
             Message::Leave { goodbye, reply } => state.leave(goodbye, reply).await,
             Message::Panic => panic!("membership was told to fail"),
