@@ -499,7 +499,8 @@ mod tests {
         for (answers, patience) in [(0, first), (20, first + 20 * looks)] {
             let (mut sender, body) = http_body_util::channel::Channel::<Bytes, BoxError>::new(1);
             let rest = part("\"v\"", "bytes 3-5/6", provider::full("def"));
-            let (body, asked) = looked_after(whole_of_six(provider::body(body)), rest, answering(answers));
+            let (body, asked) =
+                looked_after(whole_of_six(provider::body(body)), rest, answering(move |asked| asked < answers));
             sender.send_data(Bytes::from_static(b"abc")).await.unwrap();
             let begun = Instant::now();
             assert_eq!(text(body).await, "abcdef");
@@ -507,8 +508,9 @@ mod tests {
             assert_eq!(begun.elapsed(), patience);
         }
         let (mut sender, body) = http_body_util::channel::Channel::<Bytes, BoxError>::new(1);
-        let (body, asked) =
-            looked_after(whole_of_six(provider::body(body)), whole_of_six(provider::empty()), answering(usize::MAX));
+        // Every other answer is late.
+        let lookout = answering(|asked| asked % 2 == 1);
+        let (body, asked) = looked_after(whole_of_six(provider::body(body)), whole_of_six(provider::empty()), lookout);
         let slow = tokio::spawn(async move {
             for piece in ["ab", "cd", "ef"] {
                 tokio::time::sleep(10 * looks).await;

@@ -21,7 +21,6 @@ use super::{
     RouteError,
     body::{Resumable, hold_back},
     ensure::fetching,
-    lookout::Lookout,
     send::{AnsweredBy, Waiting, refetch},
     serve::serve_part,
 };
@@ -100,8 +99,8 @@ async fn part(shared: &Arc<Shared>, key: &Key, request: &Request<Bytes>) -> Resp
         {
             debug!(%key, %node, "answered from what an update has brought so far");
             let refetch = refetch(shared.clone(), key.clone(), node.clone());
-            let lookout = Lookout::after(shared, key, &node);
-            let mut response = Resumable::wrap(&parts_of(request), response, refetch, lookout);
+            // Nobody else has it, so its sender is not looked after: a link that is cut ends after its idle timeout.
+            let mut response = Resumable::wrap(&parts_of(request), response, refetch, None);
             response.extensions_mut().insert(AnsweredBy { node, fetched: true });
             return response;
         }

@@ -2,7 +2,8 @@
 //!
 //! A connection that is cut breaks after its idle timeout, which is longer than a request has to wait that another holder can
 //! answer. A body that stands still says nothing by itself, for its origin may be slow; so its sender is asked a short question,
-//! soon after what was held back of the body, and then now and then.
+//! soon after what was held back of the body, and then now and then. What must hold: one answer that is late changes nothing, and
+//! nobody is given up while no other node has the key.
 
 use std::{
     pin::Pin,
@@ -14,6 +15,7 @@ use std::{
 use futures::{FutureExt, future::BoxFuture};
 use tokio::time::{Sleep, timeout};
 
+use super::send::holders;
 use crate::{
     key::{Key, NodeName},
     net::wire::{Call, REVISION_RELAY},
@@ -23,10 +25,11 @@ use crate::{
 /// How long nothing has to come before the first look, and before each further one.
 const FIRST_LOOK: Duration = Duration::from_millis(100);
 const LOOKS: Duration = Duration::from_millis(500);
-/// How long the sender has to answer. With what is held back of a response, and the first look, that makes a second.
+/// How long the sender has to answer, but at least so many round trips: a packet that is lost is sent again after three.
 const PATIENCE: Duration = Duration::from_millis(400);
+const ROUND_TRIPS: u32 = 4;
 
-/// Asks whether the sender answers.
+/// Asks whether the sender answers, or has to be waited for anyway.
 type Probe = Box<dyn Fn() -> BoxFuture<'static, bool> + Send>;
 
 /// Looks after one response.
@@ -36,6 +39,8 @@ pub(super) struct Lookout {
     /// Until when nothing has to come.
     waiting: Option<Pin<Box<Sleep>>>,
     probing: Option<BoxFuture<'static, bool>>,
+    /// Whether the last look found no answer.
+    missed: bool,
 }
 
 impl Lookout {
@@ -45,28 +50,34 @@ impl Lookout {
         (node != shared.name).then(|| {
             Self::new(Box::new(move || {
                 let (shared, key, node) = (shared.clone(), key.clone(), node.clone());
-                async move { timeout(PATIENCE, answers(&shared, &key, &node)).await.unwrap_or(false) }.boxed()
+                async move { !has_another(&shared, &key, &node) || answers(&shared, &key, &node).await }.boxed()
             }))
         })
     }
 
     fn new(probe: Probe) -> Self {
-        Self { probe, pause: FIRST_LOOK, waiting: None, probing: None }
+        Self { probe, pause: FIRST_LOOK, waiting: None, probing: None, missed: false }
     }
 
     /// Something came.
     pub(super) fn reset(&mut self) {
-        (self.waiting, self.probing) = (None, None);
+        (self.waiting, self.probing, self.missed) = (None, None, false);
     }
 
-    /// Ready when nothing has come for a while and the sender does not answer.
+    /// Ready when nothing has come for a while and the sender does not answer, asked twice.
     pub(super) fn poll_lost(&mut self, context: &mut Context<'_>) -> Poll<()> {
         loop {
             if let Some(probing) = &mut self.probing {
                 let answers = ready!(probing.as_mut().poll(context));
-                self.reset();
-                if !answers {
+                if answers {
+                    self.reset();
+                } else if self.missed {
+                    self.reset();
                     return Poll::Ready(());
+                } else {
+                    self.missed = true;
+                    self.probing = Some((self.probe)());
+                    continue;
                 }
             }
             let pause = self.pause;
@@ -80,26 +91,60 @@ impl Lookout {
 
 /// Whether `node` answers the shortest question that there is. Older ones do not know it, and are taken to.
 async fn answers(shared: &Arc<Shared>, key: &Key, node: &NodeName) -> bool {
-    let Ok(peer) = shared.peer(node).await else { return false };
-    peer.revision < REVISION_RELAY || peer.call(Call::Progress { key: key.clone() }, PATIENCE).await.is_ok()
+    let patience = PATIENCE.max(shared.config.profile.initial_rtt * ROUND_TRIPS);
+    let asked = async {
+        let Ok(peer) = shared.peer(node).await else { return false };
+        peer.revision < REVISION_RELAY || peer.call(Call::Progress { key: key.clone() }, patience).await.is_ok()
+    };
+    timeout(patience, asked).await.unwrap_or(false)
+}
+
+/// Whether a live node other than `sender` has `key`.
+fn has_another(shared: &Shared, key: &Key, sender: &NodeName) -> bool {
+    holders(shared, key).iter().any(|holder| holder != sender)
 }
 
 #[cfg(test)]
 pub(super) mod testing {
-    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
 
     pub(in crate::router) const PAUSES: [Duration; 2] = [FIRST_LOOK, LOOKS];
 
-    /// The sender answers so often, and then not.
-    pub(in crate::router) fn answering(times: usize) -> Option<Lookout> {
-        let left = Mutex::new(times);
+    /// The sender answers those of its questions, counted from none, that `answers` says.
+    pub(in crate::router) fn answering(answers: impl Fn(usize) -> bool + Send + 'static) -> Option<Lookout> {
+        let asked = AtomicUsize::new(0);
         Some(Lookout::new(Box::new(move || {
-            let mut left = left.lock().unwrap();
-            let answers = *left > 0;
-            *left = left.saturating_sub(1);
+            let answers = answers(asked.fetch_add(1, Ordering::Relaxed));
             async move { answers }.boxed()
         })))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::{
+        ClusterKey, Credentials, Node,
+        config::{NodeConfig, Profile},
+        provider::UpdateError,
+        providers::Memory,
+    };
+
+    #[tokio::test]
+    async fn a_sender_that_does_not_answer_is_given_up_only_where_another_node_has_the_key() {
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let config = NodeConfig { listen, replicas: 1, profile: Profile::local(), ..NodeConfig::default() };
+        let memory = Memory::new(|_: Key| async { Ok::<_, UpdateError>(Bytes::from_static(b"value")) });
+        let builder = Node::builder(NodeName::new("a").unwrap()).config(config).provider(Arc::new(memory));
+        let node = builder.credentials(Credentials::ClusterKey(ClusterKey::generate())).start().await.unwrap();
+        let (key, sender) = (Key::new("k").unwrap(), NodeName::new("gone").unwrap());
+        let stays = || (Lookout::after(node.shared(), &key, &sender).unwrap().probe)();
+        assert!(stays().await, "nobody else has it");
+        node.client().update(&key).await.unwrap();
+        assert!(!stays().await, "this node has it too");
     }
 }

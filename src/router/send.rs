@@ -562,7 +562,7 @@ impl Course {
 }
 
 /// Live nodes that have `key`, or are presumed to.
-fn holders(shared: &Shared, key: &Key) -> Vec<NodeName> {
+pub(super) fn holders(shared: &Shared, key: &Key) -> Vec<NodeName> {
     let has_it = |state: &HolderState| matches!(state, HolderState::Ready | HolderState::Presumed);
     shared.live_holders(key).into_iter().filter(|(_, state)| has_it(state)).map(|(name, _)| name).collect()
 }
