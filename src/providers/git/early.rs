@@ -10,7 +10,7 @@
 //! A fetch whose response begins with anything else than the pack, a shallow one for instance, is not told how far it is; it
 //! waits for as long. Older protocols wait as any request does.
 
-use std::{path::PathBuf, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use futures::{Stream, stream};
@@ -20,9 +20,10 @@ use http_body_util::{BodyExt, StreamBody};
 
 use super::{
     Git,
+    making::Told,
     packets::{self, Channel, Command, FLUSH, KEEP_ALIVE, PACKFILE, Packet, on},
     path::{self, Wish},
-    references::Format,
+    references::{Answer, Format},
 };
 use crate::{
     RouteError,
@@ -34,6 +35,8 @@ use crate::{
 const BEAT: Duration = Duration::from_secs(5);
 /// Longest reason that a client is told.
 const REASON_CHARS_MAX: usize = 1_000;
+/// What the first packet of a response ends within, as git makes packets.
+const START_BYTES_MAX: usize = 64 << 10;
 const RESULT: HeaderValue = HeaderValue::from_static("application/x-git-upload-pack-result");
 const NO_CACHE: HeaderValue = HeaderValue::from_static("no-cache, max-age=0, must-revalidate");
 
@@ -64,14 +67,14 @@ impl Git {
         // A client that is told that there is something has to find it: so the origin is asked even where its answer is not
         // needed yet.
         let Some(told) = self.mirrors.told(key).await else { return Ok(None) };
-        let (parts, body) = request.into_parts();
+        let (parts, sent) = request.into_parts();
         if parts.method == Method::GET {
             let blank = self.blank(told.references.format).await?;
-            let request = Request::from_parts(parts, full(body));
+            let request = Request::from_parts(parts, full(sent));
             return self.backend.exchange(&blank, "/info/refs", request).await.map(Some);
         }
-        let command = Command::read(&parts, &body).filter(|command| command.name == "ls-refs");
-        Ok(command.map(|command| result(full(told.references.answer(&command)))))
+        let command = Command::read(&parts, &sent).filter(|command| command.name == "ls-refs");
+        Ok(command.map(|command| result(body(StreamBody::new(references(told, Answer::to(&command)))))))
     }
 
     /// A repository of nothing, which is made when it is needed first: what this git can do is the same for all.
@@ -83,6 +86,19 @@ impl Git {
         };
         self.blanks[format as usize].get_or_try_init(|| make).await.cloned()
     }
+}
+
+/// `answer`, made as its client reads it, from what all clients share. In between, others get their turn.
+fn references(told: Arc<Told>, answer: Answer) -> impl Stream<Item = Result<Frame<Bytes>, BoxError>> + Send {
+    stream::unfold((told, answer), |(told, mut answer)| async move {
+        loop {
+            let piece = told.references.piece(&mut answer)?;
+            tokio::task::yield_now().await;
+            if !piece.is_empty() {
+                return Some((Ok(Frame::data(piece.into())), (told, answer)));
+            }
+        }
+    })
 }
 
 fn result(body: Body) -> Response<Body> {
@@ -170,6 +186,7 @@ impl Fetch {
         let mut rest = response.into_body();
         let mut start = BytesMut::new();
         while packets::first(&start).is_none()
+            && start.len() < START_BYTES_MAX
             && let Some(frame) = rest.frame().await
         {
             start.extend_from_slice(&frame?.into_data().unwrap_or_default());
@@ -268,6 +285,13 @@ mod tests {
         }
         let broken = stream::iter([Ok(Frame::data(Bytes::from_static(b"000dpackfile\nPA"))), Err("gone")]);
         assert!(read(&fetch(&[]), Ok(Response::new(body(StreamBody::new(broken))))).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_begins_with_no_packet_is_not_read_for_ever() {
+        let endless = stream::repeat_with(|| Ok::<_, BoxError>(Frame::data(Bytes::from_static(b"no packet"))));
+        let text = read(&fetch(&[]), Ok(Response::new(body(StreamBody::new(endless))))).await.unwrap();
+        assert!(text.contains("ask again"), "{text:?}");
     }
 
     #[test]

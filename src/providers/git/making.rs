@@ -11,10 +11,11 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, OnceLock},
 };
 
-use tokio::sync::OnceCell;
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{references::References, template::Remote};
 use crate::key::Key;
@@ -31,9 +32,27 @@ impl fmt::Debug for Making {
 }
 
 /// What is known of a mirror that is being made.
-pub(super) struct Expected {
-    pub(super) remote: Remote,
-    told: OnceCell<Option<Arc<Told>>>,
+struct Expected {
+    remote: Remote,
+    asking: OnceLock<Asking>,
+}
+
+/// The question to the origin, which goes on however many of those who want to know go away, but not longer than the mirror is
+/// wanted.
+struct Asking {
+    /// Nothing while there is no answer.
+    answer: watch::Receiver<Option<Option<Arc<Told>>>>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Asking {
+    fn begin(ask: impl Future<Output = Option<Told>> + Send + 'static) -> Self {
+        let (tell, answer) = watch::channel(None);
+        let task = tokio::spawn(async move {
+            let _ = tell.send(Some(ask.await.map(Arc::new)));
+        });
+        Self { answer, _task: AbortOnDropHandle::new(task) }
+    }
 }
 
 /// What clients are told.
@@ -47,20 +66,21 @@ pub(super) struct Told {
 impl Making {
     /// A mirror of `remote` is being made, until what is returned is closed or dropped.
     pub(super) fn begin(&self, key: &Key, remote: &Remote) -> Entry<'_> {
-        let expected = Arc::new(Expected { remote: remote.clone(), told: OnceCell::new() });
+        let expected = Arc::new(Expected { remote: remote.clone(), asking: OnceLock::new() });
         self.lock().insert(key.clone(), expected.clone());
         Entry { making: self, key: key.clone(), expected }
     }
 
     /// What clients are told of the mirror of `key`. `ask` asks its origin, once however many want to know. `None`: it is not
     /// being made, or there is no telling.
-    pub(super) async fn told<A>(&self, key: &Key, ask: impl FnOnce(Arc<Expected>) -> A) -> Option<Arc<Told>>
+    pub(super) async fn told<A>(&self, key: &Key, ask: impl FnOnce(Remote) -> A) -> Option<Arc<Told>>
     where
-        A: Future<Output = Option<Told>>,
+        A: Future<Output = Option<Told>> + Send + 'static,
     {
         let expected = self.lock().get(key)?.clone();
-        let asked = async { ask(expected.clone()).await.map(Arc::new) };
-        let told = expected.told.get_or_init(|| asked).await.clone();
+        let begin = || Asking::begin(ask(expected.remote.clone()));
+        let mut answer = expected.asking.get_or_init(begin).answer.clone();
+        let told = answer.wait_for(Option::is_some).await.ok()?.clone().flatten();
         // What is told after it was closed is not compared with what came.
         told.filter(|_| self.lock().get(key).is_some_and(|open| Arc::ptr_eq(open, &expected)))
     }
@@ -81,7 +101,7 @@ impl Entry<'_> {
     /// Ends it. What clients were told, if they were told anything.
     pub(super) fn close(self) -> Option<Arc<Told>> {
         self.remove();
-        self.expected.told.get().cloned().flatten()
+        self.expected.asking.get().and_then(|asking| asking.answer.borrow().clone().flatten())
     }
 
     fn remove(&self) {
@@ -95,5 +115,43 @@ impl Entry<'_> {
 impl Drop for Entry<'_> {
     fn drop(&mut self) {
         self.remove();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::FutureExt;
+    use tokio::sync::Notify;
+
+    use super::{super::template::Scheme, *};
+
+    const HEAD: &str = "0123456789012345678901234567890123456789\tHEAD\n";
+
+    fn remote() -> Remote {
+        let (url, origin) = ("https://origin/a".to_owned(), "https://origin".to_owned());
+        Remote { url, origin, authorization: None, scheme: Scheme::Https, addresses: Vec::new(), proxied: false }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_leaves_does_not_have_the_origin_asked_again() {
+        let (making, key) = (Making::default(), Key::new("a").unwrap());
+        let entry = making.begin(&key, &remote());
+        let (asked, answers) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+        let told = || {
+            let (asked, answers) = (asked.clone(), answers.clone());
+            making.told(&key, move |_| async move {
+                asked.fetch_add(1, Ordering::Relaxed);
+                answers.notified().await;
+                Some(Told { references: References::parse(HEAD)?, digest: [0; 32] })
+            })
+        };
+        assert!(told().now_or_never().is_none());
+        answers.notify_one();
+        assert!(told().await.is_some());
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+        assert!(entry.close().is_some());
+        assert!(told().await.is_none(), "nobody is told anything once it is closed");
     }
 }

@@ -18,7 +18,7 @@ use std::{
 use tokio::process::Command;
 
 use super::{
-    making::{Expected, Making, Told},
+    making::{Making, Told},
     outcome::{classify, is_reference_conflict},
     process::{Outcome, Program, run, run_and_keep},
     prune::Readers,
@@ -115,18 +115,8 @@ impl Mirrors {
 
     /// What clients are told of the mirror of `key` while it is being made; `None` if it is not, or there is no telling.
     pub(super) async fn told(&self, key: &Key) -> Option<Arc<Told>> {
-        self.making.told(key, |expected| self.ask_what_is_there(expected)).await
-    }
-
-    async fn ask_what_is_there(&self, expected: Arc<Expected>) -> Option<Told> {
-        let remote = &expected.remote;
-        let mut ask = self.program.to_remote(["ls-remote", "--symref", "--", &remote.url], remote);
-        let outcome = run_and_keep(&mut ask, TOLD_BYTES_MAX).await.ok()?;
-        if !outcome.success || outcome.stdout.len() >= TOLD_BYTES_MAX {
-            tracing::debug!(complaint = outcome.stderr.trim(), "clients wait for the mirror");
-            return None;
-        }
-        Some(Told { references: References::parse(&outcome.stdout)?, digest: outcome.digest })
+        let program = self.program.clone();
+        self.making.told(key, |remote| what_is_there(program, remote)).await
     }
 
     /// Makes a repository of nothing at `path`, unless it is there.
@@ -242,6 +232,17 @@ impl Mirrors {
         }
         Ok(())
     }
+}
+
+/// Asks the origin, for clients. `None`: there is no telling.
+async fn what_is_there(program: Program, remote: Remote) -> Option<Told> {
+    let mut ask = program.to_remote(["ls-remote", "--symref", "--", &remote.url], &remote);
+    let outcome = run_and_keep(&mut ask, TOLD_BYTES_MAX).await.ok()?;
+    if !outcome.success || outcome.stdout.len() >= TOLD_BYTES_MAX {
+        tracing::debug!(complaint = outcome.stderr.trim(), "clients wait for the mirror");
+        return None;
+    }
+    Some(Told { references: References::parse(&outcome.stdout)?, digest: outcome.digest })
 }
 
 fn succeed(outcome: Outcome) -> Result<Outcome, UpdateError> {

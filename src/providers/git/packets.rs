@@ -7,8 +7,10 @@ use bytes::Bytes;
 use flate2::read::GzDecoder;
 use http::{header, request::Parts};
 
-/// Longest request that is looked into, after it was unpacked. Longer ones are left to git.
-const REQUEST_BYTES_MAX: u64 = 4 << 20;
+/// Longest request that is looked into, after it was unpacked, and its most arguments. What has more is left to git: it takes a
+/// turn of the processor each time that it is looked into, and a request that is kept hardly ever unpacks to more.
+const REQUEST_BYTES_MAX: u64 = 1 << 20;
+const ARGUMENTS_MAX: usize = 20_000;
 /// Longest text of one packet; git allows some more.
 const TEXT_BYTES_MAX: usize = 60_000;
 /// Bytes of the length that a packet begins with.
@@ -102,6 +104,7 @@ impl Command {
                     let text = std::str::from_utf8(text).ok()?;
                     let text = text.strip_suffix('\n').unwrap_or(text);
                     match text.strip_prefix("command=") {
+                        _ if is_argument && arguments.len() >= ARGUMENTS_MAX => return None,
                         _ if is_argument => arguments.push(text.to_owned()),
                         Some(command) => name = Some(command.to_owned()),
                         None => {}
@@ -172,11 +175,14 @@ mod tests {
     #[test]
     fn a_request_that_unpacks_to_more_than_is_looked_into_is_left_alone() {
         let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
-        let many = vec!["want 1234"; 400_000];
+        let long = "x".repeat(1_000);
+        let many = vec![long.as_str(); 2_000];
         packed.write_all(&body(&[&["command=fetch", "0001"], &many[..]].concat())).unwrap();
         let packed = packed.finish().unwrap();
         let (request, ()) = Request::builder().header("content-encoding", "gzip").body(()).unwrap().into_parts();
         assert_eq!(Command::read(&request, &packed), None, "{} bytes", packed.len());
+        let read = |arguments| read(&[&["command=ls-refs", "0001"], &vec!["peel"; arguments][..]].concat());
+        assert!(read(ARGUMENTS_MAX).is_some() && read(ARGUMENTS_MAX + 1).is_none());
     }
 
     #[test]

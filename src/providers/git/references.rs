@@ -5,6 +5,12 @@ use std::collections::BTreeMap;
 
 use super::packets::{Command, FLUSH, packet};
 
+/// With more prefixes than this a client is told of all references, as the protocol allows: each is compared with each.
+const PREFIXES_MAX: usize = 64;
+/// A piece of a response ends with the reference that makes it this long, or after so many that were looked at.
+const PIECE_BYTES: usize = 64 << 10;
+const PIECE_REFERENCES: usize = 4_096;
+
 /// How the names of a repository's objects are made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Format {
@@ -75,20 +81,49 @@ impl References {
         Some(Self { format, references })
     }
 
-    /// The response to a client's `ls-refs`.
-    pub(super) fn answer(&self, command: &Command) -> Vec<u8> {
-        let prefixes: Vec<&str> = command.values("ref-prefix").collect();
-        let is_asked_for = |name: &str| prefixes.is_empty() || prefixes.iter().any(|prefix| name.starts_with(prefix));
-        let (symrefs, peel) = (command.has("symrefs"), command.has("peel"));
-        let mut response = Vec::new();
-        for Reference { name, id, target, peeled } in self.references.iter().filter(|one| is_asked_for(&one.name)) {
-            let target = target.as_ref().filter(|_| symrefs).map(|target| format!(" symref-target:{target}"));
-            let peeled = peeled.as_ref().filter(|_| peel).map(|peeled| format!(" peeled:{peeled}"));
-            let line = format!("{id} {name}{}{}\n", target.unwrap_or_default(), peeled.unwrap_or_default());
-            response.extend(packet(line.as_bytes()));
+    /// The next piece of the response to a client's `ls-refs`, which may have nothing in it. `None`: it has ended.
+    pub(super) fn piece(&self, answer: &mut Answer) -> Option<Vec<u8>> {
+        let rest = self.references.get(answer.next?..).unwrap_or_default();
+        let mut piece = Vec::new();
+        for (number, reference) in rest.iter().enumerate() {
+            if number >= PIECE_REFERENCES || piece.len() >= PIECE_BYTES {
+                answer.next = answer.next.map(|next| next + number);
+                return Some(piece);
+            }
+            answer.tell(reference, &mut piece);
         }
-        response.extend_from_slice(FLUSH);
-        response
+        answer.next = None;
+        piece.extend_from_slice(FLUSH);
+        Some(piece)
+    }
+}
+
+/// How far the response to an `ls-refs` is.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// Empty: of all references.
+    prefixes: Vec<String>,
+    symrefs: bool,
+    peel: bool,
+    next: Option<usize>,
+}
+
+impl Answer {
+    /// The response to `command`, from its beginning.
+    pub(super) fn to(command: &Command) -> Self {
+        let prefixes: Vec<String> = command.values("ref-prefix").take(PREFIXES_MAX + 1).map(str::to_owned).collect();
+        let prefixes = if prefixes.len() > PREFIXES_MAX { Vec::new() } else { prefixes };
+        Self { prefixes, symrefs: command.has("symrefs"), peel: command.has("peel"), next: Some(0) }
+    }
+
+    fn tell(&self, Reference { name, id, target, peeled }: &Reference, piece: &mut Vec<u8>) {
+        if !self.prefixes.is_empty() && !self.prefixes.iter().any(|prefix| name.starts_with(prefix)) {
+            return;
+        }
+        let target = target.as_ref().filter(|_| self.symrefs).map(|target| format!(" symref-target:{target}"));
+        let peeled = peeled.as_ref().filter(|_| self.peel).map(|peeled| format!(" peeled:{peeled}"));
+        let line = format!("{id} {name}{}{}\n", target.unwrap_or_default(), peeled.unwrap_or_default());
+        piece.extend(packet(line.as_bytes()));
     }
 }
 
@@ -104,8 +139,26 @@ mod tests {
             "ref: refs/heads/main\tHEAD\n{A}\tHEAD\n{A}\trefs/heads/main\n{B}\trefs/tags/v1\n{A}\trefs/tags/v1^{{}}\n"
         );
         let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        let command = Command { name: "ls-refs".to_owned(), arguments };
-        String::from_utf8(References::parse(&text).unwrap().answer(&command)).unwrap()
+        let mut answer = Answer::to(&Command { name: "ls-refs".to_owned(), arguments });
+        let references = References::parse(&text).unwrap();
+        String::from_utf8(std::iter::from_fn(|| references.piece(&mut answer)).flatten().collect()).unwrap()
+    }
+
+    #[test]
+    fn a_long_response_comes_in_pieces_and_no_client_makes_one_piece_long_work() {
+        let lines: String = (0..10_000).map(|number| format!("{A}\trefs/heads/{number:05}\n")).collect();
+        let references = References::parse(&format!("{A}\tHEAD\n{lines}")).unwrap();
+        let pieces = |arguments: Vec<String>| {
+            let mut answer = Answer::to(&Command { name: "ls-refs".to_owned(), arguments });
+            std::iter::from_fn(|| references.piece(&mut answer)).collect::<Vec<_>>()
+        };
+        let all = pieces(Vec::new());
+        assert!(all.len() > 8 && all.iter().all(|piece| piece.len() < PIECE_BYTES + 1_000), "{}", all.len());
+        assert_eq!(all.concat().len(), "0032".len() + 46 + 10_000 * 0x3e + FLUSH.len());
+        let prefixes = |count: usize| (0..count).map(|number| format!("ref-prefix x{number}")).collect();
+        let few = pieces(prefixes(PREFIXES_MAX));
+        assert_eq!((few.len(), few.concat()), (3, FLUSH.to_vec()), "what is passed over counts as work too");
+        assert_eq!(pieces(prefixes(PREFIXES_MAX + 1)), all, "too many to compare each with each");
     }
 
     #[test]
