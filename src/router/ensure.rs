@@ -36,6 +36,8 @@ pub(crate) const HOPS: u8 = 2;
 /// Pause before asking again after nobody could be asked.
 pub(super) const RETRY: Duration = Duration::from_millis(100);
 
+/// A node that gives up on a key after this long has seen to it until then.
+const SEEN_TO_MIN: Duration = Duration::from_secs(5);
 /// How long a request waits for room while all nodes are full: they may be making some.
 const ROOM_PATIENCE: Duration = Duration::from_secs(10);
 /// When to ask again for a key that no node has room for.
@@ -78,6 +80,7 @@ pub(crate) async fn ensure(shared: &Arc<Shared>, wanted: &Wanted<'_>) -> Result<
         if !ready.is_empty() {
             return Ok(Ensured::Ready(ready));
         }
+        let asked_at = Instant::now();
         let answer = match whom_to_ask(shared, key) {
             None if nobody_keeps_keys(shared) && started.elapsed() >= ROOM_PATIENCE => return Ok(no_keeper(shared)),
             None if nobody_has_room(shared) && started.elapsed() >= ROOM_PATIENCE => return Ok(no_room(shared)),
@@ -92,6 +95,7 @@ pub(crate) async fn ensure(shared: &Arc<Shared>, wanted: &Wanted<'_>) -> Result<
                     // It had no room for it. In a moment all know that it is full, and another node leads.
                     Ensured::Failed { reason, .. } if !shared.accepts() => {
                         debug!(%key, %reason, "no room for it here");
+                        seen_to = seen_to_until(seen_to, asked_at, Instant::now());
                         None
                     }
                     ensured => return Ok(ensured),
@@ -108,6 +112,7 @@ pub(crate) async fn ensure(shared: &Arc<Shared>, wanted: &Wanted<'_>) -> Result<
                     Ok(Reply::Ensured(ensured)) => Some(ensured),
                     Ok(reply) => {
                         debug!(%key, %name, ?reply, "it does not see to the key");
+                        seen_to = seen_to_until(seen_to, asked_at, Instant::now());
                         None
                     }
                     Err(error) => {
@@ -132,6 +137,12 @@ pub(crate) async fn ensure(shared: &Arc<Shared>, wanted: &Wanted<'_>) -> Result<
         }
         tokio::time::sleep(RETRY).await;
     }
+}
+
+/// When a node was last found to see to a key, which gives up on it at `now` and was asked at `asked_at`. One that refuses at once
+/// has not seen to it: if it counted, nobody who is refused again and again would ever be told.
+fn seen_to_until(before: Instant, asked_at: Instant, now: Instant) -> Instant {
+    if now.saturating_duration_since(asked_at) >= SEEN_TO_MIN { now } else { before }
 }
 
 fn ready_holders(shared: &Shared, key: &Key, apart_from: &[NodeName]) -> Vec<NodeName> {
@@ -258,6 +269,14 @@ mod tests {
         let memory = Memory::new(|_: Key| async { Ok::<_, UpdateError>(Bytes::from_static(b"value")) });
         let builder = Node::builder(NodeName::new(text).unwrap()).config(config).provider(Arc::new(memory));
         builder.credentials(Credentials::ClusterKey(secret.clone())).start().await.unwrap()
+    }
+
+    #[test]
+    fn who_gives_up_after_a_long_time_has_seen_to_the_key_until_then_and_who_refuses_at_once_has_not() {
+        let begun = Instant::now();
+        let later = |seconds| begun + Duration::from_secs(seconds);
+        assert_eq!(seen_to_until(begun, later(1), later(600)), later(600));
+        assert_eq!(seen_to_until(begun, later(600), later(601)), begun);
     }
 
     #[tokio::test]
