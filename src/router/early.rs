@@ -33,8 +33,10 @@ use crate::{
 
 /// How long a request waits before anything else is tried.
 const MOMENT: Duration = Duration::from_millis(500);
-/// Pause before the node that fetches is asked again: it had no answer, or cannot be reached.
+/// Pause before the node that fetches is asked again, which had no answer or cannot be reached; then twice as long each time, up
+/// to the longest.
 const PAUSE: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How long a node has to say how far its update is.
 const PROGRESS_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -93,6 +95,7 @@ async fn begin(
 
 /// Asks the node that fetches the key until it answers.
 async fn part(shared: &Arc<Shared>, key: &Key, request: &Request<Bytes>) -> Response<Body> {
+    let mut pauses = pauses();
     loop {
         if let Some(node) = fetching(shared, key)
             && let Some(response) = part_of(shared, key, &node, request).await
@@ -104,8 +107,12 @@ async fn part(shared: &Arc<Shared>, key: &Key, request: &Request<Bytes>) -> Resp
             response.extensions_mut().insert(AnsweredBy { node, fetched: true });
             return response;
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(pauses.next().unwrap_or(PAUSE_MAX)).await;
     }
+}
+
+fn pauses() -> impl Iterator<Item = Duration> {
+    std::iter::successors(Some(PAUSE), |pause| Some((*pause * 2).min(PAUSE_MAX)))
 }
 
 async fn part_of(shared: &Arc<Shared>, key: &Key, node: &NodeName, request: &Request<Bytes>) -> Option<Response<Body>> {
@@ -140,4 +147,15 @@ pub(crate) async fn progress_at(shared: &Arc<Shared>, key: &Key, node: &NodeName
         }
     };
     timeout(PROGRESS_PATIENCE, asked).await.ok().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_that_has_no_answer_yet_is_asked_ever_less_often() {
+        let seconds: Vec<f64> = pauses().take(6).map(|pause| pause.as_secs_f64()).collect();
+        assert_eq!(seconds, [0.5, 1.0, 2.0, 4.0, 5.0, 5.0]);
+    }
 }

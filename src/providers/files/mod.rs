@@ -254,9 +254,11 @@ impl Provider for Files {
         self.preview_object(key, request).await
     }
 
-    /// What is asked for of an object may be here long before the rest, and so may the beginning of all of it.
+    /// What is asked for of an object may be here long before the rest, and so may the beginning of all of it; but not of what
+    /// is copied from a directory.
     fn meanwhile(&self, _key: &Key, request: &Parts, _body: &[u8]) -> Meanwhile {
-        if request.method == Method::GET { Meanwhile::Part { on: false } } else { Meanwhile::Wait }
+        let comes_in_parts = request.method == Method::GET && !matches!(*self.source, Source::Directory { .. });
+        if comes_in_parts { Meanwhile::Part { on: false } } else { Meanwhile::Wait }
     }
 
     async fn serve_part(&self, _key: &Key, request: Request<Bytes>) -> Result<Option<Response<Body>>, ServeError> {
