@@ -13,16 +13,18 @@ use std::{
 use futures::FutureExt;
 use http::{Request, Response};
 use http_body_util::BodyExt;
+use tokio::sync::oneshot;
 use tracing::{debug, error, warn};
 
-use super::body::all_of;
+use super::body::{Guarded, all_of};
 use crate::{
     balancer::actor as balancer,
     key::Key,
-    net::wire::{Purpose, Refusal},
+    net::wire::{Ensured, Purpose, Refusal},
     node::Shared,
-    provider::{self, Body, ServeError},
+    provider::{self, Body, ServeError, UpdateReason},
     registry::{ClaimState, HolderState, actor as registry},
+    updater::{Origin, actor as updater},
 };
 
 /// How long a key whose data could not be read stays failed before it is repaired.
@@ -50,7 +52,8 @@ pub(crate) async fn serve_local(
     let (request, reading) = watched(request);
     let answer = async {
         match purpose {
-            Purpose::Serve | Purpose::Relay { .. } | Purpose::Part => provider.serve(key, request).await,
+            Purpose::Part => Err(ServeError::NotHeld),
+            Purpose::Serve | Purpose::Relay { .. } => provider.serve(key, request).await,
             Purpose::Export => provider.export(key, request).await,
         }
     };
@@ -72,18 +75,29 @@ pub(crate) async fn serve_local(
     }
 }
 
-/// What the provider can answer from what its update of the key has brought so far. Waits until that is enough.
+/// What the provider can answer from what its update of the key has brought so far. Waits until that is enough, or the update
+/// has ended. Whoever reads the answer waits for the update, so that it is not given up for want of those who want it.
 pub(crate) async fn serve_part(
     shared: &Arc<Shared>,
     key: &Key,
     request: Request<Body>,
 ) -> Result<Response<Body>, Refusal> {
-    let provider = shared.provider.as_ref().filter(|_| shared.underway.bytes(key).is_some()).ok_or(Refusal::NotHeld)?;
+    let (Some(provider), Some(ended)) = (&shared.provider, shared.underway.ended(key)) else {
+        return Err(Refusal::NotHeld);
+    };
     let (parts, body) = request.into_parts();
     let body = all_of(body).await.map_err(|error| Refusal::Malformed(error.to_string()))?;
     let asked = AssertUnwindSafe(provider.serve_part(key, Request::from_parts(parts, body))).catch_unwind();
-    match asked.await {
-        Ok(Ok(Some(response))) => Ok(response),
+    let asked = tokio::select! {
+        biased;
+        asked = asked => asked,
+        () = ended.cancelled() => return Err(Refusal::NotHeld),
+    };
+    match asked {
+        Ok(Ok(Some(response))) => {
+            let waiter = (!ended.is_cancelled()).then(|| wait_for(shared, key));
+            Ok(response.map(|body| provider::body(Guarded::new(body, waiter))))
+        }
         Ok(Ok(None)) => Err(Refusal::NotHeld),
         Ok(Err(error)) => Err(Refusal::Failed(error.to_string())),
         Err(_) => {
@@ -91,6 +105,14 @@ pub(crate) async fn serve_part(
             Err(Refusal::Failed("the provider panicked".into()))
         }
     }
+}
+
+/// Joins those who wait for the update of `key`, until what is returned is dropped.
+fn wait_for(shared: &Shared, key: &Key) -> oneshot::Receiver<Ensured> {
+    let (reply, waiter) = oneshot::channel();
+    let (key, reason) = (key.clone(), UpdateReason::Request);
+    let _ = shared.updater.send(updater::Message::Ensure { key, origin: Origin::Heeding, reason, reply: Some(reply) });
+    waiter
 }
 
 /// `response` with a body that counts as a use of `key` for as long as it flows.
@@ -152,4 +174,122 @@ pub(crate) async fn report_trouble(shared: &Arc<Shared>, key: &Key, refusal: &Re
         _ => return,
     };
     let _ = shared.registry.send(message);
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use bytes::Bytes;
+    use futures::{StreamExt, stream, stream::BoxStream};
+    use http_body_util::channel::Channel;
+    use tokio::sync::watch;
+    use tokio_util::sync::{CancellationToken, DropGuard};
+
+    use super::*;
+    use crate::{
+        ClusterKey, Credentials, Node,
+        config::{NodeConfig, Profile},
+        key::NodeName,
+        provider::{BoxError, ProviderError, UpdateContext, UpdateError},
+    };
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+    /// Longer than an update may stand still that nobody waits for, and than the pause between two looks at it.
+    const LONG: Duration = Duration::from_millis(1_500);
+
+    /// An update brings nothing until it is told to end, and what is asked for of it begins at once or never.
+    struct Stalled {
+        ends: watch::Receiver<bool>,
+        dropped: CancellationToken,
+    }
+
+    struct Gone(#[expect(dead_code, reason = "cancels as it is dropped")] DropGuard);
+
+    #[async_trait]
+    impl provider::Provider for Stalled {
+        async fn has(&self, _key: &Key) -> Result<bool, ProviderError> {
+            Ok(false)
+        }
+
+        fn keys(&self) -> BoxStream<'_, Result<Key, ProviderError>> {
+            stream::empty().boxed()
+        }
+
+        async fn update(&self, _key: &Key, _context: UpdateContext) -> Result<(), UpdateError> {
+            let _gone = Gone(self.dropped.clone().drop_guard());
+            let _ = self.ends.clone().wait_for(|ends| *ends).await;
+            Err(UpdateError::Unavailable("it ended".to_owned()))
+        }
+
+        async fn remove(&self, _key: &Key) -> Result<(), ProviderError> {
+            Ok(())
+        }
+
+        async fn serve(&self, _key: &Key, _request: Request<Body>) -> Result<Response<Body>, ServeError> {
+            Err(ServeError::NotHeld)
+        }
+
+        async fn serve_part(&self, _key: &Key, request: Request<Bytes>) -> Result<Option<Response<Body>>, ServeError> {
+            if request.uri().path() == "/never" {
+                std::future::pending::<()>().await;
+            }
+            let (mut sender, body) = Channel::<Bytes, BoxError>::new(1);
+            tokio::spawn(async move {
+                let _ = sender.send_data(Bytes::from_static(b"begun")).await;
+                std::future::pending::<()>().await;
+            });
+            Ok(Some(Response::new(provider::body(body))))
+        }
+    }
+
+    async fn fetching(key: &Key) -> (Node, watch::Sender<bool>, CancellationToken) {
+        let (end, ends) = watch::channel(false);
+        let dropped = CancellationToken::new();
+        let mut config = NodeConfig { replicas: 1, profile: Profile::local(), ..NodeConfig::default() };
+        config.listen = "127.0.0.1:0".parse().unwrap();
+        config.stalled_fetch_patience = Duration::from_millis(100);
+        let provider = Arc::new(Stalled { ends, dropped: dropped.clone() });
+        let builder = Node::builder(NodeName::new("a").unwrap()).config(config).provider(provider);
+        let node = builder.credentials(Credentials::ClusterKey(ClusterKey::generate())).start().await.unwrap();
+        let first = wait_for(node.shared(), key);
+        let runs = async {
+            while node.shared().underway.bytes(key).is_none() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, runs).await.unwrap();
+        tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            drop(first);
+        });
+        (node, end, dropped)
+    }
+
+    fn get(path: &str) -> Request<Body> {
+        Request::get(path).body(provider::empty()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn whoever_reads_from_a_part_keeps_its_update_from_being_given_up() {
+        let key = Key::new("k").unwrap();
+        let (node, _end, dropped) = fetching(&key).await;
+        let response = serve_part(node.shared(), &key, get("/k")).await.unwrap();
+        assert!(tokio::time::timeout(LONG, dropped.cancelled()).await.is_err(), "its origin only paused");
+        drop(response);
+        tokio::time::timeout(PATIENCE, dropped.cancelled()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_a_part_does_not_outlast_the_update() {
+        let key = Key::new("k").unwrap();
+        let (node, end, _dropped) = fetching(&key).await;
+        let asked = tokio::spawn({
+            let (shared, key) = (node.shared().clone(), key.clone());
+            async move { serve_part(&shared, &key, get("/never")).await.map(drop) }
+        });
+        end.send_replace(true);
+        assert_eq!(tokio::time::timeout(PATIENCE, asked).await.unwrap().unwrap(), Err(Refusal::NotHeld));
+        let unasked = serve_local(node.shared(), &key, &Purpose::Part, get("/k")).await.map(drop);
+        assert_eq!(unasked, Err(Refusal::NotHeld));
+    }
 }

@@ -5,20 +5,36 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
+use tokio_util::sync::{CancellationToken, DropGuard};
+
 use crate::{key::Key, provider::Progress};
 
 /// At most as many as there are updaters.
 #[derive(Debug, Default)]
-pub(crate) struct Underway(Mutex<BTreeMap<Key, Progress>>);
+pub(crate) struct Underway(Mutex<BTreeMap<Key, Entry>>);
+
+#[derive(Debug)]
+struct Entry {
+    progress: Progress,
+    ended: CancellationToken,
+    _ends: DropGuard,
+}
 
 impl Underway {
     /// The bytes that the update of `key` has brought so far, if one runs.
     pub(crate) fn bytes(&self, key: &Key) -> Option<u64> {
-        self.lock().get(key).map(Progress::bytes)
+        self.lock().get(key).map(|entry| entry.progress.bytes())
+    }
+
+    /// What is cancelled when the update of `key` that runs now has ended, if one runs.
+    pub(crate) fn ended(&self, key: &Key) -> Option<CancellationToken> {
+        self.lock().get(key).map(|entry| entry.ended.clone())
     }
 
     pub(super) fn begin(&self, key: &Key, progress: Progress) {
-        self.lock().insert(key.clone(), progress);
+        let ended = CancellationToken::new();
+        let entry = Entry { progress, _ends: ended.clone().drop_guard(), ended };
+        self.lock().insert(key.clone(), entry);
     }
 
     pub(super) fn end(&self, key: &Key) {
@@ -30,7 +46,7 @@ impl Underway {
         self.lock().clear();
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, Progress>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Key, Entry>> {
         self.0.lock().expect("no panic under this lock")
     }
 }
