@@ -73,7 +73,8 @@ impl Peer {
         request: Request<Body>,
     ) -> Result<Response<Body>, ExchangeError> {
         let room = match purpose {
-            Purpose::Serve | Purpose::Relay { .. } | Purpose::Part => &self.rooms.clients,
+            Purpose::Serve | Purpose::Relay { .. } => &self.rooms.clients,
+            Purpose::Part => &self.rooms.parts,
             Purpose::Export => &self.rooms.exports,
         };
         // Held until the answer has been read to its end, or given up.

@@ -89,6 +89,8 @@ const PEER_GOSSIP_STREAMS_MAX: u32 = 128;
 /// to calls and feeds, so that stalled readers of data do not stop what holds the cluster together.
 const CLIENT_STREAMS_MAX: usize = 400;
 const EXPORT_STREAMS_MAX: usize = 128;
+/// And likewise what is answered from a part of a key, for as long as its origin takes.
+const PART_STREAMS_MAX: usize = 128;
 /// Bytes that one stream may be ahead of its reader. One stream alone must be able to fill a link of 8 Gbit/s at half a
 /// millisecond. Clients that take nothing in make a node hold that much for each of their requests, and what quinn sorts
 /// packets with, a tenth of it, stays with the connection.
@@ -161,6 +163,7 @@ pub(crate) struct Peer {
 struct StreamRooms {
     clients: Arc<Semaphore>,
     exports: Arc<Semaphore>,
+    parts: Arc<Semaphore>,
 }
 
 impl Default for StreamRooms {
@@ -168,6 +171,7 @@ impl Default for StreamRooms {
         Self {
             clients: Arc::new(Semaphore::new(CLIENT_STREAMS_MAX)),
             exports: Arc::new(Semaphore::new(EXPORT_STREAMS_MAX)),
+            parts: Arc::new(Semaphore::new(PART_STREAMS_MAX)),
         }
     }
 }

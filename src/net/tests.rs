@@ -386,6 +386,19 @@ async fn a_stream_that_says_nothing_is_shed() {
 }
 
 #[tokio::test]
+async fn what_is_answered_from_parts_leaves_room_for_other_requests() {
+    let (a, b) = pair();
+    let peer = a.net.peer(b.net.advertise(), None).await.unwrap();
+    let ask = async |purpose| peer.exchange(&key("x"), purpose, Request::new(full("x"))).await;
+    let mut held = Vec::new();
+    while let Ok(response) = ask(Purpose::Part).await {
+        held.push(response);
+    }
+    assert_eq!(held.len(), PART_STREAMS_MAX);
+    ask(Purpose::Serve).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_call_that_is_not_answered_ends_by_its_deadline() {
     let (a, b) = pair();
     let peer = a.net.peer(b.net.advertise(), None).await.unwrap();

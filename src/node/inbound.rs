@@ -132,7 +132,8 @@ impl Inbound for Answers {
         request: Request<Body>,
     ) -> Result<Response<Body>, Refusal> {
         let room = match head.purpose {
-            Purpose::Serve | Purpose::Relay { .. } | Purpose::Part => &self.0.peer_requests,
+            Purpose::Serve | Purpose::Relay { .. } => &self.0.peer_requests,
+            Purpose::Part => &self.0.peer_parts,
             Purpose::Export => &self.0.peer_exports,
         };
         let Some(place) = room.admit(from) else { return Err(Refusal::Overloaded) };

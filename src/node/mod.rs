@@ -117,7 +117,8 @@ impl Node {
     }
 
     async fn finish_requests(&self) {
-        let busy = || self.shared.peer_requests.taken() + self.shared.peer_exports.taken();
+        let rooms = [&self.shared.peer_requests, &self.shared.peer_exports, &self.shared.peer_parts];
+        let busy = || rooms.iter().map(|room| room.taken()).sum::<usize>();
         if busy() > 0 {
             debug!(busy = busy(), "finishing requests of peers");
         }

@@ -42,6 +42,8 @@ use crate::{
 /// overloaded and go elsewhere. No peer gets all of them.
 const PEER_REQUESTS_MAX: usize = 1024;
 const PEER_EXPORTS_MAX: usize = 256;
+/// Requests of clients at peers that are answered from a part of a key, each for as long as its origin takes.
+const PEER_PARTS_MAX: usize = 256;
 /// Intents of peers that wait for the disk; more are told so, and pulled later.
 const PEER_INTENTS_MAX: usize = 256;
 
@@ -114,12 +116,14 @@ pub(crate) struct Shared {
     pub(crate) peer_requests: Places<NodeName>,
     /// Likewise, of what is copied.
     pub(crate) peer_exports: Places<NodeName>,
+    /// Likewise, of what is answered from a part of a key.
+    pub(crate) peer_parts: Places<NodeName>,
     /// Keys that the data source is asked to describe at once, for whatever node wants to know.
     pub(crate) describing: Semaphore,
     /// Heads that the origin is asked for.
     pub(crate) previews: Previews,
-    /// Requests that wait for as long as a fetch gets on.
-    pub(crate) long_waits: Arc<Semaphore>,
+    /// Requests that wait for as long as a fetch gets on. No key has all of them.
+    pub(crate) long_waits: Places<Key>,
     /// The updates that run here, and how far each is.
     pub(crate) underway: Underway,
     /// Intents that peers want written down at once.
@@ -187,9 +191,10 @@ impl Shared {
             troubles: Mutex::default(),
             peer_requests: Places::new(PEER_REQUESTS_MAX),
             peer_exports: Places::new(PEER_EXPORTS_MAX),
+            peer_parts: Places::new(PEER_PARTS_MAX),
             describing: Semaphore::new(DESCRIBING_MAX),
             previews: Previews::default(),
-            long_waits: Arc::new(Semaphore::new(LONG_WAITS_MAX)),
+            long_waits: Places::new(LONG_WAITS_MAX),
             underway: Underway::default(),
             peer_intents: Semaphore::new(PEER_INTENTS_MAX),
             stop: CancellationToken::new(),

@@ -16,10 +16,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use http::{Request, Response, request::Parts};
-use tokio::{
-    sync::{OwnedSemaphorePermit, oneshot},
-    time::Instant,
-};
+use tokio::{sync::oneshot, time::Instant};
 use tracing::debug;
 
 use super::lookout::Lookout;
@@ -40,6 +37,7 @@ use crate::{
         wire::{Ensured, Purpose, Refusal},
     },
     node::Shared,
+    places::Place,
     provider::{self, Body, BoxError, Meanwhile, PeerFetch, SECOND_OPINION, UpdateReason},
     registry::HolderState,
     updater::FETCH_MAX,
@@ -221,7 +219,7 @@ struct Course {
     /// Is told, once, that the request waits for a fetch.
     tells: Option<oneshot::Sender<Waiting>>,
     /// Held by a request that waits for as long as a fetch gets on.
-    long_wait: Option<OwnedSemaphorePermit>,
+    long_wait: Option<Place<Key>>,
 }
 
 /// A request that waits for its key to be fetched, and what can be done about it meanwhile.
@@ -362,13 +360,13 @@ impl Course {
         };
         let mut meanwhile = provider.meanwhile(&self.key, &self.parts, body);
         if matches!(meanwhile, Meanwhile::Begin | Meanwhile::WaitOn | Meanwhile::Part { on: true }) {
-            match self.shared.long_waits.clone().try_acquire_owned() {
-                Ok(place) => {
+            match self.shared.long_waits.admit(&self.key) {
+                Some(place) => {
                     self.long_wait = Some(place);
                     self.deadline = self.started + FETCH_MAX;
                 }
-                Err(_) if matches!(meanwhile, Meanwhile::Part { .. }) => {}
-                Err(_) => meanwhile = Meanwhile::Wait,
+                None if matches!(meanwhile, Meanwhile::Part { .. }) => {}
+                None => meanwhile = Meanwhile::Wait,
             }
         }
         if meanwhile != Meanwhile::Wait {
