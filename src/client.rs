@@ -689,7 +689,7 @@ pub(crate) async fn sync(shared: &Arc<Shared>) {
 
 async fn update(shared: &Arc<Shared>, key: &Key) -> Result<Vec<UpdatedReplica>, RouteError> {
     let holders = holders_by_preference(shared, key);
-    if holders.is_empty() { create(shared, key).await } else { update_held(shared, key, holders).await }
+    if holders.is_empty() { create(shared, key).await } else { update_held(shared, key, holders, FETCH_MAX).await }
 }
 
 /// Live nodes that hold `key` ready, in the same order for everybody who knows the same, full ones last.
@@ -703,7 +703,7 @@ pub(crate) fn holders_by_preference(shared: &Shared, key: &Key) -> Vec<NodeName>
 }
 
 /// Has the first of `holders` ask the origin and the others copy from it. Everybody who updates the same key picks the
-/// same first one, where the updates become one.
+/// same first one, where the updates become one. Each has `patience` for that; an update that stands still ends by itself.
 ///
 /// # Errors
 /// The first one could not; the others were not asked.
@@ -711,8 +711,8 @@ pub(crate) async fn update_held(
     shared: &Arc<Shared>,
     key: &Key,
     mut holders: Vec<NodeName>,
+    patience: Duration,
 ) -> Result<Vec<UpdatedReplica>, RouteError> {
-    let patience = shared.config.update_timeout;
     let first = loop {
         if holders.is_empty() {
             return create(shared, key).await;

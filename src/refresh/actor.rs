@@ -164,7 +164,7 @@ impl State {
         self.running += 1;
         let (shared, myself) = (self.shared.clone(), self.myself.clone());
         self.shared.spawn(async move {
-            match update_held(&shared, &key, holders).await {
+            match update_held(&shared, &key, holders, shared.config.update_timeout).await {
                 Ok(replicas) => {
                     for replica in replicas.iter().filter(|replica| replica.error.is_some()) {
                         debug!(%key, node = %replica.node, error = ?replica.error, "a copy was not refreshed");

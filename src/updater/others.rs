@@ -151,6 +151,7 @@ mod tests {
         let mut config = NodeConfig { replicas: 2, profile: Profile::local(), ..NodeConfig::default() };
         config.listen = "127.0.0.1:0".parse().unwrap();
         config.request_patience = Duration::from_millis(300);
+        config.update_timeout = Duration::from_secs(1);
         let mut nodes: Vec<Node> = Vec::new();
         for text in ["a", "b"] {
             config.seeds = nodes.iter().map(|node| node.address().to_string()).collect();
@@ -185,5 +186,15 @@ mod tests {
             assert!(matches!(ensured, Ensured::Ready(_)), "{ensured:?}");
         }
         assert_eq!(origin.asks.load(Ordering::SeqCst), 1);
+        // An update of what is held is waited for as long.
+        origin.ends.store(false, Ordering::SeqCst);
+        let begun = origin.sent.load(Ordering::SeqCst);
+        let ends = async {
+            eventually("much has come", || origin.sent.load(Ordering::SeqCst) > begun + 100).await;
+            origin.ends.store(true, Ordering::SeqCst);
+        };
+        let client = nodes[0].client();
+        let (updated, ()) = tokio::join!(client.update(&key), ends);
+        assert!(updated.unwrap().iter().all(|replica| replica.error.is_none()));
     }
 }
