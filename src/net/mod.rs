@@ -500,9 +500,8 @@ impl Net {
     /// Makes `peer` the connection for `address`, unless an open one of a newer incarnation is there, or one of the same
     /// incarnation that may have been made at the same time.
     ///
-    /// A peer dials only if it has no connection. So one that was there before the dial began is dead at the other end,
-    /// though this end may not notice for seconds: QUIC ends idle connections without a word, and pauses ever longer
-    /// before it repeats what was not acknowledged.
+    /// A peer dials only if it has no connection to that address. So one that was there before the dial began is dead at the other
+    /// end, though this end may not notice for seconds, or the peer knows it by another address: a seed's, for instance.
     fn keep(&self, address: SocketAddr, peer: Arc<Peer>) {
         // Whoever has a connection with us, either way, takes us for who we are.
         self.refused.send_replace(None);
@@ -511,7 +510,7 @@ impl Net {
             Entry::Occupied(mut slot) => match slot.get() {
                 Slot::Up(old) if old.is_open() && old.name == peer.name && old.outranks(&peer) => {}
                 Slot::Up(old) => {
-                    old.connection.close(code::SUPERSEDED, b"superseded");
+                    self.let_go(old.clone(), &peer);
                     slot.insert(Slot::Up(peer));
                 }
                 _ => {
@@ -522,6 +521,25 @@ impl Net {
                 slot.insert(Slot::Up(peer));
             }
         }
+    }
+
+    /// Ends `old`, which `new` takes the place of, unless its other end is still there: what is under way on it then goes on.
+    /// If nothing is under way on it any more, it costs little.
+    ///
+    /// What waits on one that is dead does not wait for its idle timeout: QUIC ends idle connections without a word, and pauses
+    /// ever longer before it repeats what was not acknowledged.
+    fn let_go(&self, old: Arc<Peer>, new: &Peer) {
+        let close = |old: &Peer| old.connection.close(code::SUPERSEDED, b"superseded");
+        if old.name != new.name || old.incarnation != new.incarnation {
+            return close(&old);
+        }
+        self.tasks.spawn(async move {
+            let question = Call::Vouch { keys: Vec::new(), ring: 0 };
+            if let Err(error) = old.call(question, DIAL_TIMEOUT).await {
+                debug!(peer = %old.name, %error, "an older connection is dead");
+                close(&old);
+            }
+        });
     }
 
     /// Frees the place of a connection that has ended: nodes that start again come with other addresses.

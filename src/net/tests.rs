@@ -1,6 +1,6 @@
 //! Two endpoints on loopback: who is let in, and what a misbehaving peer costs.
 
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use futures::{StreamExt, stream};
 use http_body_util::BodyExt;
@@ -28,6 +28,8 @@ struct Echo {
     /// Bytes of endless bodies that were taken from them.
     pulled: Arc<AtomicUsize>,
     refuse: Option<HelloRefusal>,
+    /// Whether no call is answered, as on a connection whose other end is gone.
+    is_mute: AtomicBool,
 }
 
 #[async_trait]
@@ -41,7 +43,7 @@ impl Inbound for Echo {
     async fn call(&self, _from: &Peer, call: Call) -> Reply {
         self.calls.fetch_add(1, Ordering::Relaxed);
         match call {
-            Call::Vouch { keys, .. } => Reply::Vouched(vec![true; keys.len()]),
+            Call::Vouch { keys, .. } if !self.is_mute.load(Ordering::Relaxed) => Reply::Vouched(vec![true; keys.len()]),
             _ => std::future::pending().await,
         }
     }
@@ -195,15 +197,43 @@ async fn a_peer_that_dials_again_has_lost_its_end_of_an_older_connection() {
         // The other end forgets it without a word, as a connection does that was idle for too long.
         advance(age).await;
         b.net.slots.lock().unwrap().clear();
+        b.inbound.is_mute.store(true, Ordering::Relaxed);
         b.net.peer(a.net.advertise(), None).await.unwrap();
         if is_replaced {
             let reason = tokio::time::timeout(PATIENCE, old.connection.closed()).await.unwrap();
             assert!(matches!(reason, ConnectionError::LocallyClosed), "{reason}");
         }
+        b.inbound.is_mute.store(false, Ordering::Relaxed);
         let now = a.net.peer(b.net.advertise(), None).await.unwrap();
         assert_eq!(!Arc::ptr_eq(&old, &now), is_replaced);
         now.call(Call::Vouch { keys: vec![], ring: 0 }, PATIENCE).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_peer_that_dials_another_address_of_a_node_breaks_nothing_that_is_under_way() {
+    let (a, b) = pair();
+    let old = a.net.peer(b.net.advertise(), None).await.unwrap();
+    let endless = old.exchange(&key("endless"), Purpose::Serve, Request::new(provider::empty())).await.unwrap();
+    advance(DIAL_TIMEOUT + Duration::from_millis(100)).await;
+    // It knows that connection by another address.
+    let kept = std::mem::take(&mut *b.net.slots.lock().unwrap());
+    b.net.peer(a.net.advertise(), None).await.unwrap();
+    let is_asked = async {
+        while b.inbound.calls.load(Ordering::Relaxed) == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, is_asked).await.unwrap();
+    let now = a.net.peer(b.net.advertise(), None).await.unwrap();
+    assert!(!Arc::ptr_eq(&old, &now));
+    now.call(Call::Vouch { keys: vec![], ring: 0 }, PATIENCE).await.unwrap();
+    let mut body = endless.into_body();
+    for _ in 0..100 {
+        tokio::time::timeout(PATIENCE, body.frame()).await.unwrap().unwrap().unwrap();
+    }
+    assert!(old.is_open());
+    drop(kept);
 }
 
 #[tokio::test]
