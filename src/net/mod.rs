@@ -533,9 +533,11 @@ impl Net {
         if old.name != new.name || old.incarnation != new.incarnation {
             return close(&old);
         }
+        // Far less than a second, in which a request that can be answered has to be.
+        let patience = self.silence_max / 3;
         self.tasks.spawn(async move {
             let question = Call::Vouch { keys: Vec::new(), ring: 0 };
-            if let Err(error) = old.call(question, DIAL_TIMEOUT).await {
+            if let Err(error) = old.call(question, patience).await {
                 debug!(peer = %old.name, %error, "an older connection is dead");
                 close(&old);
             }
