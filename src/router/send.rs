@@ -19,12 +19,12 @@ use http::{Request, Response, request::Parts};
 use tokio::{sync::oneshot, time::Instant};
 use tracing::debug;
 
-use super::lookout::Lookout;
 use super::{
     attempts::{Attempts, Step},
     body::{Refetch, Replay, Resumable, hold_back},
     early,
     ensure::{RETRY, Wanted, ensure},
+    lookout::Lookout,
     pace::Paced,
     preview::preview,
     relay::relay,
@@ -39,7 +39,6 @@ use crate::{
     node::Shared,
     places::Place,
     provider::{self, Body, BoxError, Meanwhile, PeerFetch, SECOND_OPINION, UpdateReason},
-    registry::HolderState,
     updater::FETCH_MAX,
 };
 
@@ -561,8 +560,7 @@ impl Course {
 
 /// Live nodes that have `key`, or are presumed to.
 pub(super) fn holders(shared: &Shared, key: &Key) -> Vec<NodeName> {
-    let has_it = |state: &HolderState| matches!(state, HolderState::Ready | HolderState::Presumed);
-    shared.live_holders(key).into_iter().filter(|(_, state)| has_it(state)).map(|(name, _)| name).collect()
+    shared.live_holders(key).into_iter().filter(|(_, state)| state.has_it()).map(|(name, _)| name).collect()
 }
 
 /// Waits until this node has a connection to a holder of `key` that is among `unanswered`: a fetch may take much longer than

@@ -56,7 +56,7 @@ pub(super) struct Running {
     pub(super) status: Slot<(Duration, Status, Vec<Pin>)>,
     /// For a node that says goodbye: since when, and whether it is done.
     pub(super) leaving: Option<(Duration, Slot<()>)>,
-    /// How its drain ended, until somebody has looked.
+    /// How its drain ended, until the run has looked.
     pub(super) drained: Slot<Drained>,
     pub(super) started: Duration,
     pub(super) served: bool,

@@ -30,7 +30,7 @@ impl RequestKind {
     }
 }
 
-/// An intent that somebody uttered.
+/// An intent that a client asked for.
 #[derive(Debug, Clone)]
 pub struct Intended {
     /// Its number among all requests.
@@ -41,6 +41,6 @@ pub struct Intended {
     pub kind: RequestKind,
     /// When it was uttered.
     pub began: Duration,
-    /// When it was acknowledged, and on whose disks it was then; nobody's if it was refused. Never, if the node died.
+    /// When it was acknowledged, and on whose disks it was then: on none if it was refused. `None` if the node died.
     pub ended: Option<(Duration, Vec<NodeName>)>,
 }
