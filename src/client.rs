@@ -9,14 +9,12 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::{
-    balancer::{Short, actor as balancer},
+    balancer::Short,
     catalog::{self, Intent, IntentError, Pin, Recorded},
     config::{NodeConfig, REPLICAS_MAX},
     explain::{Explanation, explain, size},
     key::{Key, KeyError, NodeName},
-    membership::{
-        Brake, ClockDifference, Member, MemberState, RemoveError, SeedStatus, View, actor as membership, keys_only_with,
-    },
+    membership::{Brake, ClockDifference, Member, MemberState, RemoveError, SeedStatus, View, keys_only_with},
     net::{
         identity::Credentials,
         wire::{Call, Ensured, Refusal, Reply},
@@ -30,7 +28,8 @@ use crate::{
         ensure::{self, Wanted},
         retry_after,
     },
-    updater::{FETCH_MAX, Origin, actor as updater},
+    runtime::ports::updater::Trouble,
+    updater::{FETCH_MAX, Origin},
 };
 
 /// Keys that are asked for in one go when all are listed.
@@ -302,12 +301,7 @@ impl Client {
 
     /// At most `limit` known keys that begin with `prefix`, in order, beginning after `after`.
     pub async fn keys(&self, prefix: &str, after: Option<Key>, limit: usize) -> Vec<Key> {
-        let prefix = prefix.to_owned();
-        self.shared
-            .registry
-            .ask(|reply| registry::Message::Keys { after, prefix, limit, reply })
-            .await
-            .unwrap_or_default()
+        self.shared.ports.registry.keys(after, prefix, limit).await.unwrap_or_default()
     }
 
     /// Where `key` is and should be.
@@ -334,8 +328,8 @@ impl Client {
 
     /// The cluster in numbers.
     pub async fn status(&self) -> Status {
-        let summary = self.shared.registry.ask(registry::Message::Summarize).await.unwrap_or_default();
-        let balance = self.shared.balancer.ask(balancer::Message::Summarize).await.unwrap_or_default();
+        let summary = self.shared.ports.registry.summarize().await.unwrap_or_default();
+        let balance = self.shared.ports.balancer.summarize().await.unwrap_or_default();
         let scanned = self.shared.scanned.load(std::sync::atomic::Ordering::Acquire);
         let (gossip_messages, gossip_bytes, gossip_largest) = self.shared.net.gossip_sent();
         let trouble = self.shared.trouble();
@@ -420,12 +414,12 @@ impl Client {
 
     /// Whether this node knows all that the others are known to have published.
     pub(crate) async fn is_caught_up(&self) -> bool {
-        self.shared.registry.ask(registry::Message::Summarize).await.is_ok_and(|summary| summary.caught_up)
+        self.shared.ports.registry.summarize().await.is_ok_and(|summary| summary.caught_up)
     }
 
     /// All known members and the number of keys that each has ready.
     pub async fn member_statuses(&self) -> Vec<MemberStatus> {
-        let summary = self.shared.registry.ask(registry::Message::Summarize).await.unwrap_or_default();
+        let summary = self.shared.ports.registry.summarize().await.unwrap_or_default();
         let count = |name: &NodeName| summary.ready.get(name).copied().unwrap_or(0);
         let irreplaceable = self.shared.irreplaceable.snapshot();
         let status = |member: Member| MemberStatus {
@@ -451,8 +445,7 @@ impl Client {
             Some(false) => {}
         }
         let sole = keys_only_with(&self.shared, &[name.clone()].into()).await.ok_or(RemoveError::Stopping)?;
-        let remove = |reply| membership::Message::Remove { name: name.clone(), reply };
-        self.shared.membership.ask(remove).await.map_err(|_| RemoveError::Stopping)??;
+        self.shared.ports.membership.remove(name.clone()).await.map_err(|_| RemoveError::Stopping)??;
         Ok(RemovedMember { node: name.clone(), only_there: sole.get(name).copied().unwrap_or(0) })
     }
 
@@ -602,14 +595,12 @@ impl Client {
     }
 
     async fn shortages_seen_here(&self, prefix: &str, limit: usize) -> Vec<Shortage> {
-        let prefix = prefix.to_owned();
-        let asked = self.shared.balancer.ask(|reply| balancer::Message::Shortages { prefix, limit, reply });
-        let found = asked.await.unwrap_or_default();
+        let found = self.shared.ports.balancer.shortages(prefix.to_owned(), limit).await.unwrap_or_default();
         let keys: Vec<Key> = found.iter().map(|(key, _)| key.clone()).collect();
-        let troubles = self.shared.updater.ask(|reply| updater::Message::Troubles { keys, reply });
-        let troubles = troubles.await.unwrap_or_default().into_iter().chain(std::iter::repeat(None));
+        let troubles = self.shared.ports.updater.troubles(keys).await;
+        let troubles = troubles.unwrap_or_default().into_iter().chain(std::iter::repeat(None));
         let (now, takers) = (self.shared.uptime(), self.shared.view.load().accepting().count());
-        let shortage = |((key, short), trouble): ((Key, Short), Option<updater::Trouble>)| {
+        let shortage = |((key, short), trouble): ((Key, Short), Option<Trouble>)| {
             let (replicas, ready) = (usize::from(short.asked), self.nodes_for_key(&key).len());
             let reason = trouble.map(|trouble| trouble.reason);
             let few = || (takers < replicas).then(|| format!("only {takers} live members take keys"));
@@ -626,7 +617,7 @@ impl Client {
 
     /// All pinned keys and patterns, in order.
     pub async fn pins(&self) -> Vec<Pin> {
-        self.shared.catalog.ask(catalog::actor::Message::Pins).await.unwrap_or_default()
+        self.shared.ports.catalog.pins().await.unwrap_or_default()
     }
 
     /// The key that the path of a request belongs to, as the provider says; without one, the path itself. What programs get

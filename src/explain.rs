@@ -7,15 +7,13 @@ use futures::FutureExt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    balancer::{Intention, actor as balancer},
+    balancer::Intention,
     client::{HoldingState, nodes_for_key},
     key::{Key, NodeName},
     membership::MemberState,
     net::wire::{Call, Reply},
     node::Shared,
     provider::Description,
-    refresh::actor as refresh,
-    updater::actor as updater,
 };
 
 /// How long other nodes have to answer.
@@ -165,13 +163,12 @@ pub(crate) async fn size(shared: &Arc<Shared>, key: &Key) -> Option<u64> {
 /// # Errors
 /// It is stopping.
 pub(crate) async fn insight(shared: &Arc<Shared>, key: &Key) -> Result<Insight, String> {
-    let intention = shared.balancer.ask(|reply| balancer::Message::Explain { key: key.clone(), reply });
-    let intention = intention.await.map_err(|gone| gone.to_string())?;
+    let intention = shared.ports.balancer.explain(key.clone()).await.map_err(|gone| gone.to_string())?;
     let state = shared.own_claim(key).map(HoldingState::from);
     let intention =
         if state == Some(HoldingState::Ready) { intention } else { with_trouble(shared, key, intention).await };
     // Nobody is there to be asked if no policy is set.
-    let due = shared.refresher.ask(|reply| refresh::Message::Due { key: key.clone(), reply }).await;
+    let due = shared.ports.refresher.due(key.clone()).await;
     let due = due.ok().flatten().filter(|_| shared.config.refresh_policy(key).is_some());
     Ok(Insight {
         node: shared.name.clone(),
@@ -185,8 +182,8 @@ pub(crate) async fn insight(shared: &Arc<Shared>, key: &Key) -> Result<Insight, 
 
 /// `intention`, and why the last attempt to have `key` here failed, if it did.
 async fn with_trouble(shared: &Arc<Shared>, key: &Key, mut intention: Intention) -> Intention {
-    let asked = shared.updater.ask(|reply| updater::Message::Troubles { keys: vec![key.clone()], reply });
-    let Some(trouble) = asked.await.ok().and_then(|mut troubles| troubles.pop()?) else { return intention };
+    let asked = shared.ports.updater.troubles(vec![key.clone()]).await;
+    let Some(trouble) = asked.ok().and_then(|mut troubles| troubles.pop()?) else { return intention };
     let seconds = shared.uptime().saturating_sub(trouble.since).as_secs();
     let why = format!("it has failed for {seconds} s: {}", trouble.reason);
     intention.waits_for = Some(match intention.waits_for {

@@ -21,6 +21,7 @@ mod published;
 mod refresh;
 pub mod registry;
 mod router;
+mod runtime;
 mod timers;
 mod updater;
 pub mod world;

@@ -24,7 +24,7 @@ use std::{
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use rand::{RngExt, rngs::StdRng};
-use tokio::{sync::oneshot, task::yield_now as let_others_run};
+use tokio::task::yield_now as let_others_run;
 use tracing::{debug, info};
 
 use super::{
@@ -35,20 +35,23 @@ use super::{
     queue::{Queue, Urgency},
     relief::{Candidate, Grounds},
     room::{Level, Pace},
-    shortages::{Short, Shortages},
+    shortages::Shortages,
     sight::Sight,
 };
 use crate::{
     MemberState,
     key::{Key, NodeName},
-    membership::actor as membership,
     net::wire::{Call, Reply},
     node::Shared,
     placement::Ring,
     provider::UpdateReason,
-    registry::{HolderState, actor as registry},
+    registry::HolderState,
+    runtime::{
+        mailbox::{Envelope, receives},
+        ports::balancer::{Request, Summary},
+    },
     timers::Timers,
-    updater::{Origin, actor as updater},
+    updater::Origin,
 };
 
 /// Keys that are looked at in one go: well below a millisecond of work.
@@ -70,22 +73,14 @@ const TICK: Duration = Duration::from_millis(250);
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
 pub(crate) enum Message {
-    /// Look at these.
-    KeysChanged(Vec<Key>),
-    /// Look at all keys.
-    Sweep,
+    /// What others ask.
+    Asked(Envelope<Request>),
     /// Here is a part of all keys.
     Swept { keys: Vec<Key> },
     /// Go on with what is waiting.
     Proceed,
     /// Look at timers.
     Tick,
-    /// The updater is done with this key.
-    UpdateFinished(Key),
-    /// The updater failed; look again after this time.
-    RetryAfter(Key, Duration),
-    /// Is this node a ready owner of these, and will it stay so?
-    Vouch { keys: Vec<Key>, reply: oneshot::Sender<Vec<bool>> },
     /// Enough of the other owners vouched for these, in time.
     Vouched { keys: Vec<(Key, Grounds)>, until: Duration },
     /// The node has looked at how much room there is. If it is full: it holds so many keys.
@@ -94,28 +89,9 @@ pub(crate) enum Message {
     Found(Found),
     /// The origin was asked about the only copies that were found.
     OriginsAsked,
-    /// What is to be done with this key, and what does that wait for?
-    Explain { key: Key, reply: oneshot::Sender<Intention> },
-    /// Which known keys have too few replicas? The first that begin so, in order.
-    Shortages { prefix: String, limit: usize, reply: oneshot::Sender<Vec<(Key, Short)>> },
-    /// How many known keys have too few replicas, and whether anything is waiting to be done.
-    Summarize(oneshot::Sender<Summary>),
-    /// Fail, for tests of the supervisor.
-    Panic,
 }
 
-impl ractor::Message for Message {}
-
-/// What `status` tells.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Summary {
-    pub(crate) under_replicated: usize,
-    /// How many nodes should keep the one of these keys that should be on most; 0 if there is none.
-    pub(crate) most_asked: usize,
-    pub(crate) idle: bool,
-    pub(crate) waiting: usize,
-    pub(crate) running: usize,
-}
+receives!(Message: Asked(Request));
 
 pub(crate) struct Balancer;
 
@@ -205,8 +181,7 @@ impl Actor for Balancer {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            Message::KeysChanged(keys) => state.mark_dirty(keys),
-            Message::Sweep => state.start_sweep(),
+            Message::Asked(asked) => state.asked(asked.open()),
             Message::Swept { keys } => {
                 state.swept(&keys);
                 let_others_run().await;
@@ -216,23 +191,29 @@ impl Actor for Balancer {
                 let_others_run().await;
             }
             Message::Tick => state.tick(),
-            Message::UpdateFinished(key) => state.update_finished(key),
-            Message::RetryAfter(key, pause) => state.retry_after(key, pause),
-            Message::Vouch { keys, reply } => drop(reply.send(state.vouch(keys))),
             Message::Vouched { keys, until } => state.trim(keys, until),
             Message::Looked { held } => state.looked(held),
             Message::Found(found) => state.found(found),
             Message::OriginsAsked => state.relief.finding = false,
-            Message::Explain { key, reply } => drop(reply.send(state.explain(&key))),
-            Message::Shortages { prefix, limit, reply } => drop(reply.send(state.shortages.first(&prefix, limit))),
-            Message::Summarize(reply) => drop(reply.send(state.summarize())),
-            Message::Panic => panic!("the balancer was told to fail"),
         }
         Ok(())
     }
 }
 
 impl State {
+    fn asked(&mut self, request: Request) {
+        match request {
+            Request::KeysChanged(keys) => self.mark_dirty(keys),
+            Request::Sweep => self.start_sweep(),
+            Request::UpdateFinished(key) => self.update_finished(key),
+            Request::RetryAfter(key, pause) => self.retry_after(key, pause),
+            Request::Vouch { keys, reply } => drop(reply.send(self.vouch(keys))),
+            Request::Explain { key, reply } => drop(reply.send(self.explain(&key))),
+            Request::Shortages { prefix, limit, reply } => drop(reply.send(self.shortages.first(&prefix, limit))),
+            Request::Summarize(reply) => drop(reply.send(self.summarize())),
+        }
+    }
+
     fn mark_dirty(&mut self, keys: impl IntoIterator<Item = Key>) {
         if self.is_joining() {
             // It looks at everything when it serves.
@@ -308,8 +289,7 @@ impl State {
         self.sweep = Sweep::Asking { again: false };
         let (shared, myself) = (self.shared.clone(), self.myself.clone());
         self.shared.spawn(async move {
-            let ask = |reply| registry::Message::Keys { after, prefix: String::new(), limit: SLICE_KEYS, reply };
-            let keys = shared.registry.ask(ask).await.unwrap_or_default();
+            let keys = shared.ports.registry.keys(after, "", SLICE_KEYS).await.unwrap_or_default();
             let _ = myself.send_message(Message::Swept { keys });
         });
     }
@@ -362,7 +342,7 @@ impl State {
         }
         self.launch();
         if self.shared.judge_heat() {
-            let _ = self.shared.membership.send(membership::Message::LoadChanged);
+            self.shared.ports.membership.load_changed();
         }
         if now >= self.relief.next_look && !self.relief.looking {
             self.look_at_room();
@@ -549,14 +529,14 @@ impl State {
         let mine_failed = live.contains(&(self.shared.name.clone(), HolderState::Failed));
         let fetching = live.iter().any(|(_, state)| *state == HolderState::Fetching);
         if mine_failed && !known && !fetching && self.back_off.get(key).is_none() {
-            let _ = self.shared.registry.send(registry::Message::Release { key: key.clone(), reply: None });
+            self.shared.ports.registry.note_release(key.clone());
         }
         action
     }
 
     fn ensure(&self, key: Key, origin: Origin, reason: UpdateReason) {
         debug!(%key, ?origin, ?reason, "a replica is missing here");
-        let _ = self.shared.updater.send(updater::Message::Ensure { key, origin, reason, reply: None });
+        self.shared.ports.updater.note_ensure(key, origin, reason);
     }
 
     /// Asks the other owners of each key whether they have it and will keep it: all of them about a surplus copy, and if
@@ -655,10 +635,8 @@ impl State {
     fn drop_replica(&self, key: Key) {
         let shared = self.shared.clone();
         self.shared.spawn(async move {
-            let released =
-                shared.registry.ask(|reply| registry::Message::Release { key: key.clone(), reply: Some(reply) });
-            if released.await.is_ok() {
-                let _ = shared.updater.send(updater::Message::Remove { key });
+            if shared.ports.registry.release(key.clone()).await.is_ok() {
+                shared.ports.updater.remove(key);
             }
         });
     }

@@ -12,12 +12,7 @@ use super::{
     room::Level,
     sight::Sight,
 };
-use crate::{
-    key::Key,
-    membership::actor as membership,
-    node::Shared,
-    registry::{HolderState, actor as registry},
-};
+use crate::{key::Key, node::Shared, registry::HolderState};
 
 /// How long a provider may take to say how much room there is.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,7 +41,7 @@ pub(crate) async fn look(shared: &Arc<Shared>, turned_away: bool) {
         (Level::Full, _) => info!(used, total, "there is room for new keys again"),
         _ => return,
     }
-    let _ = shared.membership.send(membership::Message::LoadChanged);
+    shared.ports.membership.load_changed();
 }
 
 /// What to give up, best first, and where to go on next time.
@@ -60,9 +55,7 @@ pub(super) async fn find(shared: &Arc<Shared>, after: Option<Key>, count: usize)
     let mut choice = Choice::new(count);
     let mut next = after;
     for _ in 0..WALK_KEYS_MAX / PAGE_KEYS {
-        let after = next.take();
-        let ask = |reply| registry::Message::Keys { after, prefix: String::new(), limit: PAGE_KEYS, reply };
-        let Ok(page) = shared.registry.ask(ask).await else { break };
+        let Ok(page) = shared.ports.registry.keys(next.take(), "", PAGE_KEYS).await else { break };
         for key in &page {
             if let Some(candidate) = candidate(shared, key)
                 && (candidate.grounds != Grounds::LastCopy || eviction::may_ask(shared, key))
@@ -94,6 +87,6 @@ pub(super) fn candidate(shared: &Shared, key: &Key) -> Option<Candidate> {
 
 /// How many keys this node holds.
 pub(super) async fn held(shared: &Arc<Shared>) -> usize {
-    let summary = shared.registry.ask(registry::Message::Summarize).await.unwrap_or_default();
+    let summary = shared.ports.registry.summarize().await.unwrap_or_default();
     summary.ready.get(&shared.name).copied().unwrap_or(0)
 }

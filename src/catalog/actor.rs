@@ -31,14 +31,16 @@ use super::{
     state::Catalog,
 };
 use crate::{
-    balancer::actor as balancer,
     key::{Key, NodeName},
     net::{
         CallError,
         wire::{Call, Reply},
     },
     node::{ActorKind, Shared},
-    updater::actor as updater,
+    runtime::{
+        mailbox::{Envelope, receives},
+        ports::catalog::Request,
+    },
 };
 
 /// Records that a catalog may have before new intents are refused: some ten megabytes on disk and in memory.
@@ -59,33 +61,17 @@ const MEND_INTERVAL: Duration = Duration::from_secs(5);
 const EXECUTE_MAX: usize = 64;
 
 pub(crate) enum Message {
-    /// Stamp this and, unless this node is an observer, write it down.
-    Write { key: Key, intent: Intent, after: Time, reply: oneshot::Sender<Result<Record, IntentError>> },
-    /// Write these down.
-    Take { records: Vec<Record>, reply: oneshot::Sender<Result<Option<Time>, String>> },
+    /// What others ask.
+    Asked(Envelope<Request>),
     /// Somebody else's records of the keys after `after`.
     TakePage { after: Option<Key>, page: Box<Page>, reply: oneshot::Sender<()> },
-    /// This node's records of the keys after `after`.
-    PageAfter { after: Option<Key>, reply: oneshot::Sender<Page> },
-    /// What gossip says of the others' catalogs.
-    DigestsSeen(Vec<(NodeName, u64)>),
     /// A pull ended, after everything was taken in or before.
     Pulled { complete: bool },
-    /// Is a copy of this key to go, and which?
-    PendingOf { key: Key, reply: oneshot::Sender<Option<Stamp>> },
-    /// The copy of before `stamp` is gone.
-    Executed { key: Key, stamp: Stamp, reply: oneshot::Sender<()> },
-    /// The last forget of this key.
-    ForgetOf { key: Key, reply: oneshot::Sender<Option<Record>> },
-    /// All pins in order.
-    Pins(oneshot::Sender<Vec<Pin>>),
     /// Take up again what is pending.
     Tick,
-    /// Fail, for tests of the supervisor.
-    Panic,
 }
 
-impl ractor::Message for Message {}
+receives!(Message: Asked(Request));
 
 pub(crate) struct CatalogKeeper;
 
@@ -139,38 +125,43 @@ impl Actor for CatalogKeeper {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            Message::Write { key, intent, after, reply } => drop(reply.send(state.write(key, intent, after).await)),
-            Message::Take { records, reply } => drop(reply.send(state.take_from_peer(records).await)),
+            Message::Asked(asked) => state.asked(asked.open(), &myself).await,
             Message::TakePage { after, page, reply } => {
                 state.take_page(after, *page).await;
                 let _ = reply.send(());
             }
-            Message::PageAfter { after, reply } => drop(reply.send(state.catalog.page(after.as_ref()))),
-            Message::DigestsSeen(digests) => state.digests_seen(digests, &myself).await,
             Message::Pulled { complete } => {
                 state.pulling = false;
                 if complete {
                     state.heal();
                 }
             }
-            Message::PendingOf { key, reply } => drop(reply.send(state.pending_of(&key))),
-            Message::Executed { key, stamp, reply } => {
-                state.executed(key, stamp).await;
-                let _ = reply.send(());
-            }
-            Message::ForgetOf { key, reply } => drop(reply.send(state.catalog.forget_of(&key))),
-            Message::Pins(reply) => drop(reply.send(state.pins())),
             Message::Tick => {
                 state.execute_pending();
                 state.mend().await;
             }
-            Message::Panic => panic!("the catalog was told to fail"),
         }
         Ok(())
     }
 }
 
 impl State {
+    async fn asked(&mut self, request: Request, myself: &ActorRef<Message>) {
+        match request {
+            Request::Write { key, intent, after, reply } => drop(reply.send(self.write(key, intent, after).await)),
+            Request::Take { records, reply } => drop(reply.send(self.take_from_peer(records).await)),
+            Request::PageAfter { after, reply } => drop(reply.send(self.catalog.page(after.as_ref()))),
+            Request::DigestsSeen(digests) => self.digests_seen(digests, myself).await,
+            Request::PendingOf { key, reply } => drop(reply.send(self.pending_of(&key))),
+            Request::Executed { key, stamp, reply } => {
+                self.executed(key, stamp).await;
+                let _ = reply.send(());
+            }
+            Request::ForgetOf { key, reply } => drop(reply.send(self.catalog.forget_of(&key))),
+            Request::Pins(reply) => drop(reply.send(self.pins())),
+        }
+    }
+
     async fn write(&mut self, key: Key, intent: Intent, after: Time) -> Result<Record, IntentError> {
         self.check_room(&key, intent)?;
         let physical = self.physical();
@@ -276,12 +267,11 @@ impl State {
         self.publish_digest();
         for Record { key, stamp, intent } in news {
             debug!(%key, ?intent, by = %stamp.node, "intent");
-            let look = if is_pattern(key) {
-                balancer::Message::Sweep
+            if is_pattern(key) {
+                self.shared.ports.balancer.sweep();
             } else {
-                balancer::Message::KeysChanged(vec![key.clone()])
-            };
-            let _ = self.shared.balancer.send(look);
+                self.shared.ports.balancer.keys_changed(vec![key.clone()]);
+            }
         }
         self.execute_pending();
     }
@@ -294,7 +284,7 @@ impl State {
     fn execute_pending(&self) {
         if self.shared.scanned.load(Ordering::Acquire) {
             for (key, _) in self.catalog.pending().take(EXECUTE_MAX) {
-                let _ = self.shared.updater.send(updater::Message::Remove { key: key.clone() });
+                self.shared.ports.updater.remove(key.clone());
             }
         }
     }
@@ -308,7 +298,7 @@ impl State {
             // If this fails, the forget is carried out once more after a restart; that costs a copy.
             let _ = self.append(&[Entry::Executed { key: key.clone(), stamp }]).await;
             self.shared.intents.show(&self.catalog, [&key]);
-            let _ = self.shared.balancer.send(balancer::Message::KeysChanged(vec![key]));
+            self.shared.ports.balancer.keys_changed(vec![key]);
         }
     }
 

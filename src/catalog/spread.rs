@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use serde::Serialize;
 
-use super::{Intent, Record, Time, actor::Message};
+use super::{Intent, Record, Time};
 use crate::{
     config::REPLICAS_MAX,
     key::{Key, NodeName},
@@ -100,7 +100,7 @@ async fn write_after(
     intent: Intent,
     time: Time,
 ) -> Result<(Recorded, Option<Time>), IntentError> {
-    let asked = shared.catalog.ask(|reply| Message::Write { key, intent, after: time, reply });
+    let asked = shared.ports.catalog.write(key, intent, time);
     let record = asked.await.map_err(|_| IntentError::Stopping)??;
     let is_observer = shared.provider.is_none();
     let mut recorded = Recorded { key: record.key.clone(), confirmed: Vec::new(), lacking: Vec::new() };
@@ -122,7 +122,7 @@ async fn write_after(
     }
     if is_observer {
         let records = vec![record];
-        let _ = shared.catalog.ask(|reply| Message::Take { records, reply }).await;
+        let _ = shared.ports.catalog.take(records).await;
     }
     recorded.confirmed.sort();
     Ok((recorded, latest))

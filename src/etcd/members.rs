@@ -33,11 +33,14 @@ use super::{
     list, pins,
 };
 use crate::{
-    catalog::actor as catalog,
     key::NodeName,
-    membership::{Announced, Facts, MemberState, Observation, RemoveError, Roster, actor as membership, publish},
+    membership::{Announced, Facts, MemberState, Observation, RemoveError, Roster, publish},
     net::wire::HelloRefusal,
     node::{ActorKind, Shared},
+    runtime::{
+        mailbox::{Envelope, receives},
+        ports::membership::Request,
+    },
 };
 
 /// Added to the time to live of a lease before a name that is still in use is taken to be somebody else's.
@@ -48,8 +51,10 @@ const LAPSE_TTLS: u32 = 3;
 const GREETING: Duration = Duration::from_secs(1);
 
 pub(crate) enum Message {
-    /// What every membership actor is told.
-    Membership(membership::Message),
+    /// What others ask.
+    Asked(Envelope<Request>),
+    /// It is time to greet members and to look at them again.
+    Tick,
     /// Records, all of them if `listing`.
     Seen { entries: Vec<Entry>, listing: bool, taken: oneshot::Sender<()> },
     /// This start of this node was spoken to, or could not be.
@@ -62,21 +67,7 @@ pub(crate) enum Message {
     Broken(EtcdError),
 }
 
-impl ractor::Message for Message {}
-
-impl From<membership::Message> for Message {
-    fn from(message: membership::Message) -> Self {
-        Self::Membership(message)
-    }
-}
-
-impl TryFrom<Message> for membership::Message {
-    type Error = ();
-
-    fn try_from(message: Message) -> Result<Self, ()> {
-        if let Message::Membership(message) = message { Ok(message) } else { Err(()) }
-    }
-}
+receives!(Message: Asked(Request));
 
 pub(crate) struct Arguments {
     pub(crate) shared: Arc<Shared>,
@@ -123,7 +114,7 @@ impl Actor for Membership {
 
     async fn pre_start(&self, myself: ActorRef<Message>, args: Arguments) -> Result<State, ActorProcessingErr> {
         let Arguments { shared, etcd, incarnation, facts } = args;
-        myself.send_interval(shared.config.profile.gossip_interval, || membership::Message::Tick.into());
+        myself.send_interval(shared.config.profile.gossip_interval, || Message::Tick);
         let (announcements, announced) = watch::channel(facts.clone());
         let (mirror, mirrored) = watch::channel(None);
         let lapse_max = etcd.lease_ttl * LAPSE_TTLS;
@@ -167,25 +158,15 @@ impl Actor for Membership {
         message: Message,
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
-        use membership::Message::{
-            Announce, GoneHeard, Leave, LoadChanged, Panic, Remove, SeedsResolved, SeedsTried, TellGone, Tick,
-        };
         match message {
-            Message::Membership(Tick) => {
+            Message::Tick => {
                 state.shared.check_incarnation(state.incarnation)?;
                 state.note_load();
                 state.tell_catalog();
                 state.greet(&myself);
                 state.look();
             }
-            Message::Membership(Announce(announced)) => state.announce(announced),
-            Message::Membership(Leave { goodbye, reply }) => state.leave(goodbye, reply),
-            Message::Membership(LoadChanged) => state.note_load(),
-            Message::Membership(Remove { name, reply }) => drop(reply.send(Err(RemoveError::InEtcd(name)))),
-            // Nothing is remembered from node to node: each sees in etcd who is there.
-            Message::Membership(TellGone(reply)) => drop(reply.send((Vec::new(), Vec::new()))),
-            Message::Membership(SeedsResolved(_) | SeedsTried(_) | GoneHeard(_)) => {}
-            Message::Membership(Panic) => panic!("membership was told to fail"),
+            Message::Asked(asked) => state.asked(asked.open()),
             Message::Seen { entries, listing, taken } => state.seen(&entries, listing, taken, &myself),
             Message::Greeted { name, incarnation, answered } => state.was_greeted((name, incarnation), answered),
             Message::Recorded(facts) => state.recorded(facts),
@@ -197,6 +178,17 @@ impl Actor for Membership {
 }
 
 impl State {
+    fn asked(&mut self, request: Request) {
+        match request {
+            Request::Announce(announced) => self.announce(announced),
+            Request::Leave { goodbye, reply } => self.leave(goodbye, reply),
+            Request::LoadChanged => self.note_load(),
+            Request::Remove { name, reply } => drop(reply.send(Err(RemoveError::InEtcd(name)))),
+            // Nothing is remembered from node to node: each sees in etcd who is there.
+            Request::TellGone(reply) => drop(reply.send((Vec::new(), Vec::new()))),
+        }
+    }
+
     fn announce(&self, announced: Announced) {
         self.facts.send_if_modified(|facts| {
             // A node that drains or has left stays so until it is started again.
@@ -331,7 +323,7 @@ impl State {
         self.shared.note_members(&self.shared.view.load());
         self.assign_mirror();
         let digests = self.roster.catalog_digests().map(|(name, digest)| (name.clone(), digest)).collect();
-        let _ = self.shared.catalog.send(catalog::Message::DigestsSeen(digests));
+        self.shared.ports.catalog.digests_seen(digests);
     }
 
     /// The first of those who serve shows the pins, once all who live have the same.

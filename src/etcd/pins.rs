@@ -24,11 +24,7 @@ use super::{
     layout::Place,
     list, open_any,
 };
-use crate::{
-    catalog::{Pin, actor as catalog},
-    config::REPLICAS_MAX,
-    node::Shared,
-};
+use crate::{catalog::Pin, config::REPLICAS_MAX, node::Shared};
 
 /// How often the mirror is held against the catalog though that has not changed: strangers write, and an etcd forgets.
 const LOOK: Duration = Duration::from_secs(15);
@@ -67,7 +63,7 @@ async fn equalize(shared: &Shared, etcd: &EtcdConfig) -> Result<(), EtcdError> {
     let layout = Layout::new(&etcd.prefix);
     let standing = standing(&mut connection, &layout).await?;
     // While the catalog recovers there is nothing to go by.
-    let Ok(pins) = shared.catalog.ask(catalog::Message::Pins).await else { return Ok(()) };
+    let Ok(pins) = shared.ports.catalog.pins().await else { return Ok(()) };
     let writes = difference(&layout, &standing, &pins);
     for batch in writes.chunks(BATCH) {
         connection.write(batch).await?;

@@ -33,17 +33,17 @@ use super::{
     list,
 };
 use crate::{
-    balancer::actor as balancer,
     key::Key,
-    membership::{Announced, actor as membership},
+    membership::Announced,
     net::wire::Ensured,
     node::{ActorKind, Shared},
     provider::UpdateReason,
-    registry::{
-        ClaimState, IndexWriter, Position,
-        actor::{self as registry, NotRecorded, Summary},
+    registry::{ClaimState, IndexWriter, actor as registry},
+    runtime::{
+        mailbox::{Envelope, Mailbox, receives},
+        ports::registry::{NotRecorded, Request, Summary},
     },
-    updater::{Origin, actor as updater},
+    updater::Origin,
 };
 
 /// Transactions under way. More do not make etcd faster, and fewer keys share one.
@@ -58,8 +58,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) enum Message {
-    /// What every registry actor is told.
-    Registry(registry::Message),
+    /// What others ask.
+    Asked(Envelope<Request>),
     /// From the session.
     News { news: News, taken: oneshot::Sender<()> },
     /// A transaction over the `connections`-th connection ended.
@@ -74,7 +74,7 @@ pub(crate) enum Message {
     Serve,
 }
 
-impl ractor::Message for Message {}
+receives!(Message: Asked(Request));
 
 /// What the session reports.
 pub(crate) enum News {
@@ -85,20 +85,6 @@ pub(crate) enum News {
     Watching(Connection),
     Changed(Vec<Entry>, i64),
     Broken(EtcdError),
-}
-
-impl From<registry::Message> for Message {
-    fn from(message: registry::Message) -> Self {
-        Self::Registry(message)
-    }
-}
-
-impl TryFrom<Message> for registry::Message {
-    type Error = ();
-
-    fn try_from(message: Message) -> Result<Self, ()> {
-        if let Message::Registry(message) = message { Ok(message) } else { Err(()) }
-    }
 }
 
 pub(crate) struct Arguments {
@@ -151,7 +137,7 @@ impl Actor for Registry {
         let Arguments { shared, etcd, incarnation } = args;
         shared.scanned.store(shared.provider.is_none(), Ordering::Release);
         let scan = shared.provider.clone().map(|provider| {
-            let scan = registry::scan(shared.clone(), provider, myself.get_derived());
+            let scan = registry::scan(shared.clone(), provider, Mailbox::of(&myself));
             AbortOnDropHandle::new(shared.tasks.spawn(scan))
         });
         let layout = Layout::new(&etcd.prefix);
@@ -195,7 +181,7 @@ impl Actor for Registry {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            Message::Registry(message) => state.told(message),
+            Message::Asked(asked) => state.asked(asked.open()),
             Message::News { news, taken } => {
                 state.learn(news);
                 let _ = taken.send(());
@@ -213,33 +199,27 @@ impl Actor for Registry {
 }
 
 impl State {
-    fn told(&mut self, message: registry::Message) {
-        use registry::Message as Told;
-        match message {
-            Told::Claim { key, state, reply } => self.claim(key, state, reply),
-            Told::Release { key, reply } => self.release(&key, reply),
-            Told::WithdrawFetching => {
+    fn asked(&mut self, request: Request) {
+        match request {
+            Request::Claim { key, state, reply } => self.claim(key, state, reply),
+            Request::Release { key, reply } => self.release(&key, reply),
+            Request::WithdrawFetching => {
                 for key in self.claims.own_in(&ClaimState::Fetching) {
                     self.set(&key, None);
                 }
             }
-            Told::Found { keys, reply } => {
+            Request::Found { keys, reply } => {
                 for key in keys {
                     self.claim(key, ClaimState::Ready, None);
                 }
                 let _ = reply.send(());
             }
-            Told::ScanEnded => self.scan_ended(),
-            Told::MembersChanged => self.members_changed(),
-            Told::Keys { after, prefix, limit, reply } => {
+            Request::ScanEnded => self.scan_ended(),
+            Request::MembersChanged => self.members_changed(),
+            Request::Keys { after, prefix, limit, reply } => {
                 let _ = reply.send(self.index.keys_after(after.as_ref(), &prefix, limit));
             }
-            Told::Summarize(reply) => drop(reply.send(self.summarize())),
-            Told::Panic => panic!("the registry was told to fail"),
-            // Of ledgers, which are not kept here: whoever asks learns that there is nothing.
-            Told::DeltaSince { reply, .. } => drop(reply.send(None)),
-            Told::PositionOf { reply, .. } => drop(reply.send(Position::default())),
-            Told::MarksSeen(_) | Told::Received { .. } | Told::Pulled { .. } => {}
+            Request::Summarize(reply) => drop(reply.send(self.summarize())),
         }
     }
 
@@ -314,7 +294,7 @@ impl State {
         let tag = claim.as_ref().map(ClaimState::tag);
         if self.claims.set(key, claim) {
             self.index.set(key, &self.shared.name, tag);
-            let _ = self.shared.balancer.send(balancer::Message::KeysChanged(vec![key.clone()]));
+            self.shared.ports.balancer.keys_changed(vec![key.clone()]);
         }
     }
 
@@ -322,7 +302,7 @@ impl State {
         self.claims.mark_scanned();
         self.shared.scanned.store(true, Ordering::Release);
         info!("the local data is registered");
-        let _ = self.shared.balancer.send(balancer::Message::Sweep);
+        self.shared.ports.balancer.sweep();
     }
 
     fn members_changed(&mut self) {
@@ -352,7 +332,7 @@ impl State {
             self.index.set(key, node, *state);
         }
         let keys = changes.into_iter().map(|(key, ..)| key).collect();
-        let _ = self.shared.balancer.send(balancer::Message::KeysChanged(keys));
+        self.shared.ports.balancer.keys_changed(keys);
     }
 
     fn settle_intents(&mut self) {
@@ -444,19 +424,16 @@ impl State {
                 continue;
             }
             let held = self.claims.claim(&key) == Some(&ClaimState::Ready);
-            let (port, ensured) = oneshot::channel();
-            let work = if held {
-                updater::Message::Refresh { key: key.clone(), from: Vec::new(), reply: Some(port) }
-            } else {
-                let reason = UpdateReason::Request;
-                updater::Message::Ensure { key: key.clone(), origin: Origin::Heeding, reason, reply: Some(port) }
-            };
-            let _ = self.shared.updater.send(work);
             self.carrying_out.insert(key.clone());
-            let myself = self.myself.clone();
+            let (shared, myself) = (self.shared.clone(), self.myself.clone());
             self.shared.spawn(async move {
-                let ensured = ensured.await.ok();
-                let _ = myself.send_message(Message::CarriedOut { key, ensured });
+                let updater = &shared.ports.updater;
+                let ensured = if held {
+                    updater.refresh(key.clone(), Vec::new()).await
+                } else {
+                    updater.ensure(key.clone(), Origin::Heeding, UpdateReason::Request).await
+                };
+                let _ = myself.send_message(Message::CarriedOut { key, ensured: ensured.ok() });
             });
         }
     }
@@ -480,7 +457,7 @@ impl State {
     /// A joining node serves once it knows what the others hold.
     fn consider_serving(&mut self) {
         if !self.serving && self.listed {
-            self.serving = self.shared.membership.send(membership::Message::Announce(Announced::Serving)).is_ok();
+            self.serving = self.shared.ports.membership.announce(Announced::Serving).is_ok();
             // Membership is started after this actor, and etcd may be quicker.
             if !self.serving {
                 self.myself.send_after(RETRY, || Message::Serve);

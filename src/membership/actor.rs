@@ -19,53 +19,27 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 use super::{
-    Announced, Facts, Gossip, MemberState, RemoveError, View,
-    departed::{self, Asking, GoneList},
+    Announced, Facts, Gossip, MemberState, View,
+    departed::{self, Asking},
     gossip::QuicTransport,
     identities::Identities,
+    message::Message,
     outlook::{Outlook, SharedMark},
     reaper::Reaper,
     roster::{GONE_GRACE, Observation},
-    seeds::SeedStatus,
     seeking::{Seeking, is_lonely},
 };
 use crate::{
-    balancer::actor as balancer,
     config::Profile,
     key::{Key, NodeName},
     node::Shared,
-    registry::actor as registry,
+    runtime::ports::membership::Request,
 };
 
 /// Between two looks at whether a member remembers other dead ones than this node does, in gossip intervals.
 const GONE_TICKS: u32 = 5;
 /// Rounds of gossip that a goodbye is given to spread.
 const GOODBYE_ROUNDS: u32 = 2;
-
-pub(crate) enum Message {
-    /// Look at gossip again.
-    Tick,
-    /// Change what this node says of itself.
-    Announce(Announced),
-    /// Whether this node takes new keys, or which keys are hot here, may have changed.
-    LoadChanged,
-    /// Seed names were resolved, in the order of the settings; or why not, in words.
-    SeedsResolved(Vec<Result<Vec<SocketAddr>, String>>),
-    /// Every seed was tried.
-    SeedsTried(Vec<SeedStatus>),
-    /// What a member remembers of those that are gone; `None` if it did not answer.
-    GoneHeard(Option<GoneList>),
-    /// What does this node remember of those that are gone?
-    TellGone(oneshot::Sender<GoneList>),
-    /// Take a member that is gone off the list, here and everywhere.
-    Remove { name: NodeName, reply: oneshot::Sender<Result<(), RemoveError>> },
-    /// Announce the end, for good or until soon, and reply when others had a chance to hear it.
-    Leave { goodbye: Announced, reply: oneshot::Sender<()> },
-    /// Fail, for tests of the supervisor.
-    Panic,
-}
-
-impl ractor::Message for Message {}
 
 pub(crate) struct Arguments {
     pub(crate) shared: Arc<Shared>,
@@ -120,23 +94,13 @@ impl Actor for Membership {
                 state.outlook.shared.check_incarnation(state.outlook.incarnation)?;
                 state.tick(&myself).await;
             }
-            Message::Announce(announced) => state.announce(announced).await,
-            Message::LoadChanged => state.refresh().await,
+            Message::Asked(asked) => state.asked(asked.open()).await,
             Message::SeedsResolved(resolved) => {
                 let addresses = state.seeking.resolved(&state.outlook.shared, &myself, resolved);
                 state.contact(&addresses);
             }
             Message::SeedsTried(seeds) => state.seeking.tried(&state.outlook.shared, seeds),
             Message::GoneHeard(heard) => state.departed.heard(&mut state.outlook, heard),
-            Message::TellGone(reply) => drop(reply.send(departed::told(&state.outlook))),
-            Message::Remove { name, reply } => {
-                let removed = departed::remove(&mut state.outlook, &name);
-                // Whoever asked finds it off the list.
-                state.look().await;
-                let _ = reply.send(removed);
-            }
-            Message::Leave { goodbye, reply } => state.leave(goodbye, reply).await,
-            Message::Panic => panic!("membership was told to fail"),
         }
         Ok(())
     }
@@ -188,6 +152,21 @@ pub(super) fn chitchat_config(identity: ChitchatId, profile: &Profile) -> Chitch
 }
 
 impl State {
+    async fn asked(&mut self, request: Request) {
+        match request {
+            Request::Announce(announced) => self.announce(announced).await,
+            Request::LoadChanged => self.refresh().await,
+            Request::TellGone(reply) => drop(reply.send(departed::told(&self.outlook))),
+            Request::Remove { name, reply } => {
+                let removed = departed::remove(&mut self.outlook, &name);
+                // The caller finds it off the list.
+                self.look().await;
+                let _ = reply.send(removed);
+            }
+            Request::Leave { goodbye, reply } => self.leave(goodbye, reply).await,
+        }
+    }
+
     async fn tick(&mut self, myself: &ActorRef<Message>) {
         self.ticks = self.ticks.wrapping_add(1);
         self.refresh().await;
@@ -305,9 +284,9 @@ pub(crate) fn publish(shared: &Shared, view: View) {
     shared.note_members(&view);
     let moves_keys = (old.since(), old.brake()) != (view.since(), view.brake());
     shared.view.publish(Arc::new(view));
-    let _ = shared.registry.send(registry::Message::MembersChanged);
+    shared.ports.registry.members_changed();
     if moves_keys {
-        let _ = shared.balancer.send(balancer::Message::Sweep);
+        shared.ports.balancer.sweep();
     }
     tell_of_heat(shared, &old);
 }
@@ -321,7 +300,7 @@ fn tell_of_heat(shared: &Shared, old: &View) {
         info!(%key, extra = view.extra(key), "a hot key has another number of extra replicas");
     }
     if !keys.is_empty() {
-        let _ = shared.balancer.send(balancer::Message::KeysChanged(keys.into_iter().collect()));
+        shared.ports.balancer.keys_changed(keys.into_iter().collect());
     }
 }
 

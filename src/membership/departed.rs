@@ -16,7 +16,7 @@ use tracing::info;
 
 use super::{
     Announced, Facts, LedgerMark, Observation, RemoveError, Role,
-    actor::Message,
+    message::Message,
     outlook::Outlook,
     removals::REMOVALS_MAX,
     roster::{Departed, GONE_MAX},

@@ -23,6 +23,7 @@ mod gossip;
 #[cfg(test)]
 mod harness;
 mod identities;
+mod message;
 pub(crate) mod observer;
 mod outlook;
 mod reaper;
@@ -38,6 +39,7 @@ mod watch;
 pub(crate) use self::{actor::publish, roster::Roster};
 pub(crate) use self::{
     brake::Brake,
+    departed::GoneList,
     gossip::{Gossip, gossip_channel},
     outlook::SharedMark,
     reaper::keys_only_with,

@@ -22,16 +22,17 @@ use tracing::{debug, info, warn};
 
 use super::{
     Facts,
-    actor::Message,
     clocks::TOLD_EVERY,
     departed::{self, Asking},
     followed::{Told, merge},
+    message::Message,
     outlook::{Outlook, SharedMark},
     seeking::Seeking,
 };
 use crate::{
     net::{CallError, wire::REVISION_RELAY},
     node::Shared,
+    runtime::ports::membership::Request,
 };
 
 /// Members that are followed at once: one may be cut off from the others, or die.
@@ -109,29 +110,34 @@ impl Actor for Observer {
                 state.outlook.shared.check_incarnation(state.outlook.incarnation)?;
                 state.tick(&myself);
             }
-            Message::Announce(announced) => {
-                if state.outlook.announce(announced) {
-                    state.look();
-                }
-            }
+            Message::Asked(asked) => state.asked(asked.open()),
             Message::SeedsResolved(resolved) => {
                 state.seeds = state.seeking.resolved(&state.outlook.shared, &myself, resolved);
                 state.follow_more();
             }
             Message::SeedsTried(seeds) => state.seeking.tried(&state.outlook.shared, seeds),
-            // No member keeps anything of an observer.
-            Message::Leave { reply, .. } => drop(reply.send(())),
             Message::GoneHeard(heard) => state.departed.heard(&mut state.outlook, heard),
-            Message::TellGone(reply) => drop(reply.send(departed::told(&state.outlook))),
-            Message::Remove { name, reply } => drop(reply.send(departed::remove(&mut state.outlook, &name))),
-            Message::LoadChanged => {}
-            Message::Panic => panic!("membership was told to fail"),
         }
         Ok(())
     }
 }
 
 impl State {
+    fn asked(&mut self, request: Request) {
+        match request {
+            Request::Announce(announced) => {
+                if self.outlook.announce(announced) {
+                    self.look();
+                }
+            }
+            // No member keeps anything of an observer.
+            Request::Leave { reply, .. } => drop(reply.send(())),
+            Request::TellGone(reply) => drop(reply.send(departed::told(&self.outlook))),
+            Request::Remove { name, reply } => drop(reply.send(departed::remove(&mut self.outlook, &name))),
+            Request::LoadChanged => {}
+        }
+    }
+
     fn tick(&mut self, myself: &ActorRef<Message>) {
         self.ticks = self.ticks.wrapping_add(1);
         self.followed.retain(|_, followed| !followed.task.is_finished());

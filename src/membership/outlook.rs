@@ -17,11 +17,7 @@ use super::{
     clocks::{self, Clocks},
     roster::{Observation, Roster},
 };
-use crate::{
-    catalog::actor as catalog,
-    node::{ActorKind, Shared},
-    registry::actor as registry,
-};
+use crate::node::{ActorKind, Shared};
 
 /// The mark of this node's own ledger: written by the registry at every change, read at every tick. Behind a lock, for a
 /// version with the digest of another one would look like a broken copy to everybody who has that version.
@@ -106,9 +102,9 @@ impl Outlook {
         // Whether this node has joined depends on its clock too, which makes no new view.
         self.shared.note_members(&self.shared.view.load());
         let marks = self.roster.ledger_marks().map(|(name, incarnation, mark)| (name.clone(), incarnation, mark));
-        let _ = self.shared.registry.send(registry::Message::MarksSeen(marks.collect()));
+        self.shared.ports.ledgers.marks_seen(marks.collect());
         let digests = self.roster.catalog_digests().map(|(name, digest)| (name.clone(), digest)).collect();
-        let _ = self.shared.catalog.send(catalog::Message::DigestsSeen(digests));
+        self.shared.ports.catalog.digests_seen(digests);
     }
 
     /// What is told of the own clock: what it said when it was told last, unless that is a while ago.

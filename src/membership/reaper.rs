@@ -14,11 +14,11 @@ use std::{
 use tokio_util::task::AbortOnDropHandle;
 use tracing::info;
 
-use super::{View, actor, outlook::Outlook};
+use super::{View, outlook::Outlook};
 use crate::{
     key::{Key, NodeName},
     node::Shared,
-    registry::{HolderState, actor as registry},
+    registry::HolderState,
 };
 
 /// Keys that are looked at between two breaths.
@@ -78,14 +78,13 @@ async fn reap(shared: Arc<Shared>, overdue: BTreeMap<NodeName, Duration>) {
     if !knows_enough(&shared).await {
         return;
     }
-    let Ok(summary) = shared.registry.ask(registry::Message::Summarize).await else { return };
+    let Ok(summary) = shared.ports.registry.summarize().await else { return };
     let interval = look_interval(shared.config.dead_kept);
     let read = read_since(&overdue, &summary.pulled, shared.uptime(), interval);
     let overdue: BTreeSet<NodeName> = overdue.into_keys().collect();
     let Some(sole) = keys_only_with(&shared, &overdue).await else { return };
     for name in read.iter().filter(|name| !sole.contains_key(*name)) {
-        let gone = |reply| actor::Message::Remove { name: name.clone(), reply };
-        if let Ok(Ok(())) = shared.membership.ask(gone).await {
+        if let Ok(Ok(())) = shared.ports.membership.remove(name.clone()).await {
             info!(member = %name, kept = ?shared.config.dead_kept, "it was dead for so long, and others have all that it had");
         }
     }
@@ -98,7 +97,7 @@ async fn knows_enough(shared: &Arc<Shared>) -> bool {
         && shared.scanned.load(Ordering::Acquire)
         && shared.uptime() >= shared.settled_at()
         && shared.view.load().brake().is_none();
-    settled && shared.registry.ask(registry::Message::Summarize).await.is_ok_and(|summary| summary.caught_up)
+    settled && shared.ports.registry.summarize().await.is_ok_and(|summary| summary.caught_up)
 }
 
 /// How many keys only these members have, by member, none of which is alive; members without such keys are left out.
@@ -106,8 +105,7 @@ async fn knows_enough(shared: &Arc<Shared>) -> bool {
 pub(crate) async fn keys_only_with(shared: &Arc<Shared>, dead: &BTreeSet<NodeName>) -> Option<BTreeMap<NodeName, u64>> {
     let (mut counts, mut after): (BTreeMap<NodeName, u64>, Option<Key>) = (BTreeMap::new(), None);
     loop {
-        let ask = |reply| registry::Message::Keys { after, prefix: String::new(), limit: PAGE_KEYS, reply };
-        let page = shared.registry.ask(ask).await.ok()?;
+        let page = shared.ports.registry.keys(after, "", PAGE_KEYS).await.ok()?;
         let view = shared.view.snapshot();
         for key in page.iter().filter(|key| !shared.intents.standing(key).forgotten) {
             for name in only_with(&view, &shared.holders(key)).filter(|name| dead.contains(*name)) {

@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use super::{
     Member, MemberState,
-    actor::Message,
+    message::Message,
     seeds::{SeedStatus, Unanswered},
 };
 use crate::{

@@ -47,7 +47,8 @@ pub(super) async fn start_registry(
         Coordination::Gossip => {
             let arguments = registry::Arguments { shared: shared.clone(), incarnation, mark };
             let (actor, _) = Actor::spawn_linked(None, registry::Registry, arguments, supervisor).await?;
-            shared.registry.fill(&actor);
+            shared.ports.registry.fill(&actor);
+            shared.ports.ledgers.fill(&actor);
             Ok(actor.get_cell())
         }
         #[cfg(feature = "etcd")]
@@ -55,7 +56,7 @@ pub(super) async fn start_registry(
             use crate::etcd::registry::{Arguments, Registry};
             let arguments = Arguments { shared: shared.clone(), etcd: etcd.clone(), incarnation };
             let (actor, _) = Actor::spawn_linked(None, Registry, arguments, supervisor).await?;
-            shared.registry.fill(&actor);
+            shared.ports.registry.fill(&actor);
             Ok(actor.get_cell())
         }
     }
@@ -74,7 +75,7 @@ pub(super) async fn start_membership(
         Coordination::Gossip if shared.provider.is_none() => {
             let arguments = observer::Arguments { shared: shared.clone(), incarnation, facts, mark };
             let (actor, _) = Actor::spawn_linked(None, observer::Observer, arguments, supervisor).await?;
-            shared.membership.fill(&actor);
+            shared.ports.membership.fill(&actor);
             Ok(actor.get_cell())
         }
         Coordination::Gossip => {
@@ -82,7 +83,7 @@ pub(super) async fn start_membership(
             shared.gossip.store(Some(Arc::new(gossip)));
             let arguments = membership::Arguments { shared: shared.clone(), incarnation, facts, inbox, mark };
             let (actor, _) = Actor::spawn_linked(None, membership::Membership, arguments, supervisor).await?;
-            shared.membership.fill(&actor);
+            shared.ports.membership.fill(&actor);
             Ok(actor.get_cell())
         }
         #[cfg(feature = "etcd")]
@@ -90,7 +91,7 @@ pub(super) async fn start_membership(
             use crate::etcd::members::{Arguments, Membership};
             let arguments = Arguments { shared: shared.clone(), etcd: etcd.clone(), incarnation, facts };
             let (actor, _) = Actor::spawn_linked(None, Membership, arguments, supervisor).await?;
-            shared.membership.fill(&actor);
+            shared.ports.membership.fill(&actor);
             Ok(actor.get_cell())
         }
     }

@@ -29,9 +29,9 @@ use tracing::{info, warn};
 use super::Shared;
 use crate::{
     key::{Key, NodeName},
-    membership::{Announced, MemberState, actor as membership},
+    membership::{Announced, MemberState},
     net::wire::{Call, Ensured, REVISION_RELAY, Reply},
-    registry::{HolderState, actor as registry},
+    registry::HolderState,
 };
 
 /// Keys that are looked at in one go.
@@ -67,7 +67,7 @@ pub(crate) async fn drain(shared: &Arc<Shared>, force: bool, patience: Duration)
         info!(node = %shared.name, "draining");
     }
     // A node that is being brought back says so by itself.
-    let _ = shared.membership.send(membership::Message::Announce(Announced::Draining));
+    let _ = shared.ports.membership.announce(Announced::Draining);
     settled(shared, deadline).await;
     let mut sole = keys_only_here(shared).await;
     while !sole.is_empty() && Instant::now() < deadline && somebody_may_take_them(shared) {
@@ -103,8 +103,7 @@ pub(super) async fn say_goodbye(shared: &Arc<Shared>) {
 }
 
 async fn say(shared: &Arc<Shared>, goodbye: Announced) {
-    let said = shared.membership.ask(|reply| membership::Message::Leave { goodbye, reply });
-    let _ = tokio::time::timeout(GOODBYE, said).await;
+    let _ = tokio::time::timeout(GOODBYE, shared.ports.membership.leave(goodbye)).await;
 }
 
 /// Announces that this node is about to be away for a while, and has others copy what only it has, for at most `patience`.
@@ -115,7 +114,7 @@ pub(super) async fn retire(shared: &Arc<Shared>, patience: Duration) {
         return;
     }
     shared.leaving.store(true, Ordering::Release);
-    let _ = shared.membership.send(membership::Message::Announce(Announced::Leaving));
+    let _ = shared.ports.membership.announce(Announced::Leaving);
     if patience.is_zero() {
         return;
     }
@@ -170,8 +169,7 @@ async fn keys_only_here(shared: &Arc<Shared>) -> Vec<Key> {
     let mut sole = Vec::new();
     let mut after = None;
     loop {
-        let ask = |reply| registry::Message::Keys { after, prefix: String::new(), limit: PAGE_KEYS, reply };
-        let Ok(page) = shared.registry.ask(ask).await else { return sole };
+        let Ok(page) = shared.ports.registry.keys(after, "", PAGE_KEYS).await else { return sole };
         sole.extend(page.iter().filter(|key| is_only_here(shared, key)).cloned());
         match page.last() {
             Some(last) if page.len() == PAGE_KEYS => after = Some(last.clone()),

@@ -11,11 +11,9 @@ use http::{Request, Response};
 
 use super::{Drained, Shared, drain};
 use crate::{
-    balancer::actor as balancer,
-    catalog::actor as catalog,
     explain::insight,
     key::{Key, NodeName},
-    membership::{self, watch},
+    membership::watch,
     net::{
         Inbound, Peer,
         wire::{
@@ -24,13 +22,13 @@ use crate::{
         },
     },
     provider::{self, Body, UpdateReason},
-    registry::{HolderState, actor as registry},
+    registry::{self, HolderState},
     router::{
         Guarded,
         ensure::{Wanted, ensure},
         pass_on, report_trouble, serve_local, serve_part,
     },
-    updater::{Origin, actor as updater},
+    updater::Origin,
 };
 
 pub(crate) struct Answers(pub(crate) Arc<Shared>);
@@ -85,13 +83,12 @@ impl Inbound for Answers {
                 for_revision(from, reply)
             }
             Call::Pull { node, position } => {
-                let ask = |reply| registry::Message::DeltaSince { node: Some(node), position, reply };
-                let delta = shared.registry.ask(ask).await;
+                let delta = shared.ports.ledgers.delta_since(Some(node), position).await;
                 delta.map_or(Reply::Refused(Refusal::Stopping), |delta| Reply::Delta(delta.map(Box::new)))
             }
             Call::Intend { records } => intend(shared, from, records).await,
             Call::PullCatalog { after } => {
-                let page = shared.catalog.ask(|reply| catalog::Message::PageAfter { after, reply }).await;
+                let page = shared.ports.catalog.page_after(after).await;
                 page.map_or(Reply::Refused(Refusal::Stopping), |page| Reply::Catalog(Box::new(page)))
             }
             Call::Drain { force, patience_ms } => {
@@ -101,15 +98,14 @@ impl Inbound for Answers {
             }
             Call::Copy { key } => for_revision(from, copy(shared, key).await),
             Call::Progress { key } => Reply::Progress(shared.underway.bytes(&key)),
-            Call::PullGone => match shared.membership.ask(membership::actor::Message::TellGone).await {
+            Call::PullGone => match shared.ports.membership.gone_list().await {
                 Ok((gone, removed)) => Reply::Gone { gone, removed },
                 Err(_) => Reply::Refused(Refusal::Stopping),
             },
             Call::Vouch { keys, .. } => {
                 tracing::debug!(from = %from.name, keys = keys.len(), "asked to vouch");
                 let asked = keys.clone();
-                let vouched = shared.balancer.ask(|reply| balancer::Message::Vouch { keys, reply }).await;
-                match vouched {
+                match shared.ports.balancer.vouch(keys).await {
                     Ok(vouched) => Reply::Vouched(without_lost(shared, &asked, vouched).await),
                     Err(_) => Reply::Refused(Refusal::Stopping),
                 }
@@ -118,7 +114,7 @@ impl Inbound for Answers {
     }
 
     fn feed(&self, _from: &NodeName, position: Position) -> BoxStream<'static, Delta> {
-        registry::feed(self.0.clone(), position)
+        registry::actor::feed(self.0.clone(), position)
     }
 
     fn watch(&self, _from: &NodeName) -> Option<BoxStream<'static, MemberNews>> {
@@ -191,15 +187,14 @@ async fn copy(shared: &Arc<Shared>, key: Key) -> Reply {
     if shared.is_on_its_way_out() || !shared.accepts() {
         return Reply::Refused(Refusal::Overloaded);
     }
-    let reason = UpdateReason::Repair;
-    let ask = |reply| updater::Message::Ensure { key, origin: Origin::Never, reason, reply: Some(reply) };
-    shared.updater.ask(ask).await.map_or(Reply::Refused(Refusal::Stopping), Reply::Ensured)
+    let ensured = shared.ports.updater.ensure(key, Origin::Never, UpdateReason::Repair).await;
+    ensured.map_or(Reply::Refused(Refusal::Stopping), Reply::Ensured)
 }
 
 /// Writes intents of a peer down.
 async fn intend(shared: &Shared, from: &Peer, records: Vec<Record>) -> Reply {
     let Ok(_permit) = shared.peer_intents.try_acquire() else { return Reply::Refused(Refusal::Overloaded) };
-    match shared.catalog.ask(|reply| catalog::Message::Take { records, reply }).await {
+    match shared.ports.catalog.take(records).await {
         Ok(Ok(Some(time))) if from.revision >= REVISION_ELSEWHERE => Reply::Superseded(time),
         Ok(Ok(_)) => Reply::Intended,
         Ok(Err(reason)) => Reply::Refused(Refusal::Failed(reason)),
@@ -230,8 +225,7 @@ pub(crate) async fn refresh(shared: &Arc<Shared>, key: Key, from: Vec<NodeName>,
     if !matches!(shared.own_claim(&key), Some(HolderState::Ready | HolderState::Failed)) {
         return Reply::Refused(Refusal::NotHeld);
     }
-    let asked = shared.updater.ask(|reply| updater::Message::Refresh { key, from, reply: Some(reply) });
-    match tokio::time::timeout(patience, asked).await {
+    match tokio::time::timeout(patience, shared.ports.updater.refresh(key, from)).await {
         Ok(Ok(ensured)) => Reply::Ensured(ensured),
         Ok(Err(_)) => Reply::Refused(Refusal::Stopping),
         Err(_) => Reply::Ensured(Ensured::Pending),

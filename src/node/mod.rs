@@ -10,7 +10,6 @@ mod coordination;
 mod drain;
 mod inbound;
 mod incarnation;
-pub(crate) mod mailbox;
 mod shared;
 mod supervisor;
 
@@ -133,16 +132,15 @@ impl Node {
     /// Makes an actor panic, for tests of recovery.
     #[doc(hidden)]
     pub fn inject_panic(&self, kind: ActorKind) {
-        use crate::{balancer, catalog, membership, refresh, registry, router, updater};
-        let shared = &self.shared;
+        let ports = &self.shared.ports;
         let _ = match kind {
-            ActorKind::Membership => shared.membership.send(membership::actor::Message::Panic),
-            ActorKind::Registry => shared.registry.send(registry::actor::Message::Panic),
-            ActorKind::Balancer => shared.balancer.send(balancer::actor::Message::Panic),
-            ActorKind::Updater => shared.updater.send(updater::actor::Message::Panic),
-            ActorKind::Router => shared.router.send(router::actor::Message::Panic),
-            ActorKind::Refresher => shared.refresher.send(refresh::actor::Message::Panic),
-            ActorKind::Catalog => shared.catalog.send(catalog::actor::Message::Panic),
+            ActorKind::Membership => ports.membership.panic(),
+            ActorKind::Registry => ports.registry.panic(),
+            ActorKind::Balancer => ports.balancer.panic(),
+            ActorKind::Updater => ports.updater.panic(),
+            ActorKind::Router => ports.router.panic(),
+            ActorKind::Refresher => ports.refresher.panic(),
+            ActorKind::Catalog => ports.catalog.panic(),
         };
     }
 }

@@ -19,22 +19,22 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{ActorKind, Coordination, mailbox::Mailbox};
+use super::{ActorKind, Coordination};
 use crate::{
-    balancer::{Doubts, Heat, Level, Room, Uses, actor as balancer},
-    catalog::{Intents, actor as catalog},
+    balancer::{Doubts, Heat, Level, Room, Uses},
+    catalog::Intents,
     config::{NodeConfig, REPLICAS_MAX},
     explain::DESCRIBING_MAX,
     key::{Key, NodeName},
-    membership::{ClockDifference, Gossip, Joining, Observation, SeedStatus, View, Watchers, actor as membership},
+    membership::{ClockDifference, Gossip, Joining, Observation, SeedStatus, View, Watchers},
     net::{DialError, Net, Peer, wire::HelloRefusal},
     places::Places,
     provider::{Capacity, Provider},
     published::Published,
-    refresh::actor as refresh,
-    registry::{HolderState, Index, IndexWriter, KeyHasher, actor as registry},
-    router::{LONG_WAITS_MAX, Pace, Previews, RetryBudget, Routes, actor as router},
-    updater::{Underway, actor as updater},
+    registry::{self, HolderState, Index, IndexWriter, KeyHasher},
+    router::{LONG_WAITS_MAX, Pace, Previews, RetryBudget, Routes},
+    runtime::ports::Ports,
+    updater::Underway,
     world::World,
 };
 
@@ -88,14 +88,7 @@ pub(crate) struct Shared {
     doubts: Mutex<Doubts>,
     /// How much room there is; written by whoever has looked.
     room: Mutex<Room>,
-    pub(crate) membership: Mailbox<membership::Message>,
-    pub(crate) registry: Mailbox<registry::Message>,
-    pub(crate) catalog: Mailbox<catalog::Message>,
-    pub(crate) updater: Mailbox<updater::Message>,
-    pub(crate) balancer: Mailbox<balancer::Message>,
-    pub(crate) router: Mailbox<router::Message>,
-    /// Of nobody, if no key is to be refreshed.
-    pub(crate) refresher: Mailbox<refresh::Message>,
+    pub(crate) ports: Ports,
     /// Where received gossip goes.
     pub(crate) gossip: ArcSwapOption<mpsc::Sender<Gossip>>,
     /// Whether the first scan of the local data ended.
@@ -174,20 +167,14 @@ impl Shared {
             world,
             provider,
             net,
-            membership: Mailbox::default(),
-            registry: Mailbox::default(),
-            catalog: Mailbox::default(),
-            updater: Mailbox::default(),
-            balancer: Mailbox::default(),
-            router: Mailbox::default(),
-            refresher: Mailbox::default(),
+            ports: Ports::default(),
             gossip: ArcSwapOption::empty(),
             scanned: AtomicBool::new(false),
             scan_found: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
             known_incarnation: AtomicU64::new(0),
-            ledger_version: registry::version_channel(),
+            ledger_version: registry::actor::version_channel(),
             troubles: Mutex::default(),
             peer_requests: Places::new(PEER_REQUESTS_MAX),
             peer_exports: Places::new(PEER_EXPORTS_MAX),

@@ -165,13 +165,16 @@ impl State {
 
     fn stop(&mut self, kind: ActorKind) {
         match kind {
-            ActorKind::Membership => self.shared.membership.empty(),
-            ActorKind::Registry => self.shared.registry.empty(),
-            ActorKind::Balancer => self.shared.balancer.empty(),
-            ActorKind::Updater => self.shared.updater.empty(),
-            ActorKind::Router => self.shared.router.empty(),
-            ActorKind::Catalog => self.shared.catalog.empty(),
-            ActorKind::Refresher => self.shared.refresher.empty(),
+            ActorKind::Membership => self.shared.ports.membership.empty(),
+            ActorKind::Registry => {
+                self.shared.ports.registry.empty();
+                self.shared.ports.ledgers.empty();
+            }
+            ActorKind::Balancer => self.shared.ports.balancer.empty(),
+            ActorKind::Updater => self.shared.ports.updater.empty(),
+            ActorKind::Router => self.shared.ports.router.empty(),
+            ActorKind::Catalog => self.shared.ports.catalog.empty(),
+            ActorKind::Refresher => self.shared.ports.refresher.empty(),
         }
         self.children.retain(|_, (other, cell)| {
             if *other == kind {
@@ -201,28 +204,28 @@ impl State {
     async fn start_updater(&mut self, myself: &ActorRef<()>) -> Result<(), SpawnErr> {
         let (actor, _) = Actor::spawn_linked(None, Updater, self.shared.clone(), myself.get_cell()).await?;
         self.adopt(ActorKind::Updater, actor.get_cell());
-        self.shared.updater.fill(&actor);
+        self.shared.ports.updater.fill(&actor);
         Ok(())
     }
 
     async fn start_catalog(&mut self, myself: &ActorRef<()>) -> Result<(), SpawnErr> {
         let (actor, _) = Actor::spawn_linked(None, CatalogKeeper, self.shared.clone(), myself.get_cell()).await?;
         self.adopt(ActorKind::Catalog, actor.get_cell());
-        self.shared.catalog.fill(&actor);
+        self.shared.ports.catalog.fill(&actor);
         Ok(())
     }
 
     async fn start_balancer(&mut self, myself: &ActorRef<()>) -> Result<(), SpawnErr> {
         let (actor, _) = Actor::spawn_linked(None, Balancer, self.shared.clone(), myself.get_cell()).await?;
         self.adopt(ActorKind::Balancer, actor.get_cell());
-        self.shared.balancer.fill(&actor);
+        self.shared.ports.balancer.fill(&actor);
         Ok(())
     }
 
     async fn start_router(&mut self, myself: &ActorRef<()>) -> Result<(), SpawnErr> {
         let (actor, _) = Actor::spawn_linked(None, Router, self.shared.clone(), myself.get_cell()).await?;
         self.adopt(ActorKind::Router, actor.get_cell());
-        self.shared.router.fill(&actor);
+        self.shared.ports.router.fill(&actor);
         Ok(())
     }
 
@@ -233,7 +236,7 @@ impl State {
         }
         let (actor, _) = Actor::spawn_linked(None, Refresher, self.shared.clone(), myself.get_cell()).await?;
         self.adopt(ActorKind::Refresher, actor.get_cell());
-        self.shared.refresher.fill(&actor);
+        self.shared.ports.refresher.fill(&actor);
         Ok(())
     }
 

@@ -11,7 +11,6 @@ use std::{sync::Arc, time::Duration};
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use rand::{RngExt, rngs::StdRng};
-use tokio::sync::oneshot;
 use tracing::debug;
 
 use super::schedule::Schedule;
@@ -19,7 +18,11 @@ use crate::{
     client::{holders_by_preference, update_held},
     key::{Key, NodeName},
     node::Shared,
-    registry::{HolderState, actor as registry},
+    registry::HolderState,
+    runtime::{
+        mailbox::{Envelope, receives},
+        ports::refresher::Request,
+    },
 };
 
 /// How often it is looked at what is due.
@@ -32,21 +35,17 @@ const PACE: Duration = Duration::from_millis(10);
 const WALK_INTERVAL: Duration = Duration::from_secs(60);
 
 pub(crate) enum Message {
-    /// The updater brought this key up to date; whether that changed it, if its provider said.
-    Refreshed { key: Key, changed: Option<bool> },
+    /// What others ask.
+    Asked(Envelope<Request>),
     /// A part of all keys.
     Walked(Vec<Key>),
     /// A refresh that was asked for here is over.
     Ended,
-    /// How long until this key is due, if it is.
-    Due { key: Key, reply: oneshot::Sender<Option<Duration>> },
     /// Look at what is due.
     Tick,
-    /// Fail, for tests of the supervisor.
-    Panic,
 }
 
-impl ractor::Message for Message {}
+receives!(Message: Asked(Request));
 
 pub(crate) struct Refresher;
 
@@ -78,15 +77,16 @@ impl Actor for Refresher {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            Message::Refreshed { key, changed } => state.refreshed(&key, changed),
+            Message::Asked(asked) => match asked.open() {
+                Request::Refreshed { key, changed } => state.refreshed(&key, changed),
+                Request::Due { key, reply } => drop(reply.send(state.schedule.due_in(state.shared.uptime(), &key))),
+            },
             Message::Walked(keys) => state.walked(&keys),
             Message::Ended => {
                 state.running -= 1;
                 state.ask_for_due();
             }
-            Message::Due { key, reply } => drop(reply.send(state.schedule.due_in(state.shared.uptime(), &key))),
             Message::Tick => state.tick(),
-            Message::Panic => panic!("the refresher was told to fail"),
         }
         Ok(())
     }
@@ -112,8 +112,7 @@ impl State {
         let (shared, myself) = (self.shared.clone(), self.myself.clone());
         self.shared.spawn(async move {
             tokio::time::sleep(PACE).await;
-            let ask = |reply| registry::Message::Keys { after, prefix: String::new(), limit: SLICE_KEYS, reply };
-            let keys = shared.registry.ask(ask).await.unwrap_or_default();
+            let keys = shared.ports.registry.keys(after, "", SLICE_KEYS).await.unwrap_or_default();
             let _ = myself.send_message(Message::Walked(keys));
         });
     }

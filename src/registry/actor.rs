@@ -18,7 +18,7 @@ use std::{
 };
 
 use futures::{FutureExt, StreamExt, stream::BoxStream};
-use ractor::{Actor, ActorProcessingErr, ActorRef, DerivedActorRef};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
 use rand::{rngs::StdRng, seq::IndexedRandom};
 use tokio::{
     sync::{oneshot, watch},
@@ -32,15 +32,21 @@ use super::{
     Replica, Version,
 };
 use crate::{
-    balancer::actor as balancer,
     key::{Key, NodeName},
-    membership::{Announced, LedgerMark, SharedMark, actor as membership},
+    membership::{Announced, LedgerMark, SharedMark},
     net::{
         CallError,
         wire::{Call, Reply},
     },
     node::Shared,
     provider::Provider,
+    runtime::{
+        mailbox::{Envelope, Mailbox, receives},
+        ports::{
+            ledgers,
+            registry::{NotRecorded, Request, Summary},
+        },
+    },
 };
 
 /// Changes in one delta. Well below a millisecond of work, unless a table grows, and far below the largest frame.
@@ -63,57 +69,15 @@ const PULL_TIMEOUT: Duration = Duration::from_secs(5);
 const ALONE_ROUNDS: u32 = 15;
 
 pub(crate) enum Message {
-    /// Say this of a key. The reply says whether `Fetching`, which is an intent, may go ahead.
-    Claim { key: Key, state: ClaimState, reply: Option<oneshot::Sender<Result<(), NotRecorded>>> },
-    /// Say of a key that it is not here. The reply is dropped if that cannot be said now.
-    Release { key: Key, reply: Option<oneshot::Sender<()>> },
-    /// No update runs: withdraw claims that say so.
-    WithdrawFetching,
-    /// The scan of the local data found these.
-    Found { keys: Vec<Key>, reply: oneshot::Sender<()> },
-    /// The scan is over.
-    ScanEnded,
-    /// A new view was published.
-    MembersChanged,
-    /// What gossip says of the others' ledgers.
-    MarksSeen(Vec<(NodeName, u64, LedgerMark)>),
-    /// A part of somebody's ledger came in. The reply tells whether it fits.
-    Received { node: NodeName, delta: Box<Delta>, reply: Option<oneshot::Sender<bool>> },
-    /// What is known of a ledger beyond a position; of this node's own if there is no name.
-    DeltaSince { node: Option<NodeName>, position: Position, reply: oneshot::Sender<Option<Delta>> },
-    /// How far a ledger is known.
-    PositionOf { node: NodeName, reply: oneshot::Sender<Position> },
-    /// A pull from somebody else ended. If it got to the end: when it began.
+    /// What others ask.
+    Asked(Envelope<Request>),
+    /// What gossip and the streams between nodes ask.
+    OfLedgers(Envelope<ledgers::Request>),
+    /// A pull from another member ended. If it got to the end: when it began.
     Pulled { node: NodeName, complete: Option<Duration> },
-    /// Known keys in order.
-    Keys { after: Option<Key>, prefix: String, limit: usize, reply: oneshot::Sender<Vec<Key>> },
-    /// Counts for `status` and `members`.
-    Summarize(oneshot::Sender<Summary>),
-    /// Fail, for tests of the supervisor.
-    Panic,
 }
 
-impl ractor::Message for Message {}
-
-/// What a node is about to do cannot be made known to the others, so it is not done. A later retry may help.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct NotRecorded(pub(crate) String);
-
-/// Counts over all ledgers.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Summary {
-    /// Ready keys by node.
-    pub(crate) ready: BTreeMap<NodeName, usize>,
-    /// Claims of `Fetching` of all live nodes.
-    pub(crate) fetching: usize,
-    /// Whether every ledger of a live member is known up to its gossiped mark.
-    pub(crate) caught_up: bool,
-    /// Whether all that this node says is where the others look for it.
-    pub(crate) published: bool,
-    /// Members whose ledger was read to its end as another member knows it, and when that began last, on this node's clock.
-    pub(crate) pulled: BTreeMap<NodeName, Duration>,
-}
+receives!(Message: Asked(Request), OfLedgers(ledgers::Request));
 
 pub(crate) struct Arguments {
     pub(crate) shared: Arc<Shared>,
@@ -159,7 +123,7 @@ impl Actor for Registry {
         let Arguments { shared, incarnation, mark } = args;
         shared.scanned.store(shared.provider.is_none(), Ordering::Release);
         let scan = shared.provider.clone().map(|provider| {
-            AbortOnDropHandle::new(shared.tasks.spawn(scan(shared.clone(), provider, myself.get_derived())))
+            AbortOnDropHandle::new(shared.tasks.spawn(scan(shared.clone(), provider, Mailbox::of(&myself))))
         });
         let mut state = State {
             writer: LedgerWriter::new(Incarnation(incarnation), LedgerOptions::default()),
@@ -191,42 +155,53 @@ impl Actor for Registry {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            Message::Claim { key, state: claim, reply } => state.claim(&key, claim, reply),
-            Message::Release { key, reply } => state.release(&key, reply),
-            Message::WithdrawFetching => state.withdraw_fetching(),
-            Message::Found { keys, reply } => {
-                state.found(keys, reply);
-                let_others_run().await;
-            }
-            Message::ScanEnded => state.scan_ended(),
-            Message::MembersChanged => state.members_changed(&myself).await,
-            Message::MarksSeen(marks) => state.marks_seen(marks, &myself).await,
-            Message::Received { node, delta, reply } => {
-                state.received(&node, *delta, reply);
-                let_others_run().await;
-            }
-            Message::DeltaSince { node, position, reply } => {
-                state.delta_since(node, &position, reply);
-                let_others_run().await;
-            }
-            Message::PositionOf { node, reply } => drop(reply.send(state.position_of(&node))),
+            Message::Asked(asked) => state.asked(asked.open(), &myself).await,
+            Message::OfLedgers(asked) => state.asked_of_ledgers(asked.open(), &myself).await,
             Message::Pulled { node, complete } => {
                 if let Some(began) = complete {
                     state.pulled.insert(node.clone(), began);
                 }
                 state.pulled(&node);
             }
-            Message::Keys { after, prefix, limit, reply } => {
-                let _ = reply.send(state.index.keys_after(after.as_ref(), &prefix, limit));
-            }
-            Message::Summarize(reply) => drop(reply.send(state.summarize())),
-            Message::Panic => panic!("the registry was told to fail"),
         }
         Ok(())
     }
 }
 
 impl State {
+    async fn asked(&mut self, request: Request, myself: &ActorRef<Message>) {
+        match request {
+            Request::Claim { key, state: claim, reply } => self.claim(&key, claim, reply),
+            Request::Release { key, reply } => self.release(&key, reply),
+            Request::WithdrawFetching => self.withdraw_fetching(),
+            Request::Found { keys, reply } => {
+                self.found(keys, reply);
+                let_others_run().await;
+            }
+            Request::ScanEnded => self.scan_ended(),
+            Request::MembersChanged => self.members_changed(myself).await,
+            Request::Keys { after, prefix, limit, reply } => {
+                let _ = reply.send(self.index.keys_after(after.as_ref(), &prefix, limit));
+            }
+            Request::Summarize(reply) => drop(reply.send(self.summarize())),
+        }
+    }
+
+    async fn asked_of_ledgers(&mut self, request: ledgers::Request, myself: &ActorRef<Message>) {
+        match request {
+            ledgers::Request::MarksSeen(marks) => self.marks_seen(marks, myself).await,
+            ledgers::Request::Received { node, delta, reply } => {
+                let _ = reply.send(self.received(&node, *delta));
+                let_others_run().await;
+            }
+            ledgers::Request::DeltaSince { node, position, reply } => {
+                self.delta_since(node, &position, reply);
+                let_others_run().await;
+            }
+            ledgers::Request::PositionOf { node, reply } => drop(reply.send(self.position_of(&node))),
+        }
+    }
+
     fn claim(&mut self, key: &Key, claim: ClaimState, reply: Option<oneshot::Sender<Result<(), NotRecorded>>>) {
         let key = self.index.interned(key.clone());
         let tag = claim.tag();
@@ -250,7 +225,7 @@ impl State {
     fn changed_own(&mut self, key: &Key, after: Option<HolderState>) {
         self.index.set(key, &self.shared.name, after);
         self.advanced();
-        let _ = self.shared.balancer.send(balancer::Message::KeysChanged(vec![key.clone()]));
+        self.shared.ports.balancer.keys_changed(vec![key.clone()]);
     }
 
     /// Lets gossip and the feeds know that the own ledger has grown.
@@ -288,7 +263,7 @@ impl State {
         self.advanced();
         self.shared.scanned.store(true, Ordering::Release);
         info!(keys = self.writer.ledger().len(), "the local data is registered");
-        let _ = self.shared.balancer.send(balancer::Message::Sweep);
+        self.shared.ports.balancer.sweep();
     }
 
     /// Follows every live member that can hold keys, and nobody else.
@@ -302,7 +277,7 @@ impl State {
         self.follows.retain(|name, (incarnation, task)| wanted.get(name) == Some(incarnation) && !task.is_finished());
         for (name, incarnation) in wanted {
             if !self.follows.contains_key(name) {
-                let task = follow(self.shared.clone(), name.clone(), myself.clone());
+                let task = follow(self.shared.clone(), name.clone(), Mailbox::of(myself));
                 let task = AbortOnDropHandle::new(self.shared.tasks.spawn(task));
                 self.follows.insert(name.clone(), (incarnation, task));
             }
@@ -333,7 +308,7 @@ impl State {
                 self.index.set(key, name, None);
             }
             // Nobody may have them now, so that they are not among those that a sweep looks at.
-            let _ = self.shared.balancer.send(balancer::Message::KeysChanged(part));
+            self.shared.ports.balancer.keys_changed(part);
             let_others_run().await;
         }
     }
@@ -427,13 +402,11 @@ impl State {
         }
     }
 
-    fn received(&mut self, node: &NodeName, mut delta: Delta, reply: Option<oneshot::Sender<bool>>) {
+    /// Takes in a part of the ledger of `node`. Whether it fits.
+    fn received(&mut self, node: &NodeName, mut delta: Delta) -> bool {
         if self.shared.view.load().member(node).is_none() {
             // It was forgotten while this was on its way.
-            if let Some(reply) = reply {
-                let _ = reply.send(false);
-            }
-            return;
+            return false;
         }
         for change in &mut delta.changes {
             change.key = self.index.interned(change.key.clone());
@@ -446,10 +419,8 @@ impl State {
             Ok(_) => {}
             Err(error) => debug!(member = %node, %error, "a part of its ledger does not fit"),
         }
-        if let Some(reply) = reply {
-            let _ = reply.send(fits);
-        }
         self.consider_serving();
+        fits
     }
 
     fn index_changes(&mut self, node: &NodeName, changes: Vec<IndexChange>) {
@@ -457,7 +428,7 @@ impl State {
             self.index.set(key, node, *after);
         }
         let keys = changes.into_iter().map(|change| change.key).collect();
-        let _ = self.shared.balancer.send(balancer::Message::KeysChanged(keys));
+        self.shared.ports.balancer.keys_changed(keys);
     }
 
     fn delta_since(&self, node: Option<NodeName>, position: &Position, reply: oneshot::Sender<Option<Delta>>) {
@@ -491,7 +462,7 @@ impl State {
         let ready = if alone { self.rounds_alone > patience } else { settled && self.is_caught_up() };
         if ready {
             // Membership may not be reachable yet while the set starts; the next round comes by here again.
-            self.serving = self.shared.membership.send(membership::Message::Announce(Announced::Serving)).is_ok();
+            self.serving = self.shared.ports.membership.announce(Announced::Serving).is_ok();
             if self.serving && alone && patience > 0 {
                 warn!("no seed answers; serving alone until one does");
             }
@@ -514,7 +485,7 @@ impl State {
 }
 
 /// Walks over the local data once and registers it.
-pub(crate) async fn scan(shared: Arc<Shared>, provider: Arc<dyn Provider>, registry: DerivedActorRef<Message>) {
+pub(crate) async fn scan(shared: Arc<Shared>, provider: Arc<dyn Provider>, registry: Mailbox<Request>) {
     loop {
         shared.scan_found.store(0, Ordering::Release);
         let walk = std::panic::AssertUnwindSafe(walk(&shared, &*provider, &registry)).catch_unwind();
@@ -525,11 +496,11 @@ pub(crate) async fn scan(shared: Arc<Shared>, provider: Arc<dyn Provider>, regis
         }
         tokio::time::sleep(SCAN_RETRY).await;
     }
-    let _ = registry.send_message(Message::ScanEnded);
+    registry.scan_ended();
 }
 
 /// Whether the walk got to its end; `false` if the registry is gone.
-async fn walk(shared: &Shared, provider: &dyn Provider, registry: &DerivedActorRef<Message>) -> bool {
+async fn walk(shared: &Shared, provider: &dyn Provider, registry: &Mailbox<Request>) -> bool {
     let batches = tokio_stream::StreamExt::chunks_timeout(provider.keys(), SCAN_BATCH_KEYS, SCAN_BATCH_WAIT);
     let mut batches = std::pin::pin!(batches);
     let (began, mut told) = (shared.uptime(), shared.uptime());
@@ -539,8 +510,7 @@ async fn walk(shared: &Shared, provider: &dyn Provider, registry: &DerivedActorR
             .filter_map(|item| item.inspect_err(|error| warn!(%error, "an entry of the local data is unusable")).ok())
             .collect();
         let found = shared.scan_found.fetch_add(keys.len(), Ordering::AcqRel) + keys.len();
-        let (port, reply) = oneshot::channel();
-        if registry.send_message(Message::Found { keys, reply: port }).is_err() || reply.await.is_err() {
+        if registry.found(keys).await.is_err() {
             return false;
         }
         let now = shared.uptime();
@@ -554,7 +524,7 @@ async fn walk(shared: &Shared, provider: &dyn Provider, registry: &DerivedActorR
 }
 
 /// Follows one member's ledger until it is aborted.
-async fn follow(shared: Arc<Shared>, name: NodeName, registry: ActorRef<Message>) {
+async fn follow(shared: Arc<Shared>, name: NodeName, registry: Mailbox<ledgers::Request>) {
     loop {
         if let Err(error) = follow_once(&shared, &name, &registry).await {
             debug!(member = %name, %error, "its feed broke");
@@ -563,18 +533,17 @@ async fn follow(shared: Arc<Shared>, name: NodeName, registry: ActorRef<Message>
     }
 }
 
-async fn follow_once(shared: &Arc<Shared>, name: &NodeName, registry: &ActorRef<Message>) -> Result<(), CallError> {
-    let gone = || CallError::Broken("the registry is gone".into());
+async fn follow_once(
+    shared: &Arc<Shared>,
+    name: &NodeName,
+    registry: &Mailbox<ledgers::Request>,
+) -> Result<(), CallError> {
+    let gone = |_| CallError::Broken("the registry is gone".into());
     let peer = shared.peer(name).await?;
-    let (port, position) = oneshot::channel();
-    registry.send_message(Message::PositionOf { node: name.clone(), reply: port }).map_err(|_| gone())?;
-    let position = position.await.map_err(|_| gone())?;
+    let position = registry.position_of(name.clone()).await.map_err(gone)?;
     let mut deltas = std::pin::pin!(peer.follow(position).await?);
     while let Some(delta) = deltas.next().await {
-        let (port, fits) = oneshot::channel();
-        let message = Message::Received { node: name.clone(), delta: Box::new(delta?), reply: Some(port) };
-        registry.send_message(message).map_err(|_| gone())?;
-        if !fits.await.map_err(|_| gone())? {
+        if !registry.received(name.clone(), Box::new(delta?)).await.map_err(gone)? {
             return Err(CallError::Broken("it does not continue what is known".into()));
         }
     }
@@ -586,16 +555,15 @@ pub(crate) async fn pull_through(shared: &Arc<Shared>, name: &NodeName, relay: &
     let gone = |_| CallError::Broken("the registry is gone".into());
     let peer = shared.peer(relay).await?;
     loop {
-        let asked = shared.registry.ask(|reply| Message::PositionOf { node: name.clone(), reply });
-        let call = Call::Pull { node: name.clone(), position: asked.await.map_err(gone)? };
+        let position = shared.ports.ledgers.position_of(name.clone()).await.map_err(gone)?;
+        let call = Call::Pull { node: name.clone(), position };
         let delta = match peer.call(call, PULL_TIMEOUT).await? {
             Reply::Delta(Some(delta)) => delta,
             Reply::Delta(None) => return Ok(()),
             other => return Err(CallError::Broken(format!("unexpected answer {other:?}"))),
         };
         debug!(member = %name, %relay, changes = delta.changes.len(), "a part of its ledger was pulled");
-        let taken = |reply| Message::Received { node: name.clone(), delta, reply: Some(reply) };
-        if !shared.registry.ask(taken).await.map_err(gone)? {
+        if !shared.ports.ledgers.received(name.clone(), delta).await.map_err(gone)? {
             return Err(CallError::Broken("it does not continue what is known".into()));
         }
     }
@@ -608,8 +576,7 @@ pub(crate) fn feed(shared: Arc<Shared>, position: Position) -> BoxStream<'static
         futures::stream::unfold((shared, position, versions), |(shared, mut position, mut versions)| async move {
             loop {
                 versions.borrow_and_update();
-                let asked = shared.registry.ask(|reply| Message::DeltaSince { node: None, position, reply });
-                if let Some(delta) = asked.await.ok()? {
+                if let Some(delta) = shared.ports.ledgers.delta_since(None, position).await.ok()? {
                     position = after(position, &delta);
                     return Some((delta, (shared, position, versions)));
                 }

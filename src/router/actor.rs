@@ -8,16 +8,22 @@ use std::sync::Arc;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use super::Routes;
-use crate::node::Shared;
+use crate::{
+    node::Shared,
+    runtime::{
+        mailbox::{Envelope, receives},
+        ports::router::Request,
+    },
+};
 
 pub(crate) enum Message {
+    /// What others ask.
+    Asked(Envelope<Request>),
     /// A new view was published.
     MembersChanged,
-    /// Fail, for tests of the supervisor.
-    Panic,
 }
 
-impl ractor::Message for Message {}
+receives!(Message: Asked(Request));
 
 pub(crate) struct Router;
 
@@ -49,7 +55,7 @@ impl Actor for Router {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             Message::MembersChanged => state.renew(),
-            Message::Panic => panic!("the router was told to fail"),
+            Message::Asked(asked) => match asked.open() {},
         }
         Ok(())
     }

@@ -28,7 +28,7 @@ use crate::{
     node::Shared,
     provider::UpdateReason,
     registry::HolderState,
-    updater::{Origin, actor as updater},
+    updater::Origin,
 };
 
 /// How often a request to ensure a key may be passed on: to the leader, and from there to whom *it* takes for it.
@@ -198,13 +198,8 @@ pub(super) fn fetching(shared: &Shared, key: &Key) -> Option<NodeName> {
 }
 
 async fn ensure_here(shared: &Arc<Shared>, wanted: &Wanted<'_>) -> Ensured {
-    let ask = |reply| updater::Message::Ensure {
-        key: wanted.key.clone(),
-        origin: wanted.origin,
-        reason: UpdateReason::Request,
-        reply: Some(reply),
-    };
-    match tokio::time::timeout_at(wanted.deadline, shared.updater.ask(ask)).await {
+    let ensured = shared.ports.updater.ensure(wanted.key.clone(), wanted.origin, UpdateReason::Request);
+    match tokio::time::timeout_at(wanted.deadline, ensured).await {
         Ok(Ok(ensured)) => ensured,
         Ok(Err(gone)) => Ensured::Failed { node: shared.name.clone(), reason: gone.to_string(), retry_after_ms: 1_000 },
         Err(_) => Ensured::Pending,

@@ -18,13 +18,12 @@ use tracing::{debug, error, warn};
 
 use super::body::{Guarded, all_of};
 use crate::{
-    balancer::actor as balancer,
     key::Key,
     net::wire::{Ensured, Purpose, Refusal},
     node::Shared,
     provider::{self, Body, ServeError, UpdateReason},
-    registry::{ClaimState, HolderState, actor as registry},
-    updater::{Origin, actor as updater},
+    registry::{ClaimState, HolderState},
+    updater::Origin,
 };
 
 /// How long a key whose data could not be read stays failed before it is repaired.
@@ -109,10 +108,7 @@ pub(crate) async fn serve_part(
 
 /// Joins those who wait for the update of `key`, until what is returned is dropped.
 fn wait_for(shared: &Shared, key: &Key) -> oneshot::Receiver<Ensured> {
-    let (reply, waiter) = oneshot::channel();
-    let (key, reason) = (key.clone(), UpdateReason::Request);
-    let _ = shared.updater.send(updater::Message::Ensure { key, origin: Origin::Heeding, reason, reply: Some(reply) });
-    waiter
+    shared.ports.updater.join(key.clone(), Origin::Heeding, UpdateReason::Request)
 }
 
 /// `response` with a body that counts as a use of `key` for as long as it flows.
@@ -158,22 +154,21 @@ pub(crate) async fn report_trouble(shared: &Arc<Shared>, key: &Key, refusal: &Re
         return;
     }
     let Some(provider) = &shared.provider else { return };
-    let message = match refusal {
+    match refusal {
         Refusal::NotHeld if provider.has(key).await.unwrap_or(false) => return,
         Refusal::NotHeld => {
             warn!(%key, "claimed but not held; the claim is withdrawn");
-            registry::Message::Release { key: key.clone(), reply: None }
+            shared.ports.registry.note_release(key.clone());
         }
         Refusal::Failed(why) => {
             warn!(%key, %why, "held but unreadable; others answer until it is repaired");
             let pause = u64::try_from(TROUBLE_PAUSE.as_millis()).unwrap_or(u64::MAX);
             let state = ClaimState::failed(why, shared.world.unix_ms().saturating_add(pause));
-            let _ = shared.balancer.send(balancer::Message::RetryAfter(key.clone(), TROUBLE_PAUSE));
-            registry::Message::Claim { key: key.clone(), state, reply: None }
+            shared.ports.balancer.retry_after(key.clone(), TROUBLE_PAUSE);
+            shared.ports.registry.note_claim(key.clone(), state);
         }
-        _ => return,
-    };
-    let _ = shared.registry.send(message);
+        _ => {}
+    }
 }
 
 #[cfg(test)]

@@ -27,13 +27,15 @@ use super::{
     upstreams::Upstreams,
 };
 use crate::{
-    balancer::actor as balancer,
-    key::{Key, NodeName},
+    key::Key,
     net::wire::Ensured,
     node::Shared,
     provider::{Progress, UpdateError, UpdateReason},
-    refresh::actor as refresh,
-    registry::{ClaimState, HolderState, actor as registry},
+    registry::{ClaimState, HolderState},
+    runtime::{
+        mailbox::{Envelope, receives},
+        ports::updater::{Request, Trouble},
+    },
 };
 
 /// When to come back to a full queue, or to a key whose failure is remembered.
@@ -44,35 +46,19 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 
 pub(crate) enum Message {
-    /// Hold the key, and say when.
-    Ensure { key: Key, origin: Origin, reason: UpdateReason, reply: Option<oneshot::Sender<Ensured>> },
-    /// Bring a held key up to date, and say when.
-    Refresh { key: Key, from: Vec<NodeName>, reply: Option<oneshot::Sender<Ensured>> },
-    /// Delete a key whose claim is withdrawn.
-    Remove { key: Key },
+    /// What others ask.
+    Asked(Envelope<Request>),
     /// A worker is free: is there something to do?
     TakeOff { reply: oneshot::Sender<Option<Task>> },
     /// A worker is done with this key.
     Finished { key: Key, work: Work, reason: UpdateReason, outcome: Outcome },
-    /// What went wrong with these keys last?
-    Troubles { keys: Vec<Key>, reply: oneshot::Sender<Vec<Option<Trouble>>> },
     /// It is time to look which updates get on.
     Look,
     /// It is time to look who may ask an origin now.
     CallIn,
-    /// Fail, for tests of the supervisor.
-    Panic,
 }
 
-impl ractor::Message for Message {}
-
-/// Why a key is not here, as the last attempt found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Trouble {
-    pub(crate) reason: String,
-    /// When the first attempt of those in a row that failed did, by the node's uptime.
-    pub(crate) since: Duration,
-}
+receives!(Message: Asked(Request));
 
 /// What the ledger says of a key that could not be had, and when the balancer looks at it again.
 enum Claimed {
@@ -219,7 +205,7 @@ impl Actor for Updater {
             .queue(Queue::new(ByReason))
             .build();
         let (pool, _) = Actor::spawn_linked(None, Pool::default(), arguments, myself.get_cell()).await?;
-        let _ = shared.registry.send(registry::Message::WithdrawFetching);
+        shared.ports.registry.withdraw_fetching();
         let flights = Flights::new(shared.config.update_queue);
         let rng = crate::world::rng(&*shared.world);
         let upstreams = Upstreams::new(&shared.config.upstreams);
@@ -237,22 +223,14 @@ impl Actor for Updater {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            Message::Ensure { key, origin, reason, reply } => state.admit(key, Work::Ensure { origin }, reason, reply),
-            Message::Refresh { key, from, reply } => {
-                state.admit(key, Work::Refresh { from }, UpdateReason::Refresh, reply)
-            }
-            Message::Remove { key } => state.admit(key, Work::Remove, UpdateReason::Rebalance, None),
+            Message::Asked(asked) => state.asked(asked.open()),
             Message::TakeOff { reply } => drop(reply.send(state.take_off())),
             Message::Finished { key, work, reason, outcome } => state.finish(&key, &work, reason, outcome),
-            Message::Troubles { keys, reply } => {
-                drop(reply.send(keys.iter().map(|key| state.trouble(key)).collect()));
-            }
             Message::Look => state.look(),
             Message::CallIn => {
                 state.call_at = None;
                 state.call_in();
             }
-            Message::Panic => panic!("the updater was told to fail"),
         }
         Ok(())
     }
@@ -272,6 +250,19 @@ impl Actor for Updater {
 }
 
 impl State {
+    fn asked(&mut self, request: Request) {
+        match request {
+            Request::Ensure { key, origin, reason, reply } => self.admit(key, Work::Ensure { origin }, reason, reply),
+            Request::Refresh { key, from, reply } => {
+                self.admit(key, Work::Refresh { from }, UpdateReason::Refresh, Some(reply))
+            }
+            Request::Remove { key } => self.admit(key, Work::Remove, UpdateReason::Rebalance, None),
+            Request::Troubles { keys, reply } => {
+                let _ = reply.send(keys.iter().map(|key| self.trouble(key)).collect());
+            }
+        }
+    }
+
     fn admit(&mut self, key: Key, work: Work, reason: UpdateReason, reply: Option<Waiter>) {
         let now = self.shared.uptime();
         let (admission, waiter) = self.flights.admit(now, &key, work, reason, reply);
@@ -390,7 +381,7 @@ impl State {
     /// A job ended because it was told to.
     fn cancelled(&mut self, key: &Key, gives_way: bool) {
         if self.shared.own_claim(key) == Some(HolderState::Fetching) {
-            let _ = self.shared.registry.send(registry::Message::Release { key: key.clone(), reply: None });
+            self.shared.ports.registry.note_release(key.clone());
         }
         if gives_way {
             self.flights.put_back(key);
@@ -416,8 +407,8 @@ impl State {
 
     /// Tells the balancer, in case it was its request, that nothing will come of it for now.
     fn turn_away(&self, key: Key) {
-        let _ = self.shared.balancer.send(balancer::Message::RetryAfter(key.clone(), TURNED_AWAY_PAUSE));
-        let _ = self.shared.balancer.send(balancer::Message::UpdateFinished(key));
+        self.shared.ports.balancer.retry_after(key.clone(), TURNED_AWAY_PAUSE);
+        self.shared.ports.balancer.update_finished(key);
     }
 
     fn failed(&self, reason: &str, retry_after: Duration) -> Ensured {
@@ -447,7 +438,7 @@ impl State {
             Outcome::Held(updated) => {
                 self.flights.forget(key);
                 if let Some(Updated { changed }) = updated {
-                    let _ = self.shared.refresher.send(refresh::Message::Refreshed { key: key.clone(), changed });
+                    self.shared.ports.refresher.refreshed(key.clone(), changed);
                 }
                 Ensured::Ready(vec![self.shared.name.clone()])
             }
@@ -472,14 +463,14 @@ impl State {
         for waiter in waiters {
             let _ = waiter.send(answer.clone());
         }
-        let _ = self.shared.balancer.send(balancer::Message::UpdateFinished(key.clone()));
+        self.shared.ports.balancer.update_finished(key.clone());
     }
 
     fn fetch_for(&mut self, key: &Key, waiters: Vec<Waiter>) {
         for waiter in waiters {
             self.admit(key.clone(), Work::Ensure { origin: Origin::Heeding }, UpdateReason::Request, Some(waiter));
         }
-        let _ = self.shared.balancer.send(balancer::Message::UpdateFinished(key.clone()));
+        self.shared.ports.balancer.update_finished(key.clone());
     }
 
     /// Remembers a failure and makes the ledger tell of it, unless the key is held and was only to be refreshed.
@@ -530,16 +521,16 @@ impl State {
     }
 
     fn amend_claim(&self, key: &Key, reason: UpdateReason, claim: Claimed) {
-        let (pause, message) = match claim {
+        let (Claimed::Failure { pause, .. } | Claimed::Nothing { pause }) = claim;
+        self.shared.ports.balancer.retry_after(key.clone(), pause);
+        match claim {
             Claimed::Failure { why, pause } => {
                 let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
                 let state = ClaimState::failed(&why, self.shared.world.unix_ms().saturating_add(pause_ms));
                 debug!(%key, ?reason, ?pause, "will be tried again");
-                (pause, registry::Message::Claim { key: key.clone(), state, reply: None })
+                self.shared.ports.registry.note_claim(key.clone(), state);
             }
-            Claimed::Nothing { pause } => (pause, registry::Message::Release { key: key.clone(), reply: None }),
-        };
-        let _ = self.shared.balancer.send(balancer::Message::RetryAfter(key.clone(), pause));
-        let _ = self.shared.registry.send(message);
+            Claimed::Nothing { .. } => self.shared.ports.registry.note_release(key.clone()),
+        }
     }
 }

@@ -16,11 +16,11 @@ use super::{
 };
 use crate::{
     balancer::{Level, pressure},
-    catalog::{actor as catalog, push_to},
+    catalog::push_to,
     key::{Key, NodeName},
     node::Shared,
     provider::{Progress, Provider, UpdateContext, UpdateError, UpdateReason},
-    registry::{ClaimState, HolderState, actor as registry},
+    registry::{ClaimState, HolderState},
     router::PeerClient,
 };
 
@@ -184,8 +184,7 @@ async fn nobody_has_it(shared: &Arc<Shared>, key: &Key, unreadable: bool) -> Out
     if unreadable {
         return Outcome::Failed(UpdateError::Unavailable("no peer holds it any more".into()));
     }
-    let released = shared.registry.ask(|reply| registry::Message::Release { key: key.clone(), reply: Some(reply) });
-    let _ = released.await;
+    let _ = shared.ports.registry.release(key.clone()).await;
     Outcome::Declined
 }
 
@@ -233,10 +232,8 @@ async fn carry_out_forget(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, ke
     if !shared.intents.standing(key).pending {
         return true;
     }
-    let pending = shared.catalog.ask(|reply| catalog::Message::PendingOf { key: key.clone(), reply });
-    let Ok(Some(stamp)) = pending.await else { return true };
-    let released = shared.registry.ask(|reply| registry::Message::Release { key: key.clone(), reply: Some(reply) });
-    if released.await.is_err() {
+    let Ok(Some(stamp)) = shared.ports.catalog.pending_of(key.clone()).await else { return true };
+    if shared.ports.registry.release(key.clone()).await.is_err() {
         return false;
     }
     if let Err(error) = provider.remove(key).await {
@@ -244,8 +241,7 @@ async fn carry_out_forget(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, ke
         return false;
     }
     info!(%key, "forgotten");
-    let done = shared.catalog.ask(|reply| catalog::Message::Executed { key: key.clone(), stamp, reply });
-    done.await.is_ok()
+    shared.ports.catalog.executed(key.clone(), stamp).await.is_ok()
 }
 
 /// Sees to it that nobody from whom a forgotten key may be copied still has the copy that was to go: whoever was cut off
@@ -254,8 +250,7 @@ async fn tell_of_forget(shared: &Arc<Shared>, key: &Key) {
     if !shared.intents.standing(key).forgotten {
         return;
     }
-    let asked = shared.catalog.ask(|reply| catalog::Message::ForgetOf { key: key.clone(), reply });
-    let Ok(Some(record)) = asked.await else { return };
+    let Ok(Some(record)) = shared.ports.catalog.forget_of(key.clone()).await else { return };
     for peer in ready_peers(shared, key) {
         if let Err(error) = push_to(shared, &peer, &record).await {
             debug!(%key, %peer, %error, "cannot tell it of a forget");
@@ -337,9 +332,8 @@ async fn publish(shared: &Arc<Shared>, key: &Key, updated: Option<Updated>) -> O
 }
 
 async fn claim(shared: &Arc<Shared>, key: &Key, state: ClaimState) -> Result<(), UpdateError> {
-    let key = key.clone();
-    let asked = shared.registry.ask(|reply| registry::Message::Claim { key, state, reply: Some(reply) });
-    let recorded = asked.await.map_err(|gone| UpdateError::Unavailable(gone.to_string()))?;
+    let recorded = shared.ports.registry.claim(key.clone(), state).await;
+    let recorded = recorded.map_err(|gone| UpdateError::Unavailable(gone.to_string()))?;
     recorded.map_err(|not_recorded| UpdateError::Unavailable(not_recorded.to_string()))
 }
 

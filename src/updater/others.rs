@@ -86,7 +86,6 @@ mod tests {
         config::{NodeConfig, Profile},
         net::wire::Ensured,
         provider::{Body, Provider, ProviderError, ServeError, UpdateContext, UpdateError, UpdateReason},
-        updater::actor as updater,
     };
 
     const PATIENCE: Duration = Duration::from_secs(30);
@@ -167,8 +166,7 @@ mod tests {
         let fetch = |node: &Node| {
             let (shared, key) = (node.shared().clone(), key.clone());
             let (origin, reason) = (crate::updater::Origin::Heeding, UpdateReason::Request);
-            let ask = move |reply| updater::Message::Ensure { key, origin, reason, reply: Some(reply) };
-            tokio::spawn(async move { shared.updater.ask(ask).await.unwrap() })
+            tokio::spawn(async move { shared.ports.updater.ensure(key, origin, reason).await.unwrap() })
         };
         let first = fetch(&nodes[0]);
         eventually("the other node knows of it", || {
