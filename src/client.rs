@@ -2,7 +2,7 @@
 //!
 //! All reads are answered from this process's own memory, also when it is cut off from everybody else.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,7 @@ use crate::{
         identity::Credentials,
         wire::{Call, Ensured, Refusal, Reply},
     },
-    node::{Drained, Names, Node, Shared, StartError, drain, refresh},
+    node::{Drained, Node, StartError, drain, refresh},
     placement::{Change, Forecast, Forecaster, WEIGHT_SHARE},
     provider::Capacity,
     registry::{HolderState, actor as registry},
@@ -29,6 +29,7 @@ use crate::{
         retry_after,
     },
     runtime::ports::updater::Trouble,
+    runtime::{Names, Shared},
     updater::{FETCH_MAX, Origin},
 };
 
@@ -259,19 +260,19 @@ impl Client {
     /// The members and the ring, as of now.
     #[must_use]
     pub fn view(&self) -> Arc<View> {
-        self.shared.view.snapshot()
+        self.shared.lookup.view.snapshot()
     }
 
     /// Waits until the view satisfies `condition`, and returns it. Cancel safe.
     pub async fn view_when(&self, condition: impl Fn(&View) -> bool) -> Arc<View> {
-        self.shared.view.wait_for(condition).await
+        self.shared.lookup.view.wait_for(condition).await
     }
 
     /// All known members by name, the dead included. Those that are gone or on their way out accept nothing; the
     /// [view](Client::view) keeps what they said last, by which they hold their place.
     #[must_use]
     pub fn members(&self) -> Vec<Member> {
-        let view = self.shared.view.load();
+        let view = self.shared.lookup.view.load();
         let takes_keys = |member: &Member| member.accepting && view.is_staying(&member.name);
         view.members().map(|member| Member { accepting: takes_keys(member), ..member.clone() }).collect()
     }
@@ -280,7 +281,7 @@ impl Client {
     /// four of them.
     #[must_use]
     pub fn nodes_for_key(&self, key: &Key) -> Nodes {
-        nodes_for_key(&self.shared, key)
+        self.shared.lookup.ready_holders(key)
     }
 
     /// The keys that `node` holds ready, in order. Walks over all known keys.
@@ -291,7 +292,9 @@ impl Client {
             let page = self.keys("", after, PAGE_KEYS).await;
             let last = page.last().cloned();
             let full = page.len() == PAGE_KEYS;
-            found.extend(page.into_iter().filter(|key| self.shared.index.state(key, node) == Some(HolderState::Ready)));
+            found.extend(
+                page.into_iter().filter(|key| self.shared.lookup.index.state(key, node) == Some(HolderState::Ready)),
+            );
             if !full {
                 return found;
             }
@@ -307,15 +310,16 @@ impl Client {
     /// Where `key` is and should be.
     #[must_use]
     pub fn locate(&self, key: &Key) -> Location {
-        let owners = self.shared.owners(&self.shared.view.load(), key).into_vec();
+        let owners = self.shared.lookup.owners(&self.shared.lookup.view.load(), key).into_vec();
         let mut holders: Vec<Holding> = self
             .shared
+            .lookup
             .live_holders(key)
             .into_iter()
             .map(|(node, state)| Holding { node, state: state.into() })
             .collect();
         holders.sort_by(|a, b| a.node.cmp(&b.node));
-        Location { key: key.clone(), owners, holders, pinned: self.shared.intents.pinned(key).is_some() }
+        Location { key: key.clone(), owners, holders, pinned: self.shared.lookup.intents.pinned(key).is_some() }
     }
 
     /// Where `key` is and should be, why, and what is about to happen to it: the nodes concerned are asked, for a few
@@ -330,56 +334,57 @@ impl Client {
     pub async fn status(&self) -> Status {
         let summary = self.shared.ports.registry.summarize().await.unwrap_or_default();
         let balance = self.shared.ports.balancer.summarize().await.unwrap_or_default();
-        let scanned = self.shared.scanned.load(std::sync::atomic::Ordering::Acquire);
-        let (gossip_messages, gossip_bytes, gossip_largest) = self.shared.net.gossip_sent();
-        let trouble = self.shared.trouble();
-        let joined = *self.shared.joined().borrow();
+        let scanned = self.shared.disk.scanned.load(std::sync::atomic::Ordering::Acquire);
+        let (gossip_messages, gossip_bytes, gossip_largest) = self.shared.peers.net.gossip_sent();
+        let trouble = self.shared.lifecycle.trouble();
+        let joined = *self.shared.lifecycle.joined().borrow();
         let known = summary.caught_up && summary.published && trouble.is_none();
         Status {
-            node: self.shared.name.clone(),
-            members: self.shared.view.load().alive().count(),
-            observers: self.shared.watchers.count(),
-            keys: self.shared.index.len(),
+            node: self.shared.context.name.clone(),
+            members: self.shared.lookup.view.load().alive().count(),
+            observers: self.shared.gossip.watchers.count(),
+            keys: self.shared.lookup.index.len(),
             under_replicated: balance.under_replicated,
             lacking: self.shortages_seen_here("", SHORTAGES_SHOWN).await,
-            hot: self.shared.view.load().extras().len(),
+            hot: self.shared.lookup.view.load().extras().len(),
             fetching: summary.fetching,
             repairs_waiting: balance.waiting,
             repairs_running: balance.running,
             repairs_paused: self.repairs_paused(),
-            seeds: self.shared.seeds.snapshot().to_vec(),
-            clocks_apart: self.shared.clocks.snapshot().to_vec(),
+            seeds: self.shared.lifecycle.seeds.snapshot().to_vec(),
+            clocks_apart: self.shared.gossip.clocks.snapshot().to_vec(),
             waiting_for: self.waiting_for(balance.most_asked),
             converged: known && joined && scanned && balance.idle && summary.fetching == 0,
-            scanning: (!scanned).then(|| self.shared.scan_found.load(std::sync::atomic::Ordering::Acquire)),
-            connections: self.shared.net.connections(),
+            scanning: (!scanned).then(|| self.shared.disk.scan_found.load(std::sync::atomic::Ordering::Acquire)),
+            connections: self.shared.peers.net.connections(),
             gossip_messages,
             gossip_bytes,
             gossip_largest,
-            gossip_identities: self.shared.gossip_identities.load(std::sync::atomic::Ordering::Relaxed),
-            full: self.shared.provider.is_some() && !self.shared.accepts(),
-            disk: self.shared.room().capacity(),
+            gossip_identities: self.shared.gossip.identities.load(std::sync::atomic::Ordering::Relaxed),
+            full: self.shared.context.provider.is_some() && !self.shared.disk.accepts(),
+            disk: self.shared.disk.room().capacity(),
             trouble,
         }
     }
 
     fn repairs_paused(&self) -> Option<String> {
-        let Brake { lost, members, until } = self.shared.view.load().brake()?;
-        let left =
-            humantime::format_duration(Duration::from_secs(until.saturating_sub(self.shared.uptime()).as_secs()));
+        let Brake { lost, members, until } = self.shared.lookup.view.load().brake()?;
+        let left = humantime::format_duration(Duration::from_secs(
+            until.saturating_sub(self.shared.context.uptime()).as_secs(),
+        ));
         Some(format!("{lost} of {members} members were lost at once; waiting for some to return, for at most {left}"))
     }
 
     /// `most_asked`: how many nodes should keep the key that lacks replicas and should be on most.
     fn waiting_for(&self, most_asked: usize) -> Vec<String> {
-        let mut waiting_for = self.shared.lacking();
+        let mut waiting_for = self.shared.lifecycle.lacking(&self.shared.lookup.view.load());
         let keeps = |member: &Member| member.is_eligible();
-        if !self.shared.view.load().alive().any(keeps) {
+        if !self.shared.lookup.view.load().alive().any(keeps) {
             let what =
                 "a member that keeps keys: each live one is an observer or has weight 0, so nothing can be fetched";
             waiting_for.push(what.to_owned());
         }
-        let view = self.shared.view.load();
+        let view = self.shared.lookup.view.load();
         let strangers: Vec<&str> =
             view.alive().filter(|member| member.serves_other).map(|member| member.name.as_str()).collect();
         if !strangers.is_empty() {
@@ -403,13 +408,14 @@ impl Client {
 
     /// How many pinned keys are on fewer nodes than asked for.
     fn pins_without_room(&self) -> usize {
-        let lacks = |key: &&Key| self.nodes_for_key(key).len() < self.shared.intents.replicas(key);
-        self.shared.intents.pinned_keys().iter().filter(lacks).count()
+        let lacks = |key: &&Key| self.nodes_for_key(key).len() < self.shared.lookup.intents.replicas(key);
+        self.shared.lookup.intents.pinned_keys().iter().filter(lacks).count()
     }
 
     /// What this node waits for before it is part of its cluster, in words. Nothing once it has been.
     pub(crate) fn waits_to_join(&self) -> Option<String> {
-        (!*self.shared.joined().borrow()).then(|| self.shared.lacking().join("; and for "))
+        (!*self.shared.lifecycle.joined().borrow())
+            .then(|| self.shared.lifecycle.lacking(&self.shared.lookup.view.load()).join("; and for "))
     }
 
     /// Whether this node knows all that the others are known to have published.
@@ -421,7 +427,7 @@ impl Client {
     pub async fn member_statuses(&self) -> Vec<MemberStatus> {
         let summary = self.shared.ports.registry.summarize().await.unwrap_or_default();
         let count = |name: &NodeName| summary.ready.get(name).copied().unwrap_or(0);
-        let irreplaceable = self.shared.irreplaceable.snapshot();
+        let irreplaceable = self.shared.gossip.irreplaceable.snapshot();
         let status = |member: Member| MemberStatus {
             keys: count(&member.name),
             only_there: irreplaceable.get(&member.name).copied().filter(|_| member.state == MemberState::Dead),
@@ -438,7 +444,7 @@ impl Client {
     /// # Errors
     /// See [`RemoveError`].
     pub async fn remove_member(&self, name: &NodeName) -> Result<RemovedMember, RemoveError> {
-        let known = self.shared.view.load().member(name).map(|member| member.state.is_alive());
+        let known = self.shared.lookup.view.load().member(name).map(|member| member.state.is_alive());
         match known {
             None => return Err(RemoveError::Unknown(name.clone())),
             Some(true) => return Err(RemoveError::Alive(name.clone())),
@@ -465,7 +471,7 @@ impl Client {
     /// [`Provider::key_of_repository`]: crate::provider::Provider::key_of_repository
     #[must_use]
     pub fn key_of_repository(&self, urls: &[&str], path: Option<&str>) -> Option<Key> {
-        self.shared.provider.as_ref()?.key_of_repository(urls, path)
+        self.shared.context.provider.as_ref()?.key_of_repository(urls, path)
     }
 
     /// Keeps `key` on so many nodes from now on (`None`: on as many as the settings say), though nobody asks for it. A key
@@ -478,10 +484,10 @@ impl Client {
     /// # Errors
     /// See [`IntentError`].
     pub async fn pin(&self, key: &Key, replicas: Option<usize>) -> Result<Recorded, IntentError> {
-        let replicas = replicas.unwrap_or_else(|| self.shared.intents.configured(key));
+        let replicas = replicas.unwrap_or_else(|| self.shared.lookup.intents.configured(key));
         let valid = u8::try_from(replicas).ok().filter(|_| (1..=REPLICAS_MAX).contains(&replicas));
         let replicas = valid.ok_or(IntentError::Replicas(replicas))?;
-        if let Some(provider) = &self.shared.provider {
+        if let Some(provider) = &self.shared.context.provider {
             let may = if catalog::is_pattern(key) { provider.may_fetch_some(key) } else { provider.may_fetch(key) };
             may.map_err(|reason| IntentError::Refused { key: key.clone(), reason })?;
         }
@@ -519,12 +525,12 @@ impl Client {
     /// # Errors
     /// See [`DrainError`].
     pub async fn drain(&self, node: &NodeName, force: bool, patience: Option<Duration>) -> Result<Drained, DrainError> {
-        let patience = patience.unwrap_or(self.shared.config.drain_timeout);
-        if *node == self.shared.name {
+        let patience = patience.unwrap_or(self.shared.context.config.drain_timeout);
+        if *node == self.shared.context.name {
             return Ok(drain(&self.shared, force, patience).await);
         }
         let unknown = || DrainError::NotAlive(node.clone());
-        let state = self.shared.view.load().member(node).map(|member| member.state).ok_or_else(unknown)?;
+        let state = self.shared.lookup.view.load().member(node).map(|member| member.state).ok_or_else(unknown)?;
         if state == MemberState::Left {
             return Ok(Drained { node: node.clone(), left: true, remaining: 0, keys: Vec::new() });
         }
@@ -532,7 +538,7 @@ impl Client {
         let patience_ms = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
         let failed = |reason: String| DrainError::Unreachable { node: node.clone(), reason };
         let asked = async {
-            self.shared.peer(node).await?.call(Call::Drain { force, patience_ms }, patience + SYNC_TIMEOUT).await
+            self.shared.peers.peer(node).await?.call(Call::Drain { force, patience_ms }, patience + SYNC_TIMEOUT).await
         };
         match asked.await {
             Ok(Reply::Drained { left, remaining, keys }) => Ok(Drained { node: node.clone(), left, remaining, keys }),
@@ -549,7 +555,7 @@ impl Client {
     /// # Errors
     /// Somebody is to go who owns nothing.
     pub async fn forecast(&self, change: &Change) -> Result<Forecast, ForecastError> {
-        let view = self.shared.view.snapshot();
+        let view = self.shared.lookup.view.snapshot();
         let on_ring = |name: &NodeName| view.ring().nodes().binary_search(name).is_ok();
         if let Some(stranger) = change.without.iter().find(|name| !on_ring(name)) {
             return Err(ForecastError::NoOwner(stranger.clone()));
@@ -560,7 +566,7 @@ impl Client {
         let mut after = None;
         loop {
             let page = self.keys("", after, PAGE_KEYS).await;
-            page.iter().for_each(|key| forecaster.add(key, self.shared.intents.replicas(key)));
+            page.iter().for_each(|key| forecaster.add(key, self.shared.lookup.intents.replicas(key)));
             after = page.last().cloned();
             if page.len() < PAGE_KEYS {
                 let sizes = self.sizes(forecaster.sample().cloned().collect()).await;
@@ -599,7 +605,7 @@ impl Client {
         let keys: Vec<Key> = found.iter().map(|(key, _)| key.clone()).collect();
         let troubles = self.shared.ports.updater.troubles(keys).await;
         let troubles = troubles.unwrap_or_default().into_iter().chain(std::iter::repeat(None));
-        let (now, takers) = (self.shared.uptime(), self.shared.view.load().accepting().count());
+        let (now, takers) = (self.shared.context.uptime(), self.shared.lookup.view.load().accepting().count());
         let shortage = |((key, short), trouble): ((Key, Short), Option<Trouble>)| {
             let (replicas, ready) = (usize::from(short.asked), self.nodes_for_key(&key).len());
             let reason = trouble.map(|trouble| trouble.reason);
@@ -612,7 +618,7 @@ impl Client {
 
     /// Whether the catalog has a pin of exactly this key, which is not a pattern.
     pub(crate) fn has_pin(&self, key: &Key) -> bool {
-        self.shared.intents.standing(key).pinned.is_some()
+        self.shared.lookup.intents.standing(key).pinned.is_some()
     }
 
     /// All pinned keys and patterns, in order.
@@ -644,7 +650,7 @@ impl Client {
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("node", &self.shared.name).finish_non_exhaustive()
+        f.debug_struct("Client").field("node", &self.shared.context.name).finish_non_exhaustive()
     }
 }
 
@@ -658,20 +664,10 @@ impl From<HolderState> for HoldingState {
     }
 }
 
-pub(crate) fn nodes_for_key(shared: &Shared, key: &Key) -> Nodes {
-    let view = shared.view.load();
-    shared.index.lookup(key, |holders| {
-        holders
-            .filter(|(name, state)| *state == HolderState::Ready && view.is_alive(name))
-            .map(|(name, _)| name.clone())
-            .collect()
-    })
-}
-
 /// Takes in what every live member has published up to now.
 pub(crate) async fn sync(shared: &Arc<Shared>) {
-    let view = shared.view.snapshot();
-    let others = view.alive().filter(|member| member.name != shared.name && !member.observer);
+    let view = shared.lookup.view.snapshot();
+    let others = view.alive().filter(|member| member.name != shared.context.name && !member.observer);
     let syncs = others.map(|member| async {
         let _ = tokio::time::timeout(SYNC_TIMEOUT, registry::pull_through(shared, &member.name, &member.name)).await;
     });
@@ -679,18 +675,8 @@ pub(crate) async fn sync(shared: &Arc<Shared>) {
 }
 
 async fn update(shared: &Arc<Shared>, key: &Key) -> Result<Vec<UpdatedReplica>, RouteError> {
-    let holders = holders_by_preference(shared, key);
+    let holders = shared.lookup.holders_by_preference(key);
     if holders.is_empty() { create(shared, key).await } else { update_held(shared, key, holders, FETCH_MAX).await }
-}
-
-/// Live nodes that hold `key` ready, in the same order for everybody who knows the same, full ones last.
-pub(crate) fn holders_by_preference(shared: &Shared, key: &Key) -> Vec<NodeName> {
-    let mut holders = nodes_for_key(shared, key).into_vec();
-    let view = shared.view.snapshot();
-    let preference: BTreeMap<NodeName, usize> =
-        view.ring().preference(key).cloned().enumerate().map(|(rank, name)| (name, rank)).collect();
-    holders.sort_by_key(|name| (view.is_full(name), preference.get(name).copied().unwrap_or(usize::MAX), name.clone()));
-    holders
 }
 
 /// Has the first of `holders` ask the origin and the others copy from it. Everybody who updates the same key picks the
@@ -768,12 +754,12 @@ async fn refresh_at(
     patience: Duration,
 ) -> Option<AttemptError> {
     let failed = |reason: String| Some(AttemptError::FetchFailed(reason));
-    let reply = if *node == shared.name {
+    let reply = if *node == shared.context.name {
         refresh(shared, key.clone(), from, patience).await
     } else {
         let patience_ms = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
         let call = Call::Refresh { key: key.clone(), from, patience_ms };
-        let asked = async { shared.peer(node).await?.call(call, patience).await };
+        let asked = async { shared.peers.peer(node).await?.call(call, patience).await };
         match asked.await {
             Ok(reply) => reply,
             Err(error) => return failed(error.to_string()),

@@ -8,21 +8,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     balancer::Intention,
-    client::{HoldingState, nodes_for_key},
+    client::HoldingState,
     key::{Key, NodeName},
     membership::MemberState,
     net::wire::{Call, Reply},
-    node::Shared,
     provider::Description,
+    runtime::Shared,
 };
 
 /// How long other nodes have to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long a data source has to describe a key: the rest of the answer should still be in time.
 const DESCRIBE_PATIENCE: Duration = Duration::from_secs(2);
-
-/// Keys that the data source describes at once, whoever asks: it may run a program for each, and has requests to answer.
-pub(crate) const DESCRIBING_MAX: usize = 4;
 
 /// Where a key is, where it should be, why, and what is about to happen to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -87,16 +84,17 @@ pub struct Silent {
 /// Asks all who have to do with `key`. Cancel safe.
 pub(crate) async fn explain(shared: &Arc<Shared>, key: &Key) -> Explanation {
     let places = places(shared, key);
-    let view = shared.view.snapshot();
-    let (replicas, usual) = (shared.replicas(&view, key), shared.intents.replicas(key));
+    let view = shared.lookup.view.snapshot();
+    let (replicas, usual) = (shared.lookup.replicas(&view, key), shared.lookup.intents.replicas(key));
     let mut concerned: Vec<NodeName> = places.iter().map(|place| place.node.clone()).collect();
-    concerned.extend(shared.live_holders(key).into_iter().map(|(name, _)| name));
-    concerned.push(shared.name.clone());
-    concerned.retain(|name| view.is_alive(name) || *name == shared.name);
+    concerned.extend(shared.lookup.live_holders(key).into_iter().map(|(name, _)| name));
+    concerned.push(shared.context.name.clone());
+    concerned.retain(|name| view.is_alive(name) || *name == shared.context.name);
     concerned.sort();
     concerned.dedup();
     let asked = concerned.into_iter().map(|node| async {
-        let answer = if node == shared.name { insight(shared, key).await } else { ask(shared, &node, key).await };
+        let answer =
+            if node == shared.context.name { insight(shared, key).await } else { ask(shared, &node, key).await };
         answer.map_err(|reason| Silent { node, reason })
     });
     let (mut nodes, mut silent) = (Vec::new(), Vec::new());
@@ -106,9 +104,9 @@ pub(crate) async fn explain(shared: &Arc<Shared>, key: &Key) -> Explanation {
             Err(unknown) => silent.push(unknown),
         }
     }
-    let replicas_from = if shared.intents.pinned(key).is_some() {
+    let replicas_from = if shared.lookup.intents.pinned(key).is_some() {
         "pinned"
-    } else if shared.intents.has_prefix(key) {
+    } else if shared.lookup.intents.has_prefix(key) {
         "prefix"
     } else {
         "default"
@@ -118,8 +116,8 @@ pub(crate) async fn explain(shared: &Arc<Shared>, key: &Key) -> Explanation {
 }
 
 fn places(shared: &Shared, key: &Key) -> Vec<Place> {
-    let view = shared.view.snapshot();
-    let (owners, replicas) = (shared.owners(&view, key), shared.replicas(&view, key));
+    let view = shared.lookup.view.snapshot();
+    let (owners, replicas) = (shared.lookup.owners(&view, key), shared.lookup.replicas(&view, key));
     let (mut places, mut met) = (Vec::new(), 0);
     for name in view.ring().walk(key) {
         if met == replicas {
@@ -140,7 +138,7 @@ fn places(shared: &Shared, key: &Key) -> Vec<Place> {
 }
 
 async fn ask(shared: &Arc<Shared>, node: &NodeName, key: &Key) -> Result<Insight, String> {
-    let asked = async { shared.peer(node).await?.call(Call::Explain { key: key.clone() }, PATIENCE).await };
+    let asked = async { shared.peers.peer(node).await?.call(Call::Explain { key: key.clone() }, PATIENCE).await };
     match asked.await {
         Ok(Reply::Explained(insight)) => Ok(*insight),
         Ok(Reply::Refused(refusal)) => Err(refusal.to_string()),
@@ -151,8 +149,8 @@ async fn ask(shared: &Arc<Shared>, node: &NodeName, key: &Key) -> Result<Insight
 
 /// How many bytes `key` takes where it is, if a node that has it tells.
 pub(crate) async fn size(shared: &Arc<Shared>, key: &Key) -> Option<u64> {
-    let holders = nodes_for_key(shared, key);
-    if holders.contains(&shared.name) {
+    let holders = shared.lookup.ready_holders(key);
+    if holders.contains(&shared.context.name) {
         return describe(shared, key).await?.bytes;
     }
     ask(shared, holders.first()?, key).await.ok()?.data?.bytes
@@ -164,19 +162,19 @@ pub(crate) async fn size(shared: &Arc<Shared>, key: &Key) -> Option<u64> {
 /// It is stopping.
 pub(crate) async fn insight(shared: &Arc<Shared>, key: &Key) -> Result<Insight, String> {
     let intention = shared.ports.balancer.explain(key.clone()).await.map_err(|gone| gone.to_string())?;
-    let state = shared.own_claim(key).map(HoldingState::from);
+    let state = shared.lookup.own_claim(key).map(HoldingState::from);
     let intention =
         if state == Some(HoldingState::Ready) { intention } else { with_trouble(shared, key, intention).await };
     // Nobody is there to be asked if no policy is set.
     let due = shared.ports.refresher.due(key.clone()).await;
-    let due = due.ok().flatten().filter(|_| shared.config.refresh_policy(key).is_some());
+    let due = due.ok().flatten().filter(|_| shared.context.config.refresh_policy(key).is_some());
     Ok(Insight {
-        node: shared.name.clone(),
+        node: shared.context.name.clone(),
         state,
         data: describe(shared, key).await,
         refresh_in_ms: due.and_then(|due| u64::try_from(due.as_millis()).ok()),
         intention,
-        ring: shared.view.load().ring().fingerprint(),
+        ring: shared.lookup.view.load().ring().fingerprint(),
     })
 }
 
@@ -184,7 +182,7 @@ pub(crate) async fn insight(shared: &Arc<Shared>, key: &Key) -> Result<Insight, 
 async fn with_trouble(shared: &Arc<Shared>, key: &Key, mut intention: Intention) -> Intention {
     let asked = shared.ports.updater.troubles(vec![key.clone()]).await;
     let Some(trouble) = asked.ok().and_then(|mut troubles| troubles.pop()?) else { return intention };
-    let seconds = shared.uptime().saturating_sub(trouble.since).as_secs();
+    let seconds = shared.context.uptime().saturating_sub(trouble.since).as_secs();
     let why = format!("it has failed for {seconds} s: {}", trouble.reason);
     intention.waits_for = Some(match intention.waits_for {
         Some(waits_for) => format!("{why}; {waits_for}"),
@@ -195,10 +193,10 @@ async fn with_trouble(shared: &Arc<Shared>, key: &Key, mut intention: Intention)
 
 /// What there is of `key` on this machine, if anything and if the provider tells, in time.
 pub(crate) async fn describe(shared: &Shared, key: &Key) -> Option<Description> {
-    let provider = shared.provider.as_ref()?;
+    let provider = shared.context.provider.as_ref()?;
     let asked = async {
         // Held while the data source looks, for itself or for another node that asks.
-        let _permit = shared.describing.acquire().await.ok()?;
+        let _permit = shared.admission.describing.acquire().await.ok()?;
         if !matches!(provider.has(key).await, Ok(true)) {
             return None;
         }

@@ -42,10 +42,10 @@ use crate::{
     MemberState,
     key::{Key, NodeName},
     net::wire::{Call, Reply},
-    node::Shared,
     placement::Ring,
     provider::UpdateReason,
     registry::HolderState,
+    runtime::Shared,
     runtime::{
         mailbox::{Envelope, receives},
         ports::balancer::{Request, Summary},
@@ -150,11 +150,12 @@ impl Actor for Balancer {
 
     async fn pre_start(&self, myself: ActorRef<Message>, shared: Arc<Shared>) -> Result<State, ActorProcessingErr> {
         myself.send_interval(TICK, || Message::Tick);
-        let next_sweep = shared.uptime();
+        let next_sweep = shared.context.uptime();
         // One updater is left to requests.
-        let queue = Queue::new(shared.config.repairs.min(shared.config.updaters.saturating_sub(1)).max(1));
-        let ring = shared.view.load().ring().clone();
-        let rng = crate::world::rng(&*shared.world);
+        let queue =
+            Queue::new(shared.context.config.repairs.min(shared.context.config.updaters.saturating_sub(1)).max(1));
+        let ring = shared.lookup.view.load().ring().clone();
+        let rng = shared.context.rng();
         Ok(State {
             shared,
             myself,
@@ -217,7 +218,7 @@ impl State {
     fn mark_dirty(&mut self, keys: impl IntoIterator<Item = Key>) {
         if self.is_joining() {
             // It looks at everything when it serves.
-            self.next_sweep = self.shared.uptime();
+            self.next_sweep = self.shared.context.uptime();
             return;
         }
         self.dirty.extend(keys);
@@ -251,26 +252,32 @@ impl State {
     /// Whether the members are the same for long enough to act on it. While somebody is about to take a place on the ring
     /// that is longer: after a start of the whole cluster not all are ready at once.
     fn is_settled(&self) -> bool {
-        self.shared.uptime() >= self.settled_at() && !self.is_joining()
+        self.shared.context.uptime() >= self.settled_at() && !self.is_joining()
     }
 
     /// Whether this node still learns what the others hold.
     fn is_joining(&self) -> bool {
-        self.shared.view.load().member(&self.shared.name).is_none_or(|member| member.state == MemberState::Joining)
+        self.shared
+            .lookup
+            .view
+            .load()
+            .member(&self.shared.context.name)
+            .is_none_or(|member| member.state == MemberState::Joining)
     }
 
     fn settled_at(&self) -> Duration {
-        let arriving = self.shared.view.load().is_anybody_arriving();
-        let more = if arriving { self.shared.config.profile.settle() * ARRIVAL_SETTLES } else { Duration::ZERO };
-        self.shared.settled_at() + more
+        let arriving = self.shared.lookup.view.load().is_anybody_arriving();
+        let more =
+            if arriving { self.shared.context.config.profile.settle() * ARRIVAL_SETTLES } else { Duration::ZERO };
+        self.shared.lookup.settled_at() + more
     }
 
     fn start_sweep(&mut self) {
         if !self.is_settled() {
-            self.next_sweep = self.shared.settled_at();
+            self.next_sweep = self.shared.lookup.settled_at();
             return;
         }
-        self.next_sweep = self.shared.uptime() + self.shared.config.balance_interval;
+        self.next_sweep = self.shared.context.uptime() + self.shared.context.config.balance_interval;
         self.add_pinned();
         match &mut self.sweep {
             Sweep::Asking { again } => *again = true,
@@ -280,15 +287,15 @@ impl State {
 
     /// Pinned keys that nobody has are not among those that the registry knows.
     fn add_pinned(&mut self) {
-        let pinned = self.shared.intents.pinned_keys();
-        self.dirty.extend(pinned.into_iter().filter(|key| !self.shared.index.contains(key)));
+        let pinned = self.shared.lookup.intents.pinned_keys();
+        self.dirty.extend(pinned.into_iter().filter(|key| !self.shared.lookup.index.contains(key)));
         self.wake();
     }
 
     fn ask_for_keys(&mut self, after: Option<Key>) {
         self.sweep = Sweep::Asking { again: false };
         let (shared, myself) = (self.shared.clone(), self.myself.clone());
-        self.shared.spawn(async move {
+        self.shared.context.spawn(async move {
             let keys = shared.ports.registry.keys(after, "", SLICE_KEYS).await.unwrap_or_default();
             let _ = myself.send_message(Message::Swept { keys });
         });
@@ -326,7 +333,7 @@ impl State {
     }
 
     fn tick(&mut self) {
-        let now = self.shared.uptime();
+        let now = self.shared.context.uptime();
         let over = self.back_off.take_due(now, SLICE_KEYS);
         // These stay until they are looked at.
         let ripe: Vec<Key> = self.trim_at.due(now).take(SLICE_KEYS).cloned().collect();
@@ -341,7 +348,7 @@ impl State {
             self.start_sweep();
         }
         self.launch();
-        if self.shared.judge_heat() {
+        if self.shared.traffic.judge_heat() {
             self.shared.ports.membership.load_changed();
         }
         if now >= self.relief.next_look && !self.relief.looking {
@@ -352,15 +359,15 @@ impl State {
     fn look_at_room(&mut self) {
         self.relief.looking = true;
         let (shared, myself) = (self.shared.clone(), self.myself.clone());
-        self.shared.spawn(async move {
+        self.shared.context.spawn(async move {
             pressure::look(&shared, false).await;
-            let held = if shared.room().level() == Level::Full { pressure::held(&shared).await } else { 0 };
+            let held = if shared.disk.room().level() == Level::Full { pressure::held(&shared).await } else { 0 };
             let _ = myself.send_message(Message::Looked { held });
         });
     }
 
     fn looked(&mut self, held: usize) {
-        let (now, room) = (self.shared.uptime(), self.shared.room());
+        let (now, room) = (self.shared.context.uptime(), self.shared.disk.room());
         self.relief.looking = false;
         self.relief.next_look = now + LOOK_INTERVAL;
         let was_tight = std::mem::replace(&mut self.relief.tight, room.level() != Level::Ample);
@@ -377,7 +384,7 @@ impl State {
             debug!(count, held, "looking for keys to give up");
             self.relief.finding = true;
             let (shared, myself, after) = (self.shared.clone(), self.myself.clone(), self.relief.after.take());
-            self.shared.spawn(async move {
+            self.shared.context.spawn(async move {
                 let found = pressure::find(&shared, after, count).await;
                 let _ = myself.send_message(Message::Found(found));
             });
@@ -395,9 +402,9 @@ impl State {
     /// Asks the origins whether they still have these, which are nowhere else; each that has goes at once.
     fn ask_origins(&self, keys: Vec<Key>) {
         let (shared, myself) = (self.shared.clone(), self.myself.clone());
-        self.shared.spawn(async move {
+        self.shared.context.spawn(async move {
             eviction::confirm(&shared, keys, |key| {
-                let until = shared.uptime() + VOUCH_HOLD / 2;
+                let until = shared.context.uptime() + VOUCH_HOLD / 2;
                 let _ = myself.send_message(Message::Vouched { keys: vec![(key, Grounds::LastCopy)], until });
             })
             .await;
@@ -407,19 +414,19 @@ impl State {
 
     /// Whether what room there is should be left to new keys.
     fn is_short_for_new_keys(&self) -> bool {
-        self.is_evicting() && self.shared.room().level() != Level::Ample
+        self.is_evicting() && self.shared.disk.room().level() != Level::Ample
     }
 
     /// Whether this node has lately given up only copies. While room is short, it then makes no replicas of keys that nobody
     /// pinned: they would take the room of those.
     fn is_evicting(&self) -> bool {
-        let now = self.shared.uptime();
+        let now = self.shared.context.uptime();
         self.relief.evicted.is_some_and(|evicted| now < evicted + eviction::AFTERMATH)
     }
 
     /// On its way out, a node drops nothing: it may come back with what it has.
     fn may_drop(&self) -> bool {
-        !self.shared.is_on_its_way_out()
+        !self.shared.lifecycle.is_on_its_way_out()
     }
 
     fn update_finished(&mut self, key: Key) {
@@ -430,13 +437,13 @@ impl State {
 
     /// Since not all nodes should begin to repair at once, each waits a moment of its own when the ring has lost somebody.
     fn may_begin(&mut self) -> bool {
-        let (view, now) = (self.shared.view.snapshot(), self.shared.uptime());
+        let (view, now) = (self.shared.lookup.view.snapshot(), self.shared.context.uptime());
         if !Arc::ptr_eq(&self.ring, view.ring()) {
             let died = |name: &NodeName| view.member(name).is_some_and(|member| member.state == MemberState::Dead);
             let gone = |name: &&NodeName| view.ring().nodes().binary_search(name).is_err();
             if self.ring.nodes().iter().filter(gone).any(died) {
                 let jitter = JITTER_SHARE * self.rng.random::<f64>();
-                self.hold_until = now + self.shared.config.repair_delay.mul_f64(jitter);
+                self.hold_until = now + self.shared.context.config.repair_delay.mul_f64(jitter);
             }
             self.ring = view.ring().clone();
         }
@@ -461,13 +468,13 @@ impl State {
     }
 
     fn retry_after(&mut self, key: Key, pause: Duration) {
-        self.back_off.set(&key, self.shared.uptime() + pause);
+        self.back_off.set(&key, self.shared.context.uptime() + pause);
     }
 
     /// Decides about one key and sets in motion what can be done at once.
     fn look_at(&mut self, key: Key, surplus: &mut Vec<(Key, Grounds)>) {
         let (action, can_be_repaired, asked) = self.plan(&key);
-        self.shortages.note(self.shared.uptime(), &key, asked);
+        self.shortages.note(self.shared.context.uptime(), &key, asked);
         if action != Action::Trim {
             self.trim_at.remove(&key);
         }
@@ -477,11 +484,11 @@ impl State {
             Action::Copy | Action::Fetch => self.queue.want(key, Urgency::Repair),
             Action::Trim => {
                 self.queue.forget(&key);
-                let now = self.shared.uptime();
+                let now = self.shared.context.uptime();
                 match self.trim_at.get(&key) {
                     Some(at) if now >= at => surplus.push((key, Grounds::Surplus)),
                     Some(_) => {}
-                    None => self.trim_at.set(&key, now + self.shared.config.trim_delay),
+                    None => self.trim_at.set(&key, now + self.shared.context.config.trim_delay),
                 }
             }
         }
@@ -496,8 +503,8 @@ impl State {
             _ if !self.may_drop() => Action::Nothing,
             Action::Copy
                 if self.is_short_for_new_keys()
-                    && self.shared.intents.pinned(key).is_none()
-                    && sight.stays_ready(|name| self.shared.view.load().is_staying(name)) =>
+                    && self.shared.lookup.intents.pinned(key).is_none()
+                    && sight.stays_ready(|name| self.shared.lookup.view.load().is_staying(name)) =>
             {
                 Action::Nothing
             }
@@ -507,13 +514,13 @@ impl State {
     }
 
     fn explain(&self, key: &Key) -> Intention {
-        let (now, shared) = (self.shared.uptime(), &self.shared);
+        let (now, shared) = (self.shared.context.uptime(), &self.shared);
         let sight = Sight::of(shared, key);
         let unhindered = Situation { scanned: true, room: Level::Ample, ..sight.situation(shared, false) };
         let left = |until: Duration| (until > now).then(|| until - now);
         let obstacles = Obstacles {
             draining: !self.may_drop(),
-            scanning: !shared.scanned.load(Ordering::Acquire),
+            scanning: !shared.disk.scanned.load(Ordering::Acquire),
             settling: left(self.settled_at()),
             holding: left(self.hold_until),
             back_off: self.back_off.get(key).and_then(left),
@@ -521,12 +528,12 @@ impl State {
             running: self.queue.is_running(key),
             ahead: self.queue.ahead_of(key),
         };
-        intent::intention(unhindered.action(), unhindered.is_under_replicated(), shared.room().level(), obstacles)
+        intent::intention(unhindered.action(), unhindered.is_under_replicated(), shared.disk.room().level(), obstacles)
     }
 
     /// A failed claim on a key that nobody has ever had is taken back once its back-off is over.
     fn or_withdraw(&self, key: &Key, action: Action, Sight { known, live, .. }: &Sight) -> Action {
-        let mine_failed = live.contains(&(self.shared.name.clone(), HolderState::Failed));
+        let mine_failed = live.contains(&(self.shared.context.name.clone(), HolderState::Failed));
         let fetching = live.iter().any(|(_, state)| *state == HolderState::Fetching);
         if mine_failed && !known && !fetching && self.back_off.get(key).is_none() {
             self.shared.ports.registry.note_release(key.clone());
@@ -545,19 +552,19 @@ impl State {
         if keys.is_empty() {
             return;
         }
-        let now = self.shared.uptime();
-        let view = self.shared.view.snapshot();
+        let now = self.shared.context.uptime();
+        let view = self.shared.lookup.view.snapshot();
         let mut questions: BTreeMap<NodeName, Vec<Key>> = BTreeMap::new();
         let mut wanting: BTreeMap<Key, (Grounds, usize)> = BTreeMap::new();
         for (key, grounds) in keys {
-            let mut owners = self.shared.owners(&view, &key);
-            owners.retain(|owner| *owner != self.shared.name);
+            let mut owners = self.shared.lookup.owners(&view, &key);
+            owners.retain(|owner| *owner != self.shared.context.name);
             let enough = match grounds {
                 // No owner is to be relied on.
                 Grounds::LastCopy => continue,
                 Grounds::Surplus => {
                     // Asked again only if this attempt comes to nothing.
-                    self.trim_at.set(&key, now + self.shared.config.trim_delay);
+                    self.trim_at.set(&key, now + self.shared.context.config.trim_delay);
                     owners.len().max(1)
                 }
                 Grounds::NoRoom => 1,
@@ -568,7 +575,7 @@ impl State {
             wanting.insert(key, (grounds, enough));
         }
         let (shared, myself) = (self.shared.clone(), self.myself.clone());
-        self.shared.spawn(async move {
+        self.shared.context.spawn(async move {
             for (owner, keys) in questions {
                 let answers = ask_to_vouch(&shared, &owner, keys.clone()).await;
                 for (key, _) in keys.iter().zip(answers).filter(|(_, yes)| *yes) {
@@ -583,14 +590,14 @@ impl State {
 
     /// Whether this node is a ready owner of each key by its own view; if so, it will keep it for a while.
     fn vouch(&mut self, keys: Vec<Key>) -> Vec<bool> {
-        let view = self.shared.view.snapshot();
-        let stays = !self.shared.is_on_its_way_out();
-        let until = self.shared.uptime() + VOUCH_HOLD;
+        let view = self.shared.lookup.view.snapshot();
+        let stays = !self.shared.lifecycle.is_on_its_way_out();
+        let until = self.shared.context.uptime() + VOUCH_HOLD;
         keys.into_iter()
             .take(VOUCH_KEYS_MAX)
             .map(|key| {
-                let owner = self.shared.owners(&view, &key).contains(&self.shared.name);
-                let ready = self.shared.own_claim(&key) == Some(HolderState::Ready);
+                let owner = self.shared.lookup.owners(&view, &key).contains(&self.shared.context.name);
+                let ready = self.shared.lookup.own_claim(&key) == Some(HolderState::Ready);
                 let vouched = owner && ready && stays;
                 if vouched {
                     self.vouched_until.set(&key, until);
@@ -601,7 +608,7 @@ impl State {
     }
 
     fn trim(&mut self, keys: Vec<(Key, Grounds)>, until: Duration) {
-        let now = self.shared.uptime();
+        let now = self.shared.context.uptime();
         for (key, grounds) in keys {
             let held_for_others = self.vouched_until.get(&key).is_some_and(|until| now < until);
             if now < until && !held_for_others && self.stands(&key, grounds) {
@@ -624,7 +631,7 @@ impl State {
         match grounds {
             Grounds::Surplus => self.plan(key).0 == Action::Trim,
             Grounds::NoRoom | Grounds::LastCopy => {
-                let full = self.shared.room().level() == Level::Full;
+                let full = self.shared.disk.room().level() == Level::Full;
                 let candidate = pressure::candidate(&self.shared, key);
                 full && self.may_drop() && candidate.is_some_and(|candidate| candidate.grounds == grounds)
             }
@@ -634,7 +641,7 @@ impl State {
     /// The claim goes before the data does.
     fn drop_replica(&self, key: Key) {
         let shared = self.shared.clone();
-        self.shared.spawn(async move {
+        self.shared.context.spawn(async move {
             if shared.ports.registry.release(key.clone()).await.is_ok() {
                 shared.ports.updater.remove(key);
             }
@@ -658,8 +665,8 @@ impl State {
 }
 
 async fn ask_to_vouch(shared: &Arc<Shared>, owner: &NodeName, keys: Vec<Key>) -> Vec<bool> {
-    let Ok(peer) = shared.peer(owner).await else { return Vec::new() };
-    let ring = shared.view.load().ring().fingerprint();
+    let Ok(peer) = shared.peers.peer(owner).await else { return Vec::new() };
+    let ring = shared.lookup.view.load().ring().fingerprint();
     match peer.call(Call::Vouch { keys, ring }, VOUCH_TIMEOUT).await {
         Ok(Reply::Vouched(answers)) => answers,
         _ => Vec::new(),

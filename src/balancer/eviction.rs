@@ -17,7 +17,7 @@ use futures::{FutureExt, StreamExt};
 use tracing::{debug, info};
 
 use super::room::Level;
-use crate::{config::LastCopies, key::Key, node::Shared, provider::UpdateError};
+use crate::{config::LastCopies, key::Key, provider::UpdateError, runtime::Shared};
 
 /// How long after it gave up an only copy a node that is short of room makes no replicas of keys that nobody pinned: they would
 /// take the room.
@@ -32,28 +32,28 @@ const ORIGINS_AT_ONCE: usize = 4;
 /// Whether the only copy of a key may go at all: the operator lets it, and no node takes new keys, not even one that is away
 /// for a moment and keeps its place on the ring.
 pub(super) fn is_due(shared: &Shared) -> bool {
-    shared.config.last_copies == LastCopies::Evict && shared.view.load().are_all_full()
+    shared.context.config.last_copies == LastCopies::Evict && shared.lookup.view.load().are_all_full()
 }
 
 /// Whether somebody may be using the key, or about to: a request that waited for it until it came has not used it yet.
 pub(super) fn is_in_use(shared: &Shared, key: &Key) -> bool {
-    let last = shared.uses.last(key).map(|second| Duration::from_secs(second.into()));
-    last.is_some_and(|last| shared.uptime() < last + shared.config.request_patience)
+    let last = shared.traffic.uses.last(key).map(|second| Duration::from_secs(second.into()));
+    last.is_some_and(|last| shared.context.uptime() < last + shared.context.config.request_patience)
 }
 
 /// Where the key comes from; `None` if the provider cannot say, and panics.
 fn origin_of(shared: &Shared, key: &Key) -> Option<String> {
-    let provider = shared.provider.as_ref()?;
+    let provider = shared.context.provider.as_ref()?;
     std::panic::catch_unwind(AssertUnwindSafe(|| provider.origin_of(key))).ok()
 }
 
 /// Whether the origin may be asked about the only copy of this key now.
 pub(super) fn may_ask(shared: &Shared, key: &Key) -> bool {
-    let now = shared.uptime();
-    if shared.doubts().covers(now, key) {
+    let now = shared.context.uptime();
+    if shared.disk.doubts().covers(now, key) {
         return false;
     }
-    origin_of(shared, key).is_some_and(|origin| !shared.doubts().is_silent(now, &origin))
+    origin_of(shared, key).is_some_and(|origin| !shared.disk.doubts().is_silent(now, &origin))
 }
 
 /// Asks the origins of `keys`, and hands over each key that its origin has, as soon as it says so. Ends early when this node has
@@ -68,11 +68,13 @@ pub(super) async fn confirm(shared: &Arc<Shared>, keys: Vec<Key>, is_there: impl
     let is_there = &is_there;
     let asked = by_origin.into_iter().map(|(origin, keys)| async move {
         for key in keys {
-            if shared.room().level() != Level::Full || shared.doubts().is_silent(shared.uptime(), &origin) {
+            if shared.disk.room().level() != Level::Full
+                || shared.disk.doubts().is_silent(shared.context.uptime(), &origin)
+            {
                 return;
             }
             let answer = ask(shared, &key).await;
-            shared.doubts().answered(shared.uptime(), &origin, &key, &answer);
+            shared.disk.doubts().answered(shared.context.uptime(), &origin, &key, &answer);
             match answer {
                 Ok(Some(true)) => is_there(key),
                 Ok(said) => debug!(%key, ?said, "the only copy stays: the origin does not say that it has it"),
@@ -87,7 +89,7 @@ pub(super) async fn confirm(shared: &Arc<Shared>, keys: Vec<Key>, is_there: impl
 }
 
 async fn ask(shared: &Shared, key: &Key) -> Result<Option<bool>, UpdateError> {
-    let Some(provider) = &shared.provider else { return Ok(None) };
+    let Some(provider) = &shared.context.provider else { return Ok(None) };
     let asked = AssertUnwindSafe(async { provider.is_at_origin(key).await }).catch_unwind();
     match tokio::time::timeout(ANSWER_PATIENCE, asked).await {
         Ok(Ok(answer)) => answer,

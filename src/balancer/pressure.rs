@@ -12,7 +12,7 @@ use super::{
     room::Level,
     sight::Sight,
 };
-use crate::{key::Key, node::Shared, registry::HolderState};
+use crate::{key::Key, registry::HolderState, runtime::Shared};
 
 /// How long a provider may take to say how much room there is.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,7 +25,7 @@ const WALK_KEYS_MAX: usize = 65_536;
 /// Asks the provider how much room there is, and tells the members if that decides whether this node takes new keys.
 /// `turned_away`: an update has just found none. Returns when the node goes by it. Cancel safe.
 pub(crate) async fn look(shared: &Arc<Shared>, turned_away: bool) {
-    let Some(provider) = &shared.provider else { return };
+    let Some(provider) = &shared.context.provider else { return };
     let asked = AssertUnwindSafe(provider.capacity()).catch_unwind();
     let seen = match tokio::time::timeout(LOOK_TIMEOUT, asked).await {
         Ok(Ok(Ok(seen))) => seen,
@@ -33,7 +33,7 @@ pub(crate) async fn look(shared: &Arc<Shared>, turned_away: bool) {
         Ok(Err(_)) => return warn!("the provider panicked when it was asked how much room there is"),
         Err(_) => return warn!("the data source takes long to say how much room there is"),
     };
-    let (before, after) = shared.observe_room(seen, turned_away);
+    let (before, after) = shared.disk.observe_room(seen, turned_away);
     let (used, total) = seen.map_or((0, 0), |seen| (seen.used, seen.total));
     match (before, after) {
         (Level::Full, Level::Full) => return,
@@ -73,20 +73,20 @@ pub(super) async fn find(shared: &Arc<Shared>, after: Option<Key>, count: usize)
 
 /// `key`, if there are grounds to give it up.
 pub(super) fn candidate(shared: &Shared, key: &Key) -> Option<Candidate> {
-    if !matches!(shared.own_claim(key)?, HolderState::Ready | HolderState::Failed) {
+    if !matches!(shared.lookup.own_claim(key)?, HolderState::Ready | HolderState::Failed) {
         return None;
     }
     let sight = Sight::of(shared, key);
-    let view = shared.view.load();
-    let pinned = shared.intents.pinned(key).is_some();
+    let view = shared.lookup.view.load();
+    let pinned = shared.lookup.intents.pinned(key).is_some();
     // What the dead may bring back counts: while it is known, it would be fetched again.
     let expendable = eviction::is_due(shared) && !sight.dead_have_it && !eviction::is_in_use(shared, key);
     let grounds = sight.situation(shared, false).grounds(pinned, expendable, |name| view.is_full(name))?;
-    Some(Candidate { key: key.clone(), grounds, last_use: shared.uses.last(key) })
+    Some(Candidate { key: key.clone(), grounds, last_use: shared.traffic.uses.last(key) })
 }
 
 /// How many keys this node holds.
 pub(super) async fn held(shared: &Arc<Shared>) -> usize {
     let summary = shared.ports.registry.summarize().await.unwrap_or_default();
-    summary.ready.get(&shared.name).copied().unwrap_or(0)
+    summary.ready.get(&shared.context.name).copied().unwrap_or(0)
 }

@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 use super::plan::Situation;
 use crate::{
     key::{Key, NodeName},
-    node::{Names, Shared},
     registry::HolderState,
+    runtime::{Names, Shared},
 };
 
 /// One key at one moment.
@@ -26,19 +26,19 @@ pub(super) struct Sight {
 
 impl Sight {
     pub(super) fn of(shared: &Shared, key: &Key) -> Self {
-        let view = shared.view.load();
-        let claims = shared.holders(key);
+        let view = shared.lookup.view.load();
+        let claims = shared.lookup.holders(key);
         let live: Vec<_> = claims.iter().filter(|(name, _)| view.is_alive(name)).cloned().collect();
-        let mut live_owners = shared.owners(&view, key);
+        let mut live_owners = shared.lookup.owners(&view, key);
         let owners_wanted = live_owners.len();
         live_owners.retain(|name| view.is_staying(name));
         // Failures of others do not make a key exist. Nor does what the dead had of a key that was forgotten.
-        let standing = shared.intents.standing(key);
+        let standing = shared.lookup.intents.standing(key);
         let counted = if standing.forgotten { &live } else { &claims };
         let known = standing.pinned.is_some() || counted.iter().any(|(_, state)| state.has_it());
         let dead_have_it = claims.iter().any(|(name, state)| state.has_it() && !view.is_alive(name));
-        let asked = shared.intents.replicas(key);
-        Self { known, dead_have_it, live_owners, owners_wanted, asked, leader: shared.leader(key), live }
+        let asked = shared.lookup.intents.replicas(key);
+        Self { known, dead_have_it, live_owners, owners_wanted, asked, leader: shared.lookup.leader(key), live }
     }
 
     /// Whether some node has it that does not drain or stop.
@@ -56,15 +56,15 @@ impl Sight {
 
     pub(super) fn situation<'a>(&'a self, shared: &'a Shared, backing_off: bool) -> Situation<'a> {
         Situation {
-            me: &shared.name,
+            me: &shared.context.name,
             owners: &self.live_owners,
             owners_wanted: self.owners_wanted,
             holders: &self.live,
             known: self.known,
             leader: self.leader.as_ref(),
             backing_off,
-            scanned: shared.scanned.load(Ordering::Acquire),
-            room: shared.room().level(),
+            scanned: shared.disk.scanned.load(Ordering::Acquire),
+            room: shared.disk.room().level(),
         }
     }
 }

@@ -36,7 +36,7 @@ use crate::{
         CallError,
         wire::{Call, Reply},
     },
-    node::{ActorKind, Shared},
+    runtime::{Shared, lifecycle::ActorKind},
     runtime::{
         mailbox::{Envelope, receives},
         ports::catalog::Request,
@@ -93,15 +93,15 @@ impl Actor for CatalogKeeper {
     type Arguments = Arc<Shared>;
 
     async fn pre_start(&self, myself: ActorRef<Message>, shared: Arc<Shared>) -> Result<State, ActorProcessingErr> {
-        let (journal, catalog) = Journal::open(shared.world.disk()).await?;
-        shared.set_trouble(ActorKind::Catalog, journal.damage().map(ToString::to_string));
+        let (journal, catalog) = Journal::open(shared.context.world.disk()).await?;
+        shared.lifecycle.set_trouble(ActorKind::Catalog, journal.damage().map(ToString::to_string));
         if catalog.len() > 0 {
             info!(intents = catalog.len(), pending = catalog.pending().count(), "the catalog is read");
         }
-        shared.intents.show_all(&catalog);
+        shared.lookup.intents.show_all(&catalog);
         myself.send_interval(TICK, || Message::Tick);
-        let rng = crate::world::rng(&*shared.world);
-        let next_collect = shared.uptime() + COLLECT_INTERVAL;
+        let rng = shared.context.rng();
+        let next_collect = shared.context.uptime() + COLLECT_INTERVAL;
         let mut state = State {
             shared,
             catalog,
@@ -166,8 +166,8 @@ impl State {
         self.check_room(&key, intent)?;
         let physical = self.physical();
         let time = self.clock.after(physical, self.catalog.latest(&key).max(after));
-        let record = Record { key, stamp: Stamp { time, node: self.shared.name.clone() }, intent };
-        if self.shared.provider.is_some() {
+        let record = Record { key, stamp: Stamp { time, node: self.shared.context.name.clone() }, intent };
+        if self.shared.context.provider.is_some() {
             self.take_in(vec![record.clone()]).await.map_err(IntentError::Disk)?;
         }
         Ok(record)
@@ -210,7 +210,7 @@ impl State {
     /// Writes down what was taken in, and what is to be done about it.
     async fn persist(&mut self, news: &[Record]) -> Result<(), String> {
         let mut entries: Vec<Entry> = news.iter().cloned().map(Entry::Record).collect();
-        if self.shared.provider.is_some() {
+        if self.shared.context.provider.is_some() {
             for Record { key, stamp, .. } in news.iter().filter(|record| record.intent == Intent::Forget) {
                 self.catalog.set_pending(key, stamp);
                 entries.push(Entry::Pending { key: key.clone(), stamp: stamp.clone() });
@@ -232,11 +232,11 @@ impl State {
     /// Makes the status say while the log is not written, and why.
     fn note(&mut self, written: std::io::Result<()>) -> Result<(), String> {
         if self.journal.is_broken() {
-            self.next_mend = self.shared.uptime() + MEND_INTERVAL;
+            self.next_mend = self.shared.context.uptime() + MEND_INTERVAL;
         }
         let unwritten = written.as_ref().err().map(|error| format!("the catalog cannot be written to disk: {error}"));
         let trouble = unwritten.or_else(|| self.journal.damage().map(ToString::to_string));
-        if self.shared.set_trouble(ActorKind::Catalog, trouble) {
+        if self.shared.lifecycle.set_trouble(ActorKind::Catalog, trouble) {
             match &written {
                 Err(error) => error!(%error, "the catalog cannot be written to disk"),
                 Ok(()) => info!("the catalog is on disk"),
@@ -250,20 +250,20 @@ impl State {
         if self.journal.damage().is_some() && !self.journal.is_broken() {
             info!("what a damaged log may have lost was taken from another member");
             self.journal.heal();
-            self.shared.set_trouble(ActorKind::Catalog, None);
+            self.shared.lifecycle.set_trouble(ActorKind::Catalog, None);
         }
     }
 
     /// Writes down what could not be written before: peers may have pulled it from here, and take it for kept.
     async fn mend(&mut self) {
-        if self.journal.is_broken() && self.shared.uptime() >= self.next_mend {
+        if self.journal.is_broken() && self.shared.context.uptime() >= self.next_mend {
             let _ = self.rewrite().await;
         }
     }
 
     /// Tells readers, and those who have to act.
     fn announce(&self, news: &[Record]) {
-        self.shared.intents.show(&self.catalog, news.iter().map(|record| &record.key));
+        self.shared.lookup.intents.show(&self.catalog, news.iter().map(|record| &record.key));
         self.publish_digest();
         for Record { key, stamp, intent } in news {
             debug!(%key, ?intent, by = %stamp.node, "intent");
@@ -277,12 +277,12 @@ impl State {
     }
 
     fn publish_digest(&self) {
-        self.shared.catalog_digest.store(self.catalog.digest(), Ordering::Release);
+        self.shared.gossip.catalog_digest.store(self.catalog.digest(), Ordering::Release);
     }
 
     /// The updater knows what else is going on with a key; it asks back what there is to do.
     fn execute_pending(&self) {
-        if self.shared.scanned.load(Ordering::Acquire) {
+        if self.shared.disk.scanned.load(Ordering::Acquire) {
             for (key, _) in self.catalog.pending().take(EXECUTE_MAX) {
                 self.shared.ports.updater.remove(key.clone());
             }
@@ -297,7 +297,7 @@ impl State {
         if self.catalog.set_executed(&key, &stamp) {
             // If this fails, the forget is carried out once more after a restart; that costs a copy.
             let _ = self.append(&[Entry::Executed { key: key.clone(), stamp }]).await;
-            self.shared.intents.show(&self.catalog, [&key]);
+            self.shared.lookup.intents.show(&self.catalog, [&key]);
             self.shared.ports.balancer.keys_changed(vec![key]);
         }
     }
@@ -314,7 +314,7 @@ impl State {
         if raised || !merged.dropped.is_empty() {
             info!(dropped = merged.dropped.len(), "what others have long dropped from their catalogs is dropped here");
             persisted = self.rewrite().await;
-            self.shared.intents.show(&self.catalog, &merged.dropped);
+            self.shared.lookup.intents.show(&self.catalog, &merged.dropped);
         }
         if let Err(error) = persisted {
             error!(%error, "what was pulled into the catalog is not on disk");
@@ -339,15 +339,15 @@ impl State {
             self.differing.insert(name.clone(), 0);
             self.pull(name, myself.clone());
         }
-        if self.shared.uptime() >= self.next_collect {
-            self.next_collect = self.shared.uptime() + COLLECT_INTERVAL;
+        if self.shared.context.uptime() >= self.next_collect {
+            self.next_collect = self.shared.context.uptime() + COLLECT_INTERVAL;
             self.collect(&others).await;
         }
     }
 
     fn pull(&self, name: NodeName, myself: ActorRef<Message>) {
         let shared = self.shared.clone();
-        self.shared.spawn(async move {
+        self.shared.context.spawn(async move {
             let pulled = pull_all(&shared, &name, &myself).await;
             if let Err(error) = &pulled {
                 debug!(member = %name, %error, "its catalog cannot be pulled");
@@ -358,10 +358,10 @@ impl State {
 
     /// Drops old tombstones, if nobody who may still need them is missing.
     async fn collect(&mut self, others: &BTreeMap<NodeName, u64>) {
-        let view = self.shared.view.snapshot();
+        let view = self.shared.lookup.view.snapshot();
         let own = self.catalog.digest();
         let mut expected = view.members().filter(|member| {
-            member.name != self.shared.name && !member.observer && member.state != crate::MemberState::Left
+            member.name != self.shared.context.name && !member.observer && member.state != crate::MemberState::Left
         });
         let all_agree = expected.all(|member| member.state.is_alive() && others.get(&member.name) == Some(&own));
         let floor = Time { ms: self.physical().saturating_sub(RETENTION_MS), count: 0 };
@@ -371,7 +371,7 @@ impl State {
         }
         let dropped = self.catalog.collect(floor);
         let _ = self.append(&[Entry::Floor(floor)]).await;
-        self.shared.intents.show(&self.catalog, &dropped);
+        self.shared.lookup.intents.show(&self.catalog, &dropped);
         self.publish_digest();
         debug!(dropped = dropped.len(), "old tombstones are dropped from the catalog");
     }
@@ -389,13 +389,13 @@ impl State {
     }
 
     fn physical(&mut self) -> u64 {
-        self.clock.physical(self.shared.world.unix_ms(), self.shared.uptime())
+        self.clock.physical(self.shared.context.world.unix_ms(), self.shared.context.uptime())
     }
 }
 
 async fn pull_all(shared: &Arc<Shared>, name: &NodeName, catalog: &ActorRef<Message>) -> Result<(), CallError> {
     let gone = || CallError::Broken("the catalog is gone".into());
-    let peer = shared.peer(name).await?;
+    let peer = shared.peers.peer(name).await?;
     let mut after = None;
     loop {
         let page = match peer.call(Call::PullCatalog { after: after.clone() }, PULL_TIMEOUT).await? {

@@ -10,7 +10,7 @@ use crate::{
     key::{Key, NodeName},
     membership::Member,
     net::wire::{Call, Reply},
-    node::Shared,
+    runtime::Shared,
 };
 
 /// How long the other members have to write an intent down before the answer says that they have not.
@@ -102,10 +102,10 @@ async fn write_after(
 ) -> Result<(Recorded, Option<Time>), IntentError> {
     let asked = shared.ports.catalog.write(key, intent, time);
     let record = asked.await.map_err(|_| IntentError::Stopping)??;
-    let is_observer = shared.provider.is_none();
+    let is_observer = shared.context.provider.is_none();
     let mut recorded = Recorded { key: record.key.clone(), confirmed: Vec::new(), lacking: Vec::new() };
     if !is_observer {
-        recorded.confirmed.push(shared.name.clone());
+        recorded.confirmed.push(shared.context.name.clone());
     }
     let mut latest = None;
     for (node, outcome) in push(shared, &record).await {
@@ -130,10 +130,10 @@ async fn write_after(
 
 /// Has everybody else write `record` down; what each said. Members that left are not expected to.
 async fn push(shared: &Arc<Shared>, record: &Record) -> Vec<(NodeName, Result<Option<Time>, String>)> {
-    let view = shared.view.snapshot();
-    let others = view
-        .members()
-        .filter(|member| member.name != shared.name && !member.observer && member.state != crate::MemberState::Left);
+    let view = shared.lookup.view.snapshot();
+    let others = view.members().filter(|member| {
+        member.name != shared.context.name && !member.observer && member.state != crate::MemberState::Left
+    });
     let pushes = others.map(|member: &Member| async {
         let outcome = if member.state.is_alive() {
             push_to(shared, &member.name, record).await
@@ -148,7 +148,7 @@ async fn push(shared: &Arc<Shared>, record: &Record) -> Vec<(NodeName, Result<Op
 /// Has `node` write `record` down. Returns the time of something later that it knows of the same key.
 pub(crate) async fn push_to(shared: &Arc<Shared>, node: &NodeName, record: &Record) -> Result<Option<Time>, String> {
     let pushed = async {
-        let peer = shared.peer(node).await.map_err(|error| error.to_string())?;
+        let peer = shared.peers.peer(node).await.map_err(|error| error.to_string())?;
         let call = Call::Intend { records: vec![record.clone()] };
         match peer.call(call, SPREAD_TIMEOUT).await {
             Ok(Reply::Intended) => Ok(None),

@@ -36,7 +36,7 @@ use crate::{
     key::NodeName,
     membership::{Announced, Facts, MemberState, Observation, RemoveError, Roster, publish},
     net::wire::HelloRefusal,
-    node::{ActorKind, Shared},
+    runtime::{Shared, lifecycle::ActorKind},
     runtime::{
         mailbox::{Envelope, receives},
         ports::membership::Request,
@@ -114,7 +114,7 @@ impl Actor for Membership {
 
     async fn pre_start(&self, myself: ActorRef<Message>, args: Arguments) -> Result<State, ActorProcessingErr> {
         let Arguments { shared, etcd, incarnation, facts } = args;
-        myself.send_interval(shared.config.profile.gossip_interval, || Message::Tick);
+        myself.send_interval(shared.context.config.profile.gossip_interval, || Message::Tick);
         let (announcements, announced) = watch::channel(facts.clone());
         let (mirror, mirrored) = watch::channel(None);
         let lapse_max = etcd.lease_ttl * LAPSE_TTLS;
@@ -131,7 +131,7 @@ impl Actor for Membership {
             taken_since: None,
         };
         let mut state = State {
-            roster: Roster::of(&shared.name, &shared.config).serving(facts.serves.clone()),
+            roster: Roster::of(&shared.context.name, &shared.context.config).serving(facts.serves.clone()),
             layout,
             incarnation,
             others: BTreeMap::new(),
@@ -144,8 +144,8 @@ impl Actor for Membership {
             recorded: facts,
             leaving: None,
             mirror,
-            _mirror: AbortOnDropHandle::new(shared.tasks.spawn(keep_pins)),
-            _session: AbortOnDropHandle::new(shared.tasks.spawn(session.run())),
+            _mirror: AbortOnDropHandle::new(shared.context.tasks.spawn(keep_pins)),
+            _session: AbortOnDropHandle::new(shared.context.tasks.spawn(session.run())),
             shared,
         };
         state.look();
@@ -160,7 +160,7 @@ impl Actor for Membership {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             Message::Tick => {
-                state.shared.check_incarnation(state.incarnation)?;
+                state.shared.lifecycle.check_incarnation(state.incarnation)?;
                 state.note_load();
                 state.tell_catalog();
                 state.greet(&myself);
@@ -203,7 +203,7 @@ impl State {
 
     /// Announces whether this node takes new keys, and which keys are hot here, if that is news.
     fn note_load(&self) {
-        let (accepting, hot) = (self.shared.accepts(), self.shared.extras());
+        let (accepting, hot) = (self.shared.disk.accepts(), self.shared.traffic.extras());
         self.facts.send_if_modified(|facts| {
             let news = facts.accepting != accepting || facts.hot != hot;
             (facts.accepting, facts.hot) = (accepting, hot);
@@ -217,13 +217,13 @@ impl State {
     }
 
     fn recorded(&mut self, facts: Facts) {
-        self.shared.set_trouble(ActorKind::Membership, None);
+        self.shared.lifecycle.set_trouble(ActorKind::Membership, None);
         self.recorded = facts;
         self.look();
     }
 
     fn broken(&self, error: &EtcdError) {
-        if self.shared.set_trouble(ActorKind::Membership, Some(error.to_string())) {
+        if self.shared.lifecycle.set_trouble(ActorKind::Membership, Some(error.to_string())) {
             warn!(%error, "not registered in etcd for now; what is known of the members stays");
         }
     }
@@ -235,7 +235,7 @@ impl State {
         }
         for entry in entries {
             let Some(Place::Member(name)) = self.layout.place(&entry.name) else { continue };
-            if name == self.shared.name {
+            if name == self.shared.context.name {
                 continue;
             }
             match entry.value.as_deref().and_then(MemberRecord::parse) {
@@ -262,7 +262,7 @@ impl State {
     /// Keeps a member whose record is gone, unless it said goodbye.
     fn lapse(&mut self, other: Observation) {
         if !matches!(other.facts.state, Announced::Left | Announced::Away) {
-            self.lapsed.insert(other.name.clone(), (self.shared.uptime(), other));
+            self.lapsed.insert(other.name.clone(), (self.shared.context.uptime(), other));
         }
     }
 
@@ -273,9 +273,9 @@ impl State {
             if self.greeted.contains(&start) || !self.greeting.insert(start) {
                 continue;
             }
-            let (net, myself) = (self.shared.net.clone(), myself.clone());
+            let (net, myself) = (self.shared.peers.net.clone(), myself.clone());
             let (name, incarnation, address) = (name.clone(), other.incarnation, other.address);
-            self.shared.spawn(async move {
+            self.shared.context.spawn(async move {
                 let answer = tokio::time::timeout(GREETING, net.peer(address, Some(&name))).await;
                 let answered = matches!(answer, Ok(Ok(_)));
                 let _ = myself.send_message(Message::Greeted { name, incarnation, answered });
@@ -305,22 +305,23 @@ impl State {
     fn look(&mut self) {
         let own = MemberRecord {
             incarnation: self.incarnation,
-            address: self.shared.net.advertise(),
+            address: self.shared.peers.net.advertise(),
             facts: self.recorded.clone(),
         };
         let proved = |other: &&Observation| self.greeted.contains(&(other.name.clone(), other.incarnation));
-        let (others, net, now, most) = (&self.others, &self.shared.net, self.shared.uptime(), self.lapse_max);
+        let (others, net, now, most) =
+            (&self.others, &self.shared.peers.net, self.shared.context.uptime(), self.lapse_max);
         self.lapsed.retain(|name, (since, other)| {
             !others.contains_key(name) && net.is_connected(other.address) && now < *since + most
         });
         let known = self.others.values().chain(self.lapsed.values().map(|(_, other)| other));
         let mut observations: Vec<Observation> = known.filter(proved).cloned().collect();
-        observations.push(observation(self.shared.name.clone(), own));
-        if let Some(view) = self.roster.observe(self.shared.uptime(), observations) {
+        observations.push(observation(self.shared.context.name.clone(), own));
+        if let Some(view) = self.roster.observe(self.shared.context.uptime(), observations) {
             publish(&self.shared, view);
         }
         // Whether this node has joined depends on its clock too, which makes no new view.
-        self.shared.note_members(&self.shared.view.load());
+        self.shared.lifecycle.note_members(&self.shared.lookup.view.load());
         self.assign_mirror();
         let digests = self.roster.catalog_digests().map(|(name, digest)| (name.clone(), digest)).collect();
         self.shared.ports.catalog.digests_seen(digests);
@@ -328,10 +329,10 @@ impl State {
 
     /// The first of those who serve shows the pins, once all who live have the same.
     fn assign_mirror(&self) {
-        let view = self.shared.view.load();
+        let view = self.shared.lookup.view.load();
         let first = view.alive().find(|member| member.state == MemberState::Serving && !member.observer);
-        let own = self.shared.catalog_digest.load(Ordering::Acquire);
-        let mine = first.is_some_and(|member| member.name == self.shared.name)
+        let own = self.shared.gossip.catalog_digest.load(Ordering::Acquire);
+        let mine = first.is_some_and(|member| member.name == self.shared.context.name)
             && self.roster.catalog_digests().all(|(_, digest)| digest == own);
         let duty = mine.then_some(own);
         self.mirror.send_if_modified(|before| std::mem::replace(before, duty) != duty);
@@ -339,7 +340,7 @@ impl State {
 
     /// Records another digest of the catalog, if it has changed.
     fn tell_catalog(&self) {
-        let digest = Some(self.shared.catalog_digest.load(Ordering::Acquire));
+        let digest = Some(self.shared.gossip.catalog_digest.load(Ordering::Acquire));
         self.facts.send_if_modified(|facts| std::mem::replace(&mut facts.catalog, digest) != digest);
     }
 }
@@ -371,8 +372,8 @@ impl Session {
                 EtcdError::NameInUse { at } => {
                     let since = *self.taken_since.get_or_insert_with(Instant::now);
                     if since.elapsed() > self.etcd.lease_ttl + NAME_GRACE {
-                        let name = self.shared.name.clone();
-                        self.shared.net.refuse(HelloRefusal::NameInUse { name, at: *at });
+                        let name = self.shared.context.name.clone();
+                        self.shared.peers.net.refuse(HelloRefusal::NameInUse { name, at: *at });
                     }
                 }
                 _ => {}
@@ -441,7 +442,7 @@ impl Session {
     /// Whether the own record may be put. Somebody else's goes with its lease if its node is no more. One of the same
     /// address is a former self's, whose socket this node has now.
     async fn check_name(&mut self, connection: &mut Connection) -> Result<(), EtcdError> {
-        let name = self.layout.member(&self.shared.name);
+        let name = self.layout.member(&self.shared.context.name);
         let standing = connection.read(&name).await?.and_then(|value| MemberRecord::parse(&value));
         if let Some(at) = standing.and_then(|record| self.usurper(&record)) {
             return Err(EtcdError::NameInUse { at });
@@ -451,13 +452,13 @@ impl Session {
     }
 
     fn usurper(&self, record: &MemberRecord) -> Option<std::net::SocketAddr> {
-        let other = record.incarnation != self.incarnation && record.address != self.shared.net.advertise();
+        let other = record.incarnation != self.incarnation && record.address != self.shared.peers.net.advertise();
         other.then_some(record.address)
     }
 
     /// Whether the own record was deleted by somebody; an error if it was replaced.
     fn is_record_lost(&self, entries: &[Entry]) -> Result<bool, EtcdError> {
-        let name = self.layout.member(&self.shared.name);
+        let name = self.layout.member(&self.shared.context.name);
         let Some(own) = entries.iter().rfind(|entry| entry.name == name.as_bytes()) else { return Ok(false) };
         let Some(record) = own.value.as_deref().and_then(MemberRecord::parse) else { return Ok(true) };
         self.usurper(&record).map_or(Ok(false), |at| Err(EtcdError::NameInUse { at }))
@@ -465,9 +466,12 @@ impl Session {
 
     async fn record(&mut self, connection: &mut Connection, lease: i64) -> Result<(), EtcdError> {
         let facts = self.announced.borrow_and_update().clone();
-        let record =
-            MemberRecord { incarnation: self.incarnation, address: self.shared.net.advertise(), facts: facts.clone() };
-        connection.put_leased(&self.layout.member(&self.shared.name), record.to_json(), lease).await?;
+        let record = MemberRecord {
+            incarnation: self.incarnation,
+            address: self.shared.peers.net.advertise(),
+            facts: facts.clone(),
+        };
+        connection.put_leased(&self.layout.member(&self.shared.context.name), record.to_json(), lease).await?;
         let left = matches!(facts.state, Announced::Left | Announced::Away);
         let _ = self.membership.send_message(Message::Recorded(facts));
         if left {

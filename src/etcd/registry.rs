@@ -36,9 +36,9 @@ use crate::{
     key::Key,
     membership::Announced,
     net::wire::Ensured,
-    node::{ActorKind, Shared},
     provider::UpdateReason,
     registry::{ClaimState, IndexWriter, actor as registry},
+    runtime::{Shared, lifecycle::ActorKind},
     runtime::{
         mailbox::{Envelope, Mailbox, receives},
         ports::registry::{NotRecorded, Request, Summary},
@@ -135,10 +135,10 @@ impl Actor for Registry {
 
     async fn pre_start(&self, myself: ActorRef<Message>, args: Arguments) -> Result<State, ActorProcessingErr> {
         let Arguments { shared, etcd, incarnation } = args;
-        shared.scanned.store(shared.provider.is_none(), Ordering::Release);
-        let scan = shared.provider.clone().map(|provider| {
+        shared.disk.scanned.store(shared.context.provider.is_none(), Ordering::Release);
+        let scan = shared.context.provider.clone().map(|provider| {
             let scan = registry::scan(shared.clone(), provider, Mailbox::of(&myself));
-            AbortOnDropHandle::new(shared.tasks.spawn(scan))
+            AbortOnDropHandle::new(shared.context.tasks.spawn(scan))
         });
         let layout = Layout::new(&etcd.prefix);
         let renew = Arc::new(Notify::new());
@@ -150,13 +150,13 @@ impl Actor for Registry {
             renew: renew.clone(),
             position: None,
         };
-        let mut claims = Claims::new(shared.name.clone(), incarnation, layout);
-        if shared.provider.is_none() {
+        let mut claims = Claims::new(shared.context.name.clone(), incarnation, layout);
+        if shared.context.provider.is_none() {
             claims.mark_scanned();
         }
         Ok(State {
             claims,
-            index: IndexWriter::take_over(&shared.index),
+            index: IndexWriter::take_over(&shared.lookup.index),
             connection: None,
             connections: 0,
             away_since: Some(Instant::now()),
@@ -168,7 +168,7 @@ impl Actor for Registry {
             serving: false,
             renew,
             _scan: scan,
-            _session: AbortOnDropHandle::new(shared.tasks.spawn(session.run())),
+            _session: AbortOnDropHandle::new(shared.context.tasks.spawn(session.run())),
             myself,
             shared,
         })
@@ -287,27 +287,27 @@ impl State {
 
     /// Why nothing can be recorded at the moment.
     fn trouble(&self) -> String {
-        self.shared.trouble().unwrap_or_else(|| "etcd has not been reached yet".into())
+        self.shared.lifecycle.trouble().unwrap_or_else(|| "etcd has not been reached yet".into())
     }
 
     fn set(&mut self, key: &Key, claim: Option<ClaimState>) {
         let tag = claim.as_ref().map(ClaimState::tag);
         if self.claims.set(key, claim) {
-            self.index.set(key, &self.shared.name, tag);
+            self.index.set(key, &self.shared.context.name, tag);
             self.shared.ports.balancer.keys_changed(vec![key.clone()]);
         }
     }
 
     fn scan_ended(&mut self) {
         self.claims.mark_scanned();
-        self.shared.scanned.store(true, Ordering::Release);
+        self.shared.disk.scanned.store(true, Ordering::Release);
         info!("the local data is registered");
         self.shared.ports.balancer.sweep();
     }
 
     fn members_changed(&mut self) {
-        let view = self.shared.view.snapshot();
-        let others = view.members().filter(|member| member.name != self.shared.name);
+        let view = self.shared.lookup.view.snapshot();
+        let others = view.members().filter(|member| member.name != self.shared.context.name);
         let changes = self.claims.members(others.map(|member| (member.name.clone(), member.incarnation)).collect());
         self.apply(changes);
     }
@@ -367,7 +367,7 @@ impl State {
     }
 
     fn broken(&mut self, error: &EtcdError) {
-        if self.shared.set_trouble(ActorKind::Registry, Some(error.to_string())) {
+        if self.shared.lifecycle.set_trouble(ActorKind::Registry, Some(error.to_string())) {
             warn!(%error, "nothing can be registered in etcd; serving from what is known");
         }
         self.connection = None;
@@ -384,14 +384,14 @@ impl State {
             let Some((keys, writes)) = self.claims.next_batch() else { break };
             self.writes += 1;
             let (mut connection, connections, myself) = (connection.clone(), self.connections, self.myself.clone());
-            self.shared.spawn(async move {
+            self.shared.context.spawn(async move {
                 let outcome = connection.write(&writes).await;
                 let _ = myself.send_message(Message::Written { connections, keys, outcome });
             });
         }
         // Nothing is waiting to be refused.
         if self.writes == 0 && self.away_since.take().is_some() {
-            self.shared.set_trouble(ActorKind::Registry, None);
+            self.shared.lifecycle.set_trouble(ActorKind::Registry, None);
             info!("etcd knows all that this node has to say");
         }
     }
@@ -426,7 +426,7 @@ impl State {
             let held = self.claims.claim(&key) == Some(&ClaimState::Ready);
             self.carrying_out.insert(key.clone());
             let (shared, myself) = (self.shared.clone(), self.myself.clone());
-            self.shared.spawn(async move {
+            self.shared.context.spawn(async move {
                 let updater = &shared.ports.updater;
                 let ensured = if held {
                     updater.refresh(key.clone(), Vec::new()).await
@@ -466,7 +466,7 @@ impl State {
     }
 
     fn summarize(&self) -> Summary {
-        let view = self.shared.view.load();
+        let view = self.shared.lookup.view.load();
         let (ready, fetching) = self.claims.count(|name| view.is_alive(name));
         Summary { ready, fetching, caught_up: self.listed, published: self.claims.is_idle(), pulled: BTreeMap::new() }
     }
@@ -543,7 +543,7 @@ impl Session {
             let _ = self.tell(News::Listed(entries)).await;
         };
         let revision = list(connection, &self.layout.data(), 0, take).await?;
-        list(connection, &self.layout.assignments(&self.shared.name), revision, take).await?;
+        list(connection, &self.layout.assignments(&self.shared.context.name), revision, take).await?;
         let _ = self.tell(News::ListingEnds(revision)).await;
         Ok(revision)
     }

@@ -32,7 +32,7 @@ use super::{
 use crate::{
     config::Profile,
     key::{Key, NodeName},
-    node::Shared,
+    runtime::Shared,
     runtime::ports::membership::Request,
 };
 
@@ -68,14 +68,14 @@ impl Actor for Membership {
 
     async fn pre_start(&self, myself: ActorRef<Message>, args: Arguments) -> Result<State, ActorProcessingErr> {
         let Arguments { shared, incarnation, facts, inbox, mark } = args;
-        let (identity, profile) = (own_identity(&shared, incarnation), &shared.config.profile);
+        let (identity, profile) = (own_identity(&shared, incarnation), &shared.context.config.profile);
         let identities = Identities::new(identity.clone(), gossip_memory(profile));
-        let transport = QuicTransport::new(shared.net.clone(), inbox, identities);
+        let transport = QuicTransport::new(shared.peers.net.clone(), inbox, identities);
         let pairs = facts.to_pairs().into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         let chitchat = spawn_chitchat(chitchat_config(identity, profile), pairs, &transport).await?;
-        let interval = shared.config.profile.gossip_interval;
+        let interval = shared.context.config.profile.gossip_interval;
         myself.send_interval(interval, || Message::Tick);
-        let rng = crate::world::rng(&*shared.world);
+        let rng = shared.context.rng();
         let outlook = Outlook::new(shared, incarnation, facts, mark);
         let (seeking, departed, reaper) = (Seeking::default(), Asking::default(), Reaper::default());
         let mut state = State { outlook, chitchat, rng, ticks: 0, seeking, departed, reaper };
@@ -91,7 +91,7 @@ impl Actor for Membership {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             Message::Tick => {
-                state.outlook.shared.check_incarnation(state.outlook.incarnation)?;
+                state.outlook.shared.lifecycle.check_incarnation(state.outlook.incarnation)?;
                 state.tick(&myself).await;
             }
             Message::Asked(asked) => state.asked(asked.open()).await,
@@ -125,7 +125,7 @@ pub(super) fn gossip_memory(profile: &Profile) -> Duration {
 }
 
 fn own_identity(shared: &Shared, incarnation: u64) -> ChitchatId {
-    ChitchatId::new(shared.name.as_str(), incarnation, shared.net.advertise())
+    ChitchatId::new(shared.context.name.as_str(), incarnation, shared.peers.net.advertise())
 }
 
 /// How chitchat is set up for the node that it knows by `identity`.
@@ -179,7 +179,7 @@ impl State {
     /// Gossips to a member that is gone, at times: after a partition, that is how the parts find each other again. The
     /// more there are, the more often, as chitchat does for those that it still remembers.
     fn seek_gone(&mut self) {
-        let view = self.outlook.shared.view.load();
+        let view = self.outlook.shared.lookup.view.load();
         let gone: Vec<SocketAddr> = view
             .members()
             .filter(|member| matches!(member.state, MemberState::Dead | MemberState::Away) && !member.observer)
@@ -211,12 +211,12 @@ impl State {
 
     async fn leave(&mut self, goodbye: Announced, reply: oneshot::Sender<()>) {
         self.announce(goodbye).await;
-        let view = self.outlook.shared.view.snapshot();
-        let me = &self.outlook.shared.name;
+        let view = self.outlook.shared.lookup.view.snapshot();
+        let me = &self.outlook.shared.context.name;
         for member in view.alive().filter(|member| member.name != *me) {
             let _ = self.chitchat.gossip(member.address);
         }
-        let patience = self.outlook.shared.config.profile.gossip_interval * GOODBYE_ROUNDS;
+        let patience = self.outlook.shared.context.config.profile.gossip_interval * GOODBYE_ROUNDS;
         tokio::spawn(async move {
             tokio::time::sleep(patience).await;
             let _ = reply.send(());
@@ -246,7 +246,7 @@ impl State {
             .with_chitchat(|chitchat| {
                 let silent = chitchat.scheduled_for_deletion_nodes().count();
                 let told = chitchat.node_states().len().saturating_sub(silent);
-                self.outlook.shared.gossip_identities.store(told, Ordering::Relaxed);
+                self.outlook.shared.gossip.identities.store(told, Ordering::Relaxed);
                 let live: BTreeSet<ChitchatId> = chitchat.live_nodes().cloned().collect();
                 let states = chitchat.node_states().iter();
                 states.filter_map(|(id, state)| observation(id, state, live.contains(id))).collect()
@@ -279,11 +279,11 @@ fn observation(id: &ChitchatId, state: &NodeState, alive: bool) -> Option<Observ
 
 /// Makes `view` the one that the node goes by, and tells who has to do something about it.
 pub(crate) fn publish(shared: &Shared, view: View) {
-    let old = shared.view.snapshot();
+    let old = shared.lookup.view.snapshot();
     log_changes(&old, &view);
-    shared.note_members(&view);
+    shared.lifecycle.note_members(&view);
     let moves_keys = (old.since(), old.brake()) != (view.since(), view.brake());
-    shared.view.publish(Arc::new(view));
+    shared.lookup.view.publish(Arc::new(view));
     shared.ports.registry.members_changed();
     if moves_keys {
         shared.ports.balancer.sweep();
@@ -293,7 +293,7 @@ pub(crate) fn publish(shared: &Shared, view: View) {
 
 /// The balancer looks at keys that have become hot, or are not any more.
 fn tell_of_heat(shared: &Shared, old: &View) {
-    let view = shared.view.load();
+    let view = shared.lookup.view.load();
     let differs = |key: &&Key| old.extra(key) != view.extra(key);
     let keys: BTreeSet<Key> = old.extras().keys().chain(view.extras().keys()).filter(differs).cloned().collect();
     for key in &keys {

@@ -50,13 +50,13 @@ impl Asking {
         if self.under_way || !ticks.is_multiple_of(every) {
             return;
         }
-        let differing = outlook.roster.remembering_others(outlook.shared.uptime());
+        let differing = outlook.roster.remembering_others(outlook.shared.context.uptime());
         let Some(name) = differing.choose(rng).cloned() else { return };
         self.under_way = true;
         let (myself, shared) = (myself.clone(), outlook.shared.clone());
-        outlook.shared.spawn(async move {
+        outlook.shared.context.spawn(async move {
             let asked = async {
-                let peer = shared.peer(&name).await.ok().filter(|peer| peer.revision >= REVISION_RELAY)?;
+                let peer = shared.peers.peer(&name).await.ok().filter(|peer| peer.revision >= REVISION_RELAY)?;
                 match peer.call(Call::PullGone, ANSWER_TIMEOUT).await {
                     Ok(Reply::Gone { gone, removed }) => Some((gone, removed)),
                     _ => None,
@@ -70,7 +70,7 @@ impl Asking {
     pub(super) fn heard(&mut self, outlook: &mut Outlook, heard: Option<GoneList>) {
         self.under_way = false;
         let Some((gone, removed)) = heard else { return };
-        let now = outlook.shared.uptime();
+        let now = outlook.shared.context.uptime();
         let removed = removed.into_iter().take(REMOVALS_MAX);
         let removed = removed.map(|RemovedMember { name, incarnation, age_s }| (name, incarnation, seconds(age_s)));
         outlook.roster.hear_of_removals(now, removed.collect());
@@ -80,15 +80,15 @@ impl Asking {
 
 /// What this node remembers of those that are gone.
 pub(super) fn told(outlook: &Outlook) -> GoneList {
-    outlook.roster.departed(outlook.shared.uptime())
+    outlook.roster.departed(outlook.shared.context.uptime())
 }
 
 /// Takes `name` off the list.
 pub(super) fn remove(outlook: &mut Outlook, name: &NodeName) -> Result<(), RemoveError> {
-    if outlook.shared.provider.is_none() {
+    if outlook.shared.context.provider.is_none() {
         return Err(RemoveError::Observer(name.clone()));
     }
-    outlook.roster.remove(outlook.shared.uptime(), name)?;
+    outlook.roster.remove(outlook.shared.context.uptime(), name)?;
     info!(member = %name, "removed from the list of members; the others hear of it");
     Ok(())
 }

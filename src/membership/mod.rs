@@ -46,7 +46,7 @@ pub(crate) use self::{
     roster::{Announced, Facts, LedgerMark, Observation, Role},
     seeds::Joining,
     serves::Serves,
-    watch::{Watchers, watch},
+    watch::watch,
 };
 pub use self::{
     clocks::ClockDifference,

@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     net::{CallError, wire::REVISION_RELAY},
-    node::Shared,
+    runtime::Shared,
     runtime::ports::membership::Request,
 };
 
@@ -82,8 +82,8 @@ impl Actor for Observer {
 
     async fn pre_start(&self, myself: ActorRef<Message>, args: Arguments) -> Result<State, ActorProcessingErr> {
         let Arguments { shared, incarnation, facts, mark } = args;
-        myself.send_interval(shared.config.profile.gossip_interval, || Message::Tick);
-        let rng = crate::world::rng(&*shared.world);
+        myself.send_interval(shared.context.config.profile.gossip_interval, || Message::Tick);
+        let rng = shared.context.rng();
         let mut state = State {
             outlook: Outlook::new(shared, incarnation, facts, mark),
             rng,
@@ -107,7 +107,7 @@ impl Actor for Observer {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             Message::Tick => {
-                state.outlook.shared.check_incarnation(state.outlook.incarnation)?;
+                state.outlook.shared.lifecycle.check_incarnation(state.outlook.incarnation)?;
                 state.tick(&myself);
             }
             Message::Asked(asked) => state.asked(asked.open()),
@@ -163,8 +163,8 @@ impl State {
 
     /// Follows further members until there are [`FOLLOWED`] of them: any that is alive, or a seed while none is known.
     fn follow_more(&mut self) {
-        let view = self.outlook.shared.view.snapshot();
-        let me = &self.outlook.shared.name;
+        let view = self.outlook.shared.lookup.view.snapshot();
+        let me = &self.outlook.shared.context.name;
         let members = view.alive().filter(|member| member.name != *me && !member.observer);
         let mut candidates: Vec<SocketAddr> = members.map(|member| member.address).collect();
         if candidates.is_empty() {
@@ -175,7 +175,7 @@ impl State {
         for address in candidates.sample(&mut self.rng, wanted).copied() {
             let (send, told) = watch::channel(None);
             let shared = self.outlook.shared.clone();
-            let task = self.outlook.shared.tasks.spawn(follow(shared, address, send));
+            let task = self.outlook.shared.context.tasks.spawn(follow(shared, address, send));
             self.followed.insert(address, Followed { told, task: AbortOnDropHandle::new(task) });
         }
     }
@@ -195,7 +195,7 @@ async fn follow_once(
     address: SocketAddr,
     told: &watch::Sender<Option<Told>>,
 ) -> Result<(), CallError> {
-    let peer = shared.net.peer(address, None).await?;
+    let peer = shared.peers.net.peer(address, None).await?;
     if peer.revision < REVISION_RELAY {
         warn!(member = %peer.name, "it runs a version that observers cannot follow; upgrade the members first");
         return Err(CallError::Broken("its version is too old".into()));

@@ -17,7 +17,7 @@ use super::{
     clocks::{self, Clocks},
     roster::{Observation, Roster},
 };
-use crate::node::{ActorKind, Shared};
+use crate::runtime::{Shared, lifecycle::ActorKind};
 
 /// The mark of this node's own ledger: written by the registry at every change, read at every tick. Behind a lock, for a
 /// version with the digest of another one would look like a broken copy to everybody who has that version.
@@ -48,7 +48,7 @@ pub(super) struct Outlook {
 
 impl Outlook {
     pub(super) fn new(shared: Arc<Shared>, incarnation: u64, facts: Facts, mark: Arc<SharedMark>) -> Self {
-        let roster = Roster::of(&shared.name, &shared.config).serving(facts.serves.clone());
+        let roster = Roster::of(&shared.context.name, &shared.context.config).serving(facts.serves.clone());
         let (clocks, clock_told) = (Clocks::default(), Duration::ZERO);
         Self { shared, incarnation, facts, roster, mark, clocks, clock_told }
     }
@@ -57,10 +57,10 @@ impl Outlook {
     pub(super) fn refresh_facts(&mut self) -> bool {
         let fresh = Facts {
             ledger: self.mark.load(),
-            catalog: Some(self.shared.catalog_digest.load(Ordering::Acquire)),
-            accepting: self.shared.accepts(),
-            hot: self.shared.extras(),
-            gone: Some(self.roster.gone_digest(self.shared.uptime())),
+            catalog: Some(self.shared.gossip.catalog_digest.load(Ordering::Acquire)),
+            accepting: self.shared.disk.accepts(),
+            hot: self.shared.traffic.extras(),
+            gone: Some(self.roster.gone_digest(self.shared.context.uptime())),
             clock: self.clock_to_tell(),
             ..self.facts.clone()
         };
@@ -84,23 +84,23 @@ impl Outlook {
     pub(super) fn take_in(&mut self, mut observations: Vec<Observation>) {
         self.check_for_usurper(&observations);
         self.compare_clocks(&observations);
-        observations.retain(|seen| seen.name != self.shared.name);
+        observations.retain(|seen| seen.name != self.shared.context.name);
         observations.push(Observation {
-            name: self.shared.name.clone(),
+            name: self.shared.context.name.clone(),
             incarnation: self.incarnation,
-            address: self.shared.net.advertise(),
+            address: self.shared.peers.net.advertise(),
             alive: true,
             facts: self.facts.clone(),
         });
-        if *self.shared.sightings.load().as_ref() != observations {
-            self.shared.sightings.publish(Arc::new(observations.clone()));
+        if *self.shared.gossip.sightings.load().as_ref() != observations {
+            self.shared.gossip.sightings.publish(Arc::new(observations.clone()));
         }
-        let now = self.shared.uptime();
+        let now = self.shared.context.uptime();
         if let Some(view) = self.roster.observe(now, observations) {
             publish(&self.shared, view);
         }
         // Whether this node has joined depends on its clock too, which makes no new view.
-        self.shared.note_members(&self.shared.view.load());
+        self.shared.lifecycle.note_members(&self.shared.lookup.view.load());
         let marks = self.roster.ledger_marks().map(|(name, incarnation, mark)| (name.clone(), incarnation, mark));
         self.shared.ports.ledgers.marks_seen(marks.collect());
         let digests = self.roster.catalog_digests().map(|(name, digest)| (name.clone(), digest)).collect();
@@ -109,36 +109,36 @@ impl Outlook {
 
     /// What is told of the own clock: what it said when it was told last, unless that is a while ago.
     fn clock_to_tell(&mut self) -> Option<u64> {
-        let now = self.shared.uptime();
+        let now = self.shared.context.uptime();
         if self.facts.clock.is_none() || now >= self.clock_told + clocks::TOLD_EVERY {
             self.clock_told = now;
-            return Some(self.shared.world.unix_ms());
+            return Some(self.shared.context.world.unix_ms());
         }
         self.facts.clock
     }
 
     /// Compares the others' clocks with the own one, and says which are far from it.
     fn compare_clocks(&mut self, observations: &[Observation]) {
-        let live = observations.iter().filter(|seen| seen.alive && seen.name != self.shared.name);
+        let live = observations.iter().filter(|seen| seen.alive && seen.name != self.shared.context.name);
         let live: Vec<_> = live.filter_map(|seen| Some((&seen.name, seen.facts.clock?))).collect();
-        self.clocks.observe(self.shared.world.unix_ms(), &live);
-        let (far, before) = (self.clocks.far(), self.shared.clocks.snapshot());
+        self.clocks.observe(self.shared.context.world.unix_ms(), &live);
+        let (far, before) = (self.clocks.far(), self.shared.gossip.clocks.snapshot());
         if far != *before {
             for other in far.iter().filter(|other| before.iter().all(|known| known.node != other.node)) {
                 warn!(member = %other.node, ahead_seconds = other.ahead_seconds, "its clock is far from this node's");
             }
-            self.shared.clocks.publish(Arc::new(far));
+            self.shared.gossip.clocks.publish(Arc::new(far));
         }
     }
 
     /// Another node uses this node's name: it started when no member that knew both of them could refuse it.
     fn check_for_usurper(&self, observations: &[Observation]) {
-        let usurper = observations
-            .iter()
-            .find(|seen| seen.name == self.shared.name && seen.alive && seen.address != self.shared.net.advertise());
+        let usurper = observations.iter().find(|seen| {
+            seen.name == self.shared.context.name && seen.alive && seen.address != self.shared.peers.net.advertise()
+        });
         let trouble = usurper
             .map(|other| format!("another live node, at {}, has this node's name; stop one of them", other.address));
-        if self.shared.set_trouble(ActorKind::Membership, trouble.clone())
+        if self.shared.lifecycle.set_trouble(ActorKind::Membership, trouble.clone())
             && let Some(trouble) = trouble
         {
             warn!("{trouble}");

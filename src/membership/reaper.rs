@@ -17,8 +17,8 @@ use tracing::info;
 use super::{View, outlook::Outlook};
 use crate::{
     key::{Key, NodeName},
-    node::Shared,
     registry::HolderState,
+    runtime::Shared,
 };
 
 /// Keys that are looked at between two breaths.
@@ -38,8 +38,8 @@ pub(super) struct Reaper {
 impl Reaper {
     /// Looks, if it is time to and the node knows enough.
     pub(super) fn look(&mut self, outlook: &Outlook) {
-        let (shared, now) = (&outlook.shared, outlook.shared.uptime());
-        let kept = shared.config.dead_kept;
+        let (shared, now) = (&outlook.shared, outlook.shared.context.uptime());
+        let kept = shared.context.config.dead_kept;
         let busy = self.under_way.as_ref().is_some_and(|task| !task.is_finished());
         if busy || now < self.looked + look_interval(kept) {
             return;
@@ -47,11 +47,11 @@ impl Reaper {
         self.looked = now;
         let overdue = outlook.roster.dead_for(now, kept);
         if overdue.is_empty() {
-            shared.irreplaceable.publish(Arc::default());
+            shared.gossip.irreplaceable.publish(Arc::default());
             return;
         }
         let task = reap(shared.clone(), overdue);
-        self.under_way = Some(AbortOnDropHandle::new(shared.tasks.spawn(task)));
+        self.under_way = Some(AbortOnDropHandle::new(shared.context.tasks.spawn(task)));
     }
 }
 
@@ -79,24 +79,24 @@ async fn reap(shared: Arc<Shared>, overdue: BTreeMap<NodeName, Duration>) {
         return;
     }
     let Ok(summary) = shared.ports.registry.summarize().await else { return };
-    let interval = look_interval(shared.config.dead_kept);
-    let read = read_since(&overdue, &summary.pulled, shared.uptime(), interval);
+    let interval = look_interval(shared.context.config.dead_kept);
+    let read = read_since(&overdue, &summary.pulled, shared.context.uptime(), interval);
     let overdue: BTreeSet<NodeName> = overdue.into_keys().collect();
     let Some(sole) = keys_only_with(&shared, &overdue).await else { return };
     for name in read.iter().filter(|name| !sole.contains_key(*name)) {
         if let Ok(Ok(())) = shared.ports.membership.remove(name.clone()).await {
-            info!(member = %name, kept = ?shared.config.dead_kept, "it was dead for so long, and others have all that it had");
+            info!(member = %name, kept = ?shared.context.config.dead_kept, "it was dead for so long, and others have all that it had");
         }
     }
-    shared.irreplaceable.publish(Arc::new(sole));
+    shared.gossip.irreplaceable.publish(Arc::new(sole));
 }
 
 /// Whether this node has joined, sees a settled cluster, and knows all that the live members claim.
 async fn knows_enough(shared: &Arc<Shared>) -> bool {
-    let settled = *shared.joined().borrow()
-        && shared.scanned.load(Ordering::Acquire)
-        && shared.uptime() >= shared.settled_at()
-        && shared.view.load().brake().is_none();
+    let settled = *shared.lifecycle.joined().borrow()
+        && shared.disk.scanned.load(Ordering::Acquire)
+        && shared.context.uptime() >= shared.lookup.settled_at()
+        && shared.lookup.view.load().brake().is_none();
     settled && shared.ports.registry.summarize().await.is_ok_and(|summary| summary.caught_up)
 }
 
@@ -106,9 +106,9 @@ pub(crate) async fn keys_only_with(shared: &Arc<Shared>, dead: &BTreeSet<NodeNam
     let (mut counts, mut after): (BTreeMap<NodeName, u64>, Option<Key>) = (BTreeMap::new(), None);
     loop {
         let page = shared.ports.registry.keys(after, "", PAGE_KEYS).await.ok()?;
-        let view = shared.view.snapshot();
-        for key in page.iter().filter(|key| !shared.intents.standing(key).forgotten) {
-            for name in only_with(&view, &shared.holders(key)).filter(|name| dead.contains(*name)) {
+        let view = shared.lookup.view.snapshot();
+        for key in page.iter().filter(|key| !shared.lookup.intents.standing(key).forgotten) {
+            for name in only_with(&view, &shared.lookup.holders(key)).filter(|name| dead.contains(*name)) {
                 *counts.entry(name.clone()).or_default() += 1;
             }
         }

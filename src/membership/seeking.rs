@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     net::{DialError, wire::HelloRefusal},
-    node::Shared,
+    runtime::Shared,
 };
 
 /// How often seeds are contacted although others are known: it joins clusters that were apart.
@@ -37,19 +37,19 @@ pub(super) struct Seeking {
 impl Seeking {
     /// Looks the seeds up if it is time to, at the tick of this number.
     pub(super) fn seek(&mut self, shared: &Arc<Shared>, ticks: u32, myself: &ActorRef<Message>) {
-        let profile = &shared.config.profile;
+        let profile = &shared.context.config.profile;
         let every = if is_lonely(shared) {
             LONELY_SEED_TICKS
         } else {
             u32::try_from(SEED_INTERVAL.as_millis() / profile.gossip_interval.as_millis().max(1)).unwrap_or(1).max(1)
         };
-        let seeds = shared.config.seeds.clone();
+        let seeds = shared.context.config.seeds.clone();
         if seeds.is_empty() || self.resolving || !(ticks == 1 || ticks.is_multiple_of(every)) {
             return;
         }
         self.resolving = true;
         let myself = myself.clone();
-        shared.spawn(async move {
+        shared.context.spawn(async move {
             // Side by side: a name server that does not answer for one of them keeps none of the others waiting.
             let resolved = join_all(seeds.iter().map(|seed| async move {
                 let found = tokio::net::lookup_host(seed).await.map_err(|error| error.to_string())?;
@@ -67,15 +67,15 @@ impl Seeking {
         resolved: Vec<Result<Vec<SocketAddr>, String>>,
     ) -> Vec<SocketAddr> {
         self.resolving = false;
-        let own = shared.net.advertise();
+        let own = shared.peers.net.advertise();
         let others = resolved.iter().flatten().flatten().copied().filter(|address| *address != own).collect();
         if self.trying {
             return others;
         }
         self.trying = true;
         let (myself, trying) = (myself.clone(), shared.clone());
-        shared.spawn(async move {
-            let seeds = trying.config.seeds.iter().zip(resolved);
+        shared.context.spawn(async move {
+            let seeds = trying.context.config.seeds.iter().zip(resolved);
             let seeds = join_all(seeds.map(|(seed, resolved)| try_seed(&trying, seed, resolved))).await;
             let _ = myself.send_message(Message::SeedsTried(seeds));
         });
@@ -85,9 +85,9 @@ impl Seeking {
     /// Takes in which seeds answered, and publishes it.
     pub(super) fn tried(&mut self, shared: &Shared, seeds: Vec<SeedStatus>) {
         self.trying = false;
-        let before = shared.seeds.snapshot();
+        let before = shared.lifecycle.seeds.snapshot();
         let is_stopping = |member: &Member| matches!(member.state, MemberState::Leaving | MemberState::Away);
-        let expected = shared.view.load().members().any(is_stopping);
+        let expected = shared.lookup.view.load().members().any(is_stopping);
         for (seed, before) in seeds.iter().zip(before.iter()).filter(|(seed, before)| seed != before) {
             match &seed.reason {
                 // A member has said that it will be back.
@@ -99,14 +99,14 @@ impl Seeking {
             }
         }
         if *before != seeds {
-            shared.seeds.publish(Arc::new(seeds));
+            shared.lifecycle.seeds.publish(Arc::new(seeds));
         }
     }
 }
 
 /// Whether no other member is known to be alive.
 pub(super) fn is_lonely(shared: &Shared) -> bool {
-    shared.view.load().alive().count() <= 1
+    shared.lookup.view.load().alive().count() <= 1
 }
 
 /// Connects to every address of a seed, or finds that it is connected.
@@ -115,12 +115,12 @@ async fn try_seed(shared: &Arc<Shared>, seed: &str, resolved: Result<Vec<SocketA
         Ok(addresses) => addresses,
         Err(error) => return SeedStatus::unresolved(seed, &error),
     };
-    let own = shared.net.advertise();
+    let own = shared.peers.net.advertise();
     let tried = addresses.into_iter().map(|address| async move {
         if address == own {
             return Err(Unanswered::Itself);
         }
-        match shared.net.peer(address, None).await {
+        match shared.peers.net.peer(address, None).await {
             Ok(_) => Ok(()),
             // Its own name at its own address: the node has reached itself on another way.
             Err(DialError::Refused { refusal: HelloRefusal::NameInUse { at, .. }, .. }) if at == own => {

@@ -7,7 +7,8 @@ use tokio::{sync::watch, time::Instant};
 use tracing::info;
 
 use super::{
-    AdvertiseError, Coordination, Node, Shared, advertise,
+    AdvertiseError, Node, advertise,
+    coordination::Coordination,
     inbound::Answers,
     incarnation,
     supervisor::{self, Supervisor},
@@ -23,6 +24,7 @@ use crate::{
         wire::HelloRefusal,
     },
     provider::Provider,
+    runtime::{Context, Shared},
     world::{Machine, World},
 };
 
@@ -190,15 +192,18 @@ impl NodeBuilder {
         net.reincarnate(incarnation);
         info!(node = %self.name, address = %net.advertise(), incarnation, "starting");
 
-        let shared = Shared::new(self.name, self.config, self.coordination, world, self.provider, net);
+        let seeds = self.coordination.seeds(&self.config);
+        let context = Context::new(self.name, self.config, world, self.provider);
+        let (shared, coordination) = (Shared::new(context, net, seeds), self.coordination);
         let answers: Arc<dyn Inbound> = Arc::new(Answers(shared.clone()));
-        shared.net.serve(&answers);
+        shared.peers.net.serve(&answers);
         let (ended_tx, ended) = watch::channel(None);
-        let http = self.http.map(|url| advertise::reachable(url, shared.net.advertise().ip()));
-        let arguments = supervisor::Arguments { shared: shared.clone(), incarnation, http, ended: ended_tx };
+        let http = self.http.map(|url| advertise::reachable(url, shared.peers.net.advertise().ip()));
+        let arguments =
+            supervisor::Arguments { shared: shared.clone(), coordination, incarnation, http, ended: ended_tx };
         let (supervisor, supervising) = Actor::spawn(None, Supervisor, arguments).await.map_err(|error| {
-            shared.stop.cancel();
-            shared.net.abort();
+            shared.context.stop.cancel();
+            shared.peers.net.abort();
             StartError::Actor(error.to_string())
         })?;
         Ok(Node { shared, _answers: answers, supervisor, supervising: Some(supervising), ended })
@@ -211,8 +216,8 @@ impl Node {
     /// # Errors
     /// [`StartError::NameInUse`], [`StartError::ServesOther`], or the node ended; shut it down or drop it.
     pub async fn serving(&self) -> Result<(), StartError> {
-        let me = &self.shared.name;
-        let mut refusals = self.shared.net.refusals();
+        let me = &self.shared.context.name;
+        let mut refusals = self.shared.peers.net.refusals();
         let mut refused_since = None;
         loop {
             let refusal = refusals.borrow_and_update().clone();
@@ -228,13 +233,14 @@ impl Node {
             }
             let serving = self
                 .shared
+                .lookup
                 .view
                 .wait_for(|view| view.member(me).is_some_and(|member| member.state == MemberState::Serving));
             tokio::select! {
                 _ = serving, if refused_since.is_none() => {
                     // A round of gossip later the others know it too, so that whoever was waiting for this node finds a
                     // cluster that agrees about it.
-                    tokio::time::sleep(self.shared.config.profile.gossip_interval).await;
+                    tokio::time::sleep(self.shared.context.config.profile.gossip_interval).await;
                     return Ok(());
                 }
                 others = self.others_serve_something_else() => return Err(StartError::ServesOther(others)),
@@ -249,14 +255,14 @@ impl Node {
 impl Node {
     /// Pending, unless this node is about to join members that serve another kind of data.
     async fn others_serve_something_else(&self) -> String {
-        let me = &self.shared.name;
+        let me = &self.shared.context.name;
         let others = |view: &View| -> Vec<String> {
             let joins = view.member(me).is_none_or(|me| me.state == MemberState::Joining);
             let stranger = |member: &&Member| joins && member.serves_other && member.state != MemberState::Joining;
             view.alive().filter(stranger).map(|member| member.name.to_string()).collect()
         };
-        let view = self.shared.view.wait_for(|view| !others(view).is_empty()).await;
-        let kind = self.shared.provider.as_ref().and_then(|provider| provider.kind()).unwrap_or_default();
+        let view = self.shared.lookup.view.wait_for(|view| !others(view).is_empty()).await;
+        let kind = self.shared.context.provider.as_ref().and_then(|provider| provider.kind()).unwrap_or_default();
         format!(
             "this node serves {kind}, and {} something else: all nodes of a cluster have data sources of one kind, with the \
              same key depth; give this node the same, or the key of another cluster",
@@ -271,7 +277,7 @@ impl Node {
     /// # Errors
     /// The node ended; shut it down or drop it.
     pub async fn joined(&self) -> Result<(), StartError> {
-        let mut joined = self.shared.joined();
+        let mut joined = self.shared.lifecycle.joined();
         tokio::select! {
             _ = joined.wait_for(|joined| *joined) => Ok(()),
             reason = self.failed() => Err(StartError::Actor(reason.to_string())),

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use ractor::{Actor, ActorCell, SpawnErr};
 
-use super::{Shared, StartError};
+use super::StartError;
 use crate::{
-    membership::{Facts, SharedMark, actor as membership, gossip_channel, observer},
+    config::NodeConfig,
+    membership::{Facts, SeedStatus, SharedMark, actor as membership, gossip_channel, observer},
     registry::actor as registry,
+    runtime::Shared,
 };
 
 /// How the nodes of a cluster find each other and learn who holds what.
@@ -33,66 +35,79 @@ impl Coordination {
             }
         }
     }
-}
 
-/// Starts the registry under `supervisor` and fills its mailbox.
-pub(super) async fn start_registry(
-    shared: &Arc<Shared>,
-    incarnation: u64,
-    mark: Arc<SharedMark>,
-    supervisor: ActorCell,
-) -> Result<ActorCell, SpawnErr> {
-    let shared = shared.clone();
-    match &shared.coordination {
-        Coordination::Gossip => {
-            let arguments = registry::Arguments { shared: shared.clone(), incarnation, mark };
-            let (actor, _) = Actor::spawn_linked(None, registry::Registry, arguments, supervisor).await?;
-            shared.ports.registry.fill(&actor);
-            shared.ports.ledgers.fill(&actor);
-            Ok(actor.get_cell())
+    /// The seeds that a node is to meet before it counts as joined.
+    pub(super) fn seeds(&self, config: &NodeConfig) -> Vec<SeedStatus> {
+        match self {
+            Self::Gossip => config.seeds.iter().map(|seed| SeedStatus::untried(seed)).collect(),
+            #[cfg(feature = "etcd")]
+            Self::Etcd(_) => Vec::new(),
         }
-        #[cfg(feature = "etcd")]
-        Coordination::Etcd(etcd) => {
-            use crate::etcd::registry::{Arguments, Registry};
-            let arguments = Arguments { shared: shared.clone(), etcd: etcd.clone(), incarnation };
-            let (actor, _) = Actor::spawn_linked(None, Registry, arguments, supervisor).await?;
-            shared.ports.registry.fill(&actor);
-            Ok(actor.get_cell())
+    }
+
+    /// Starts the registry under `supervisor` and fills its mailboxes.
+    pub(super) async fn start_registry(&self, start: &Start, supervisor: ActorCell) -> Result<ActorCell, SpawnErr> {
+        let Start { shared, incarnation, mark } = start.clone();
+        let ports = shared.ports.clone();
+        match self {
+            Self::Gossip => {
+                let arguments = registry::Arguments { shared, incarnation, mark };
+                let (actor, _) = Actor::spawn_linked(None, registry::Registry, arguments, supervisor).await?;
+                ports.registry.fill(&actor);
+                ports.ledgers.fill(&actor);
+                Ok(actor.get_cell())
+            }
+            #[cfg(feature = "etcd")]
+            Self::Etcd(etcd) => {
+                use crate::etcd::registry::{Arguments, Registry};
+                let arguments = Arguments { shared, etcd: etcd.clone(), incarnation };
+                let (actor, _) = Actor::spawn_linked(None, Registry, arguments, supervisor).await?;
+                ports.registry.fill(&actor);
+                Ok(actor.get_cell())
+            }
+        }
+    }
+
+    /// Starts membership under `supervisor` and fills its mailbox.
+    pub(super) async fn start_membership(
+        &self,
+        start: &Start,
+        facts: Facts,
+        supervisor: ActorCell,
+    ) -> Result<ActorCell, SpawnErr> {
+        let Start { shared, incarnation, mark } = start.clone();
+        let ports = shared.ports.clone();
+        match self {
+            Self::Gossip if shared.context.provider.is_none() => {
+                let arguments = observer::Arguments { shared, incarnation, facts, mark };
+                let (actor, _) = Actor::spawn_linked(None, observer::Observer, arguments, supervisor).await?;
+                ports.membership.fill(&actor);
+                Ok(actor.get_cell())
+            }
+            Self::Gossip => {
+                let (gossip, inbox) = gossip_channel();
+                shared.gossip.inbox.store(Some(Arc::new(gossip)));
+                let arguments = membership::Arguments { shared, incarnation, facts, inbox, mark };
+                let (actor, _) = Actor::spawn_linked(None, membership::Membership, arguments, supervisor).await?;
+                ports.membership.fill(&actor);
+                Ok(actor.get_cell())
+            }
+            #[cfg(feature = "etcd")]
+            Self::Etcd(etcd) => {
+                use crate::etcd::members::{Arguments, Membership};
+                let arguments = Arguments { shared, etcd: etcd.clone(), incarnation, facts };
+                let (actor, _) = Actor::spawn_linked(None, Membership, arguments, supervisor).await?;
+                ports.membership.fill(&actor);
+                Ok(actor.get_cell())
+            }
         }
     }
 }
 
-/// Starts membership under `supervisor` and fills its mailbox.
-pub(super) async fn start_membership(
-    shared: &Arc<Shared>,
-    incarnation: u64,
-    facts: Facts,
-    mark: Arc<SharedMark>,
-    supervisor: ActorCell,
-) -> Result<ActorCell, SpawnErr> {
-    let shared = shared.clone();
-    match &shared.coordination {
-        Coordination::Gossip if shared.provider.is_none() => {
-            let arguments = observer::Arguments { shared: shared.clone(), incarnation, facts, mark };
-            let (actor, _) = Actor::spawn_linked(None, observer::Observer, arguments, supervisor).await?;
-            shared.ports.membership.fill(&actor);
-            Ok(actor.get_cell())
-        }
-        Coordination::Gossip => {
-            let (gossip, inbox) = gossip_channel();
-            shared.gossip.store(Some(Arc::new(gossip)));
-            let arguments = membership::Arguments { shared: shared.clone(), incarnation, facts, inbox, mark };
-            let (actor, _) = Actor::spawn_linked(None, membership::Membership, arguments, supervisor).await?;
-            shared.ports.membership.fill(&actor);
-            Ok(actor.get_cell())
-        }
-        #[cfg(feature = "etcd")]
-        Coordination::Etcd(etcd) => {
-            use crate::etcd::members::{Arguments, Membership};
-            let arguments = Arguments { shared: shared.clone(), etcd: etcd.clone(), incarnation, facts };
-            let (actor, _) = Actor::spawn_linked(None, Membership, arguments, supervisor).await?;
-            shared.ports.membership.fill(&actor);
-            Ok(actor.get_cell())
-        }
-    }
+/// What both actors of one start of a node are given.
+#[derive(Clone)]
+pub(super) struct Start {
+    pub(super) shared: Arc<Shared>,
+    pub(super) incarnation: u64,
+    pub(super) mark: Arc<SharedMark>,
 }

@@ -63,8 +63,8 @@ pub struct Drained {
 /// it draining.
 pub(crate) async fn drain(shared: &Arc<Shared>, force: bool, patience: Duration) -> Drained {
     let deadline = Instant::now() + patience;
-    if !shared.draining.swap(true, Ordering::AcqRel) {
-        info!(node = %shared.name, "draining");
+    if !shared.lifecycle.draining.swap(true, Ordering::AcqRel) {
+        info!(node = %shared.context.name, "draining");
     }
     // A node that is being brought back says so by itself.
     let _ = shared.ports.membership.announce(Announced::Draining);
@@ -87,7 +87,7 @@ pub(crate) async fn drain(shared: &Arc<Shared>, force: bool, patience: Duration)
     }
     let remaining = sole.len() as u64;
     sole.truncate(NAMED_MAX);
-    Drained { node: shared.name.clone(), left, remaining, keys: sole }
+    Drained { node: shared.context.name.clone(), left, remaining, keys: sole }
 }
 
 /// Says goodbye for good, and returns when others had a chance to hear it.
@@ -98,7 +98,7 @@ async fn leave(shared: &Arc<Shared>) {
 /// Says goodbye until soon, unless the node has drained; an observer, which has nothing to come back to, for good. Returns
 /// when others had a chance to hear it.
 pub(super) async fn say_goodbye(shared: &Arc<Shared>) {
-    let for_good = shared.provider.is_none() || shared.draining.load(Ordering::Acquire);
+    let for_good = shared.context.provider.is_none() || shared.lifecycle.draining.load(Ordering::Acquire);
     say(shared, if for_good { Announced::Left } else { Announced::Away }).await;
 }
 
@@ -110,30 +110,30 @@ async fn say(shared: &Arc<Shared>, goodbye: Announced) {
 /// It keeps its place on the ring, so that nothing else is copied on account of it.
 pub(super) async fn retire(shared: &Arc<Shared>, patience: Duration) {
     let deadline = Instant::now() + patience;
-    if shared.provider.is_none() || shared.draining.load(Ordering::Acquire) {
+    if shared.context.provider.is_none() || shared.lifecycle.draining.load(Ordering::Acquire) {
         return;
     }
-    shared.leaving.store(true, Ordering::Release);
+    shared.lifecycle.leaving.store(true, Ordering::Release);
     let _ = shared.ports.membership.announce(Announced::Leaving);
     if patience.is_zero() {
         return;
     }
     let sole = keys_only_here(shared).await;
-    let ready = sole.into_iter().filter(|key| shared.own_claim(key) == Some(HolderState::Ready));
+    let ready = sole.into_iter().filter(|key| shared.lookup.own_claim(key) == Some(HolderState::Ready));
     let handed =
         futures::stream::iter(ready).for_each_concurrent(HAND_OVERS_MAX, |key| hand_over(shared, key, deadline));
     if tokio::time::timeout_at(deadline, handed).await.is_err() {
-        warn!(node = %shared.name, "not all that only this node has was handed over in time");
+        warn!(node = %shared.context.name, "not all that only this node has was handed over in time");
     }
 }
 
 /// Has the next node on the key's walk around the ring copy it.
 async fn hand_over(shared: &Arc<Shared>, key: Key, deadline: Instant) {
-    let view = shared.view.snapshot();
-    let takes = |name: &&NodeName| **name != shared.name && view.is_staying(name) && !view.is_full(name);
+    let view = shared.lookup.view.snapshot();
+    let takes = |name: &&NodeName| **name != shared.context.name && view.is_staying(name) && !view.is_full(name);
     let Some(name) = view.ring().walk(&key).find(takes).cloned() else { return };
     let copied = async {
-        let peer = shared.peer(&name).await.ok().filter(|peer| peer.revision >= REVISION_RELAY)?;
+        let peer = shared.peers.peer(&name).await.ok().filter(|peer| peer.revision >= REVISION_RELAY)?;
         let patience = deadline.saturating_duration_since(Instant::now());
         match peer.call(Call::Copy { key: key.clone() }, patience).await {
             Ok(Reply::Ensured(Ensured::Ready(_))) => Some(()),
@@ -148,21 +148,22 @@ async fn hand_over(shared: &Arc<Shared>, key: Key, deadline: Instant) {
 
 /// Waits until this node is seen to drain and the members have settled: by then it knows of others who drain as well.
 async fn settled(shared: &Arc<Shared>, deadline: Instant) {
-    let is_draining = shared.view.wait_for(|view| {
-        view.member(&shared.name).is_some_and(|me| matches!(me.state, MemberState::Draining | MemberState::Left))
+    let is_draining = shared.lookup.view.wait_for(|view| {
+        view.member(&shared.context.name)
+            .is_some_and(|me| matches!(me.state, MemberState::Draining | MemberState::Left))
     });
     let settled = async {
         is_draining.await;
-        while shared.uptime() < shared.settled_at() {
-            tokio::time::sleep(shared.config.profile.gossip_interval).await;
+        while shared.context.uptime() < shared.lookup.settled_at() {
+            tokio::time::sleep(shared.context.config.profile.gossip_interval).await;
         }
     };
     let _ = tokio::time::timeout_at(deadline, settled).await;
 }
 
 fn somebody_may_take_them(shared: &Shared) -> bool {
-    let view = shared.view.load();
-    view.accepting().any(|name| *name != shared.name)
+    let view = shared.lookup.view.load();
+    view.accepting().any(|name| *name != shared.context.name)
 }
 
 async fn keys_only_here(shared: &Arc<Shared>) -> Vec<Key> {
@@ -180,16 +181,16 @@ async fn keys_only_here(shared: &Arc<Shared>) -> Vec<Key> {
 
 /// Whether this node has `key`, or will in a moment, and nobody has it who stays.
 fn is_only_here(shared: &Shared, key: &Key) -> bool {
-    let view = shared.view.load();
+    let view = shared.lookup.view.load();
     let stays = |name: &NodeName| {
-        *name != shared.name
+        *name != shared.context.name
             && view
                 .member(name)
                 .is_some_and(|member| matches!(member.state, MemberState::Joining | MemberState::Serving))
     };
-    let claims = shared.holders(key);
-    let here = claims
-        .iter()
-        .any(|(name, state)| *name == shared.name && matches!(state, HolderState::Ready | HolderState::Fetching));
+    let claims = shared.lookup.holders(key);
+    let here = claims.iter().any(|(name, state)| {
+        *name == shared.context.name && matches!(state, HolderState::Ready | HolderState::Fetching)
+    });
     here && !claims.iter().any(|(name, state)| *state == HolderState::Ready && stays(name))
 }

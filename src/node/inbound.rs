@@ -38,7 +38,7 @@ impl Inbound for Answers {
     /// A name that a live node has at another address is taken, and an older start of a known node is too late. An observer
     /// is known by its connections alone.
     fn admit(&self, hello: &Hello, connected: Option<SocketAddr>) -> Result<(), HelloRefusal> {
-        let view = self.0.view.load();
+        let view = self.0.lookup.view.load();
         let Some(known) = view.member(&hello.name) else {
             let taken = |at| HelloRefusal::NameInUse { name: hello.name.clone(), at };
             return connected.map_or(Ok(()), |at| Err(taken(at)));
@@ -57,7 +57,7 @@ impl Inbound for Answers {
     }
 
     fn gossip(&self, from: SocketAddr, message: Bytes) {
-        if let Some(inbox) = &*self.0.gossip.load() {
+        if let Some(inbox) = &*self.0.gossip.inbox.load() {
             // Full: the next round brings it again.
             let _ = inbox.try_send((from, message));
         }
@@ -97,7 +97,7 @@ impl Inbound for Answers {
                 Reply::Drained { left, remaining, keys }
             }
             Call::Copy { key } => for_revision(from, copy(shared, key).await),
-            Call::Progress { key } => Reply::Progress(shared.underway.bytes(&key)),
+            Call::Progress { key } => Reply::Progress(shared.routing.underway.bytes(&key)),
             Call::PullGone => match shared.ports.membership.gone_list().await {
                 Ok((gone, removed)) => Reply::Gone { gone, removed },
                 Err(_) => Reply::Refused(Refusal::Stopping),
@@ -128,13 +128,13 @@ impl Inbound for Answers {
         request: Request<Body>,
     ) -> Result<Response<Body>, Refusal> {
         let room = match head.purpose {
-            Purpose::Serve | Purpose::Relay { .. } => &self.0.peer_requests,
-            Purpose::Part => &self.0.peer_parts,
-            Purpose::Export => &self.0.peer_exports,
+            Purpose::Serve | Purpose::Relay { .. } => &self.0.admission.requests,
+            Purpose::Part => &self.0.admission.parts,
+            Purpose::Export => &self.0.admission.exports,
         };
         let Some(place) = room.admit(from) else { return Err(Refusal::Overloaded) };
         let answer = match &head.purpose {
-            Purpose::Relay { to } if *to != self.0.name => pass_on(&self.0, to, &head.key, request).await,
+            Purpose::Relay { to } if *to != self.0.context.name => pass_on(&self.0, to, &head.key, request).await,
             Purpose::Part => serve_part(&self.0, &head.key, request).await,
             purpose => self.serve(&head.key, purpose, request).await,
         };
@@ -145,7 +145,7 @@ impl Inbound for Answers {
 impl Answers {
     /// The local provider's answer. Corrects this node's own claim if there is none.
     async fn serve(&self, key: &Key, purpose: &Purpose, request: Request<Body>) -> Result<Response<Body>, Refusal> {
-        let patience = self.0.config.request_patience;
+        let patience = self.0.context.config.request_patience;
         let answer = tokio::time::timeout(patience, serve_local(&self.0, key, purpose, request)).await;
         let answer = answer.unwrap_or_else(|_| Err(Refusal::Failed(format!("no answer within {patience:?}"))));
         if let Err(refusal) = &answer {
@@ -184,7 +184,7 @@ fn in_words_of(peer: &Peer, key: &Key, ring: u64, refusal: Refusal) -> Refusal {
 
 /// Copies a key from its only holder, which is about to be away. It is surplus when that one is back.
 async fn copy(shared: &Arc<Shared>, key: Key) -> Reply {
-    if shared.is_on_its_way_out() || !shared.accepts() {
+    if shared.lifecycle.is_on_its_way_out() || !shared.disk.accepts() {
         return Reply::Refused(Refusal::Overloaded);
     }
     let ensured = shared.ports.updater.ensure(key, Origin::Never, UpdateReason::Repair).await;
@@ -193,7 +193,7 @@ async fn copy(shared: &Arc<Shared>, key: Key) -> Reply {
 
 /// Writes intents of a peer down.
 async fn intend(shared: &Shared, from: &Peer, records: Vec<Record>) -> Reply {
-    let Ok(_permit) = shared.peer_intents.try_acquire() else { return Reply::Refused(Refusal::Overloaded) };
+    let Ok(_permit) = shared.admission.intents.try_acquire() else { return Reply::Refused(Refusal::Overloaded) };
     match shared.ports.catalog.take(records).await {
         Ok(Ok(Some(time))) if from.revision >= REVISION_ELSEWHERE => Reply::Superseded(time),
         Ok(Ok(_)) => Reply::Intended,
@@ -205,7 +205,7 @@ async fn intend(shared: &Shared, from: &Peer, records: Vec<Record>) -> Reply {
 /// Takes back the word for keys whose data is gone from this machine, although the ledger says otherwise: somebody is
 /// about to drop a replica on the strength of it.
 async fn without_lost(shared: &Arc<Shared>, keys: &[Key], mut vouched: Vec<bool>) -> Vec<bool> {
-    let Some(provider) = &shared.provider else { return vec![false; vouched.len()] };
+    let Some(provider) = &shared.context.provider else { return vec![false; vouched.len()] };
     for (key, word) in keys.iter().zip(&mut vouched).filter(|(_, word)| **word) {
         // A source that cannot say does not vouch either.
         match provider.has(key).await {
@@ -222,7 +222,7 @@ async fn without_lost(shared: &Arc<Shared>, keys: &[Key], mut vouched: Vec<bool>
 
 /// Brings a key that this node holds up to date, and waits for that.
 pub(crate) async fn refresh(shared: &Arc<Shared>, key: Key, from: Vec<NodeName>, patience: Duration) -> Reply {
-    if !matches!(shared.own_claim(&key), Some(HolderState::Ready | HolderState::Failed)) {
+    if !matches!(shared.lookup.own_claim(&key), Some(HolderState::Ready | HolderState::Failed)) {
         return Reply::Refused(Refusal::NotHeld);
     }
     match tokio::time::timeout(patience, shared.ports.updater.refresh(key, from)).await {

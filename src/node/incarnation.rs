@@ -37,12 +37,12 @@ async fn next_after(world: &dyn World, last: u64) -> std::io::Result<u64> {
 /// The incarnation after `current`, for a node that begins anew in the same process. A disk that fails here is no
 /// reason to stay down: the clock alone keeps the order unless it is set back before the next start.
 pub(crate) async fn after(shared: &Shared, current: u64) -> u64 {
-    let last = current.max(shared.known_incarnation.load(Ordering::Acquire));
-    match next_after(&*shared.world, last).await {
+    let last = current.max(shared.lifecycle.known_incarnation.load(Ordering::Acquire));
+    match next_after(&*shared.context.world, last).await {
         Ok(next) => next,
         Err(error) => {
             warn!(%error, "cannot write the incarnation down");
-            shared.world.unix_ms().max(last + 1)
+            shared.context.world.unix_ms().max(last + 1)
         }
     }
 }

@@ -10,7 +10,6 @@ mod coordination;
 mod drain;
 mod inbound;
 mod incarnation;
-mod shared;
 mod supervisor;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
@@ -23,14 +22,11 @@ pub use self::{
     advertise::AdvertiseError,
     builder::{NodeBuilder, StartError},
     drain::Drained,
-    supervisor::{ActorKind, StopReason},
+    supervisor::StopReason,
 };
-pub(crate) use self::{
-    coordination::Coordination,
-    drain::drain,
-    inbound::refresh,
-    shared::{Names, Shared},
-};
+pub(crate) use self::{drain::drain, inbound::refresh};
+use crate::runtime::Shared;
+pub use crate::runtime::lifecycle::ActorKind;
 use crate::{client::Client, key::NodeName, net::Inbound};
 
 /// How long a stopping node waits for requests that it is answering, and for its connections.
@@ -59,13 +55,13 @@ impl Node {
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &NodeName {
-        &self.shared.name
+        &self.shared.context.name
     }
 
     /// Where other nodes reach it; what they name as a seed.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.shared.net.advertise()
+        self.shared.peers.net.advertise()
     }
 
     /// A handle for asking the cluster. Cheap; it does not keep the node running.
@@ -101,23 +97,22 @@ impl Node {
 
     /// Says goodbye until soon (for good, if it was drained), finishes what is being answered within limits, and stops. The local data stays where it is.
     pub async fn shutdown(mut self) {
-        info!(node = %self.shared.name, "stopping");
+        info!(node = %self.shared.context.name, "stopping");
         drain::say_goodbye(&self.shared).await;
         self.finish_requests().await;
-        self.shared.stop.cancel();
+        self.shared.context.stop.cancel();
         self.supervisor.stop(None);
         if let Some(supervising) = self.supervising.take() {
             let _ = tokio::time::timeout(CLOSE, supervising).await;
         }
-        self.shared.tasks.close();
-        let _ = tokio::time::timeout(CLOSE, self.shared.tasks.wait()).await;
-        self.shared.net.close(CLOSE).await;
-        debug!(node = %self.shared.name, "stopped");
+        self.shared.context.tasks.close();
+        let _ = tokio::time::timeout(CLOSE, self.shared.context.tasks.wait()).await;
+        self.shared.peers.net.close(CLOSE).await;
+        debug!(node = %self.shared.context.name, "stopped");
     }
 
     async fn finish_requests(&self) {
-        let rooms = [&self.shared.peer_requests, &self.shared.peer_exports, &self.shared.peer_parts];
-        let busy = || rooms.iter().map(|room| room.taken()).sum::<usize>();
+        let busy = || self.shared.admission.taken();
         if busy() > 0 {
             debug!(busy = busy(), "finishing requests of peers");
         }
@@ -148,15 +143,15 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         self.supervisor.kill();
-        self.shared.stop.cancel();
-        self.shared.net.abort();
+        self.shared.context.stop.cancel();
+        self.shared.peers.net.abort();
     }
 }
 
 impl std::fmt::Debug for Node {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Node")
-            .field("name", &self.shared.name)
+            .field("name", &self.shared.context.name)
             .field("address", &self.address())
             .finish_non_exhaustive()
     }

@@ -20,31 +20,22 @@ use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SpawnErr, 
 use tokio::{sync::watch, time::Instant};
 use tracing::{error, info};
 
-use super::{Shared, coordination, incarnation};
+use super::{
+    coordination::{self, Coordination},
+    incarnation,
+};
 use crate::{
     balancer::actor::Balancer,
     catalog::actor::CatalogKeeper,
     membership::{Announced, Facts, LedgerMark, Role, Serves, SharedMark},
     refresh::actor::Refresher,
     router::actor::Router,
+    runtime::{Shared, lifecycle::ActorKind},
     updater::actor::Updater,
 };
 
 const RESTARTS_MAX: usize = 5;
 const RESTART_WINDOW: Duration = Duration::from_secs(60);
-
-/// The actors of a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-#[doc(hidden)]
-pub enum ActorKind {
-    Membership,
-    Registry,
-    Balancer,
-    Updater,
-    Router,
-    Catalog,
-    Refresher,
-}
 
 /// Why a node ended by itself.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -57,6 +48,7 @@ pub enum StopReason {
 
 pub(crate) struct Arguments {
     pub(crate) shared: Arc<Shared>,
+    pub(crate) coordination: Coordination,
     pub(crate) incarnation: u64,
     pub(crate) http: Option<String>,
     pub(crate) ended: watch::Sender<Option<StopReason>>,
@@ -66,6 +58,7 @@ pub(crate) struct Supervisor;
 
 pub(crate) struct State {
     shared: Arc<Shared>,
+    coordination: Coordination,
     incarnation: u64,
     http: Option<String>,
     ended: watch::Sender<Option<StopReason>>,
@@ -79,9 +72,9 @@ impl Actor for Supervisor {
     type Arguments = Arguments;
 
     async fn pre_start(&self, myself: ActorRef<()>, args: Arguments) -> Result<State, ActorProcessingErr> {
-        let Arguments { shared, incarnation, http, ended } = args;
-        let mut state =
-            State { shared, incarnation, http, ended, children: BTreeMap::new(), restarts: VecDeque::new() };
+        let Arguments { shared, coordination, incarnation, http, ended } = args;
+        let (children, restarts) = (BTreeMap::new(), VecDeque::new());
+        let mut state = State { shared, coordination, incarnation, http, ended, children, restarts };
         state.start_all(&myself).await?;
         Ok(state)
     }
@@ -133,8 +126,8 @@ impl State {
         if let Err(reason) = outcome {
             error!(%reason, "the node gives up");
             self.ended.send_replace(Some(StopReason::GaveUp(reason)));
-            self.shared.stop.cancel();
-            self.shared.net.abort();
+            self.shared.context.stop.cancel();
+            self.shared.peers.net.abort();
             myself.stop(None);
         }
     }
@@ -152,7 +145,7 @@ impl State {
         self.stop_all();
         self.incarnation = incarnation::after(&self.shared, self.incarnation).await;
         info!(incarnation = self.incarnation, "beginning anew under a new incarnation");
-        self.shared.net.reincarnate(self.incarnation);
+        self.shared.peers.net.reincarnate(self.incarnation);
         self.start_all(myself).await
     }
 
@@ -188,15 +181,14 @@ impl State {
         // First: what is to be forgotten must be known before the registry finds it on disk.
         self.start_catalog(myself).await?;
         let mark = Arc::new(SharedMark::default());
-        let (shared, incarnation) = (self.shared.clone(), self.incarnation);
-        let registry = coordination::start_registry(&shared, incarnation, mark.clone(), myself.get_cell()).await?;
+        let start = coordination::Start { shared: self.shared.clone(), incarnation: self.incarnation, mark };
+        let registry = self.coordination.start_registry(&start, myself.get_cell()).await?;
         self.adopt(ActorKind::Registry, registry);
         self.start_updater(myself).await?;
         self.start_balancer(myself).await?;
         self.start_router(myself).await?;
         self.start_refresher(myself).await?;
-        let membership =
-            coordination::start_membership(&shared, incarnation, self.facts(), mark, myself.get_cell()).await?;
+        let membership = self.coordination.start_membership(&start, self.facts(), myself.get_cell()).await?;
         self.adopt(ActorKind::Membership, membership);
         Ok(())
     }
@@ -231,7 +223,7 @@ impl State {
 
     /// Only where something is to be refreshed.
     async fn start_refresher(&mut self, myself: &ActorRef<()>) -> Result<(), SpawnErr> {
-        if self.shared.config.refresh.is_empty() || self.shared.provider.is_none() {
+        if self.shared.context.config.refresh.is_empty() || self.shared.context.provider.is_none() {
             return Ok(());
         }
         let (actor, _) = Actor::spawn_linked(None, Refresher, self.shared.clone(), myself.get_cell()).await?;
@@ -246,24 +238,25 @@ impl State {
 
     fn facts(&self) -> Facts {
         let read = |flag: &std::sync::atomic::AtomicBool| flag.load(Ordering::Acquire);
-        let (draining, leaving) = (read(&self.shared.draining), read(&self.shared.leaving));
+        let (draining, leaving) = (read(&self.shared.lifecycle.draining), read(&self.shared.lifecycle.leaving));
         Facts {
             state: match (draining, leaving) {
                 (true, _) => Announced::Draining,
                 (false, true) => Announced::Leaving,
                 (false, false) => Announced::Joining,
             },
-            role: if self.shared.provider.is_some() { Role::Holder } else { Role::Observer },
-            weight: if self.shared.provider.is_some() { self.shared.config.weight } else { 0 },
-            accepting: self.shared.accepts(),
+            role: if self.shared.context.provider.is_some() { Role::Holder } else { Role::Observer },
+            weight: if self.shared.context.provider.is_some() { self.shared.context.config.weight } else { 0 },
+            accepting: self.shared.disk.accepts(),
             http: self.http.clone(),
             ledger: LedgerMark::default(),
-            catalog: Some(self.shared.catalog_digest.load(Ordering::Acquire)),
-            hot: self.shared.extras(),
+            catalog: Some(self.shared.gossip.catalog_digest.load(Ordering::Acquire)),
+            hot: self.shared.traffic.extras(),
             gone: None,
             clock: None,
             serves: self
                 .shared
+                .context
                 .provider
                 .as_ref()
                 .and_then(|provider| provider.kind())

@@ -15,10 +15,10 @@ use tracing::debug;
 
 use super::schedule::Schedule;
 use crate::{
-    client::{holders_by_preference, update_held},
+    client::update_held,
     key::{Key, NodeName},
-    node::Shared,
     registry::HolderState,
+    runtime::Shared,
     runtime::{
         mailbox::{Envelope, receives},
         ports::refresher::Request,
@@ -66,7 +66,7 @@ impl Actor for Refresher {
 
     async fn pre_start(&self, myself: ActorRef<Message>, shared: Arc<Shared>) -> Result<State, ActorProcessingErr> {
         myself.send_interval(TICK, || Message::Tick);
-        let (next_walk, rng) = (shared.uptime(), crate::world::rng(&*shared.world));
+        let (next_walk, rng) = (shared.context.uptime(), shared.context.rng());
         Ok(State { shared, myself, schedule: Schedule::default(), running: 0, walking: false, next_walk, rng })
     }
 
@@ -79,7 +79,9 @@ impl Actor for Refresher {
         match message {
             Message::Asked(asked) => match asked.open() {
                 Request::Refreshed { key, changed } => state.refreshed(&key, changed),
-                Request::Due { key, reply } => drop(reply.send(state.schedule.due_in(state.shared.uptime(), &key))),
+                Request::Due { key, reply } => {
+                    _ = reply.send(state.schedule.due_in(state.shared.context.uptime(), &key))
+                }
             },
             Message::Walked(keys) => state.walked(&keys),
             Message::Ended => {
@@ -95,13 +97,13 @@ impl Actor for Refresher {
 impl State {
     fn refreshed(&mut self, key: &Key, changed: Option<bool>) {
         let chance = self.rng.random();
-        if let Some(policy) = self.shared.config.refresh_policy(key) {
-            self.schedule.refreshed(self.shared.uptime(), key, policy, changed, chance);
+        if let Some(policy) = self.shared.context.config.refresh_policy(key) {
+            self.schedule.refreshed(self.shared.context.uptime(), key, policy, changed, chance);
         }
     }
 
     fn tick(&mut self) {
-        if !self.walking && self.shared.uptime() >= self.next_walk {
+        if !self.walking && self.shared.context.uptime() >= self.next_walk {
             self.walking = true;
             self.ask_for_keys(None);
         }
@@ -110,7 +112,7 @@ impl State {
 
     fn ask_for_keys(&self, after: Option<Key>) {
         let (shared, myself) = (self.shared.clone(), self.myself.clone());
-        self.shared.spawn(async move {
+        self.shared.context.spawn(async move {
             tokio::time::sleep(PACE).await;
             let keys = shared.ports.registry.keys(after, "", SLICE_KEYS).await.unwrap_or_default();
             let _ = myself.send_message(Message::Walked(keys));
@@ -118,9 +120,9 @@ impl State {
     }
 
     fn walked(&mut self, keys: &[Key]) {
-        let now = self.shared.uptime();
+        let now = self.shared.context.uptime();
         for key in keys {
-            if let Some(policy) = self.shared.config.refresh_policy(key)
+            if let Some(policy) = self.shared.context.config.refresh_policy(key)
                 && self.is_ready(key)
             {
                 self.schedule.learn(now, key, policy, self.rng.random());
@@ -134,13 +136,13 @@ impl State {
 
     /// Refreshes what is due and this node's to refresh, as far as there is room.
     fn ask_for_due(&mut self) {
-        let now = self.shared.uptime();
+        let now = self.shared.context.uptime();
         // Before, others may be taken for dead who would ask as well.
-        if now < self.shared.settled_at() {
+        if now < self.shared.lookup.settled_at() {
             return;
         }
         for _ in 0..SLICE_KEYS {
-            if self.running >= (self.shared.config.updaters / 2).max(1) {
+            if self.running >= (self.shared.context.config.updaters / 2).max(1) {
                 return;
             }
             let Some(key) = self.schedule.take_due(now) else { return };
@@ -148,22 +150,22 @@ impl State {
                 self.schedule.forget(&key);
                 continue;
             }
-            let holders = holders_by_preference(&self.shared, &key);
-            if holders.first() == Some(&self.shared.name) {
+            let holders = self.shared.lookup.holders_by_preference(&key);
+            if holders.first() == Some(&self.shared.context.name) {
                 self.refresh(key, holders);
             }
         }
     }
 
     fn is_ready(&self, key: &Key) -> bool {
-        self.shared.index.state(key, &self.shared.name) == Some(HolderState::Ready)
+        self.shared.lookup.index.state(key, &self.shared.context.name) == Some(HolderState::Ready)
     }
 
     fn refresh(&mut self, key: Key, holders: Vec<NodeName>) {
         self.running += 1;
         let (shared, myself) = (self.shared.clone(), self.myself.clone());
-        self.shared.spawn(async move {
-            match update_held(&shared, &key, holders, shared.config.update_timeout).await {
+        self.shared.context.spawn(async move {
+            match update_held(&shared, &key, holders, shared.context.config.update_timeout).await {
                 Ok(replicas) => {
                     for replica in replicas.iter().filter(|replica| replica.error.is_some()) {
                         debug!(%key, node = %replica.node, error = ?replica.error, "a copy was not refreshed");

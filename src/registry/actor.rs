@@ -20,10 +20,7 @@ use std::{
 use futures::{FutureExt, StreamExt, stream::BoxStream};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use rand::{rngs::StdRng, seq::IndexedRandom};
-use tokio::{
-    sync::{oneshot, watch},
-    task::yield_now as let_others_run,
-};
+use tokio::{sync::oneshot, task::yield_now as let_others_run};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, error, info, warn};
 
@@ -38,8 +35,8 @@ use crate::{
         CallError,
         wire::{Call, Reply},
     },
-    node::Shared,
     provider::Provider,
+    runtime::Shared,
     runtime::{
         mailbox::{Envelope, Mailbox, receives},
         ports::{
@@ -121,13 +118,13 @@ impl Actor for Registry {
 
     async fn pre_start(&self, myself: ActorRef<Message>, args: Arguments) -> Result<State, ActorProcessingErr> {
         let Arguments { shared, incarnation, mark } = args;
-        shared.scanned.store(shared.provider.is_none(), Ordering::Release);
-        let scan = shared.provider.clone().map(|provider| {
-            AbortOnDropHandle::new(shared.tasks.spawn(scan(shared.clone(), provider, Mailbox::of(&myself))))
+        shared.disk.scanned.store(shared.context.provider.is_none(), Ordering::Release);
+        let scan = shared.context.provider.clone().map(|provider| {
+            AbortOnDropHandle::new(shared.context.tasks.spawn(scan(shared.clone(), provider, Mailbox::of(&myself))))
         });
         let mut state = State {
             writer: LedgerWriter::new(Incarnation(incarnation), LedgerOptions::default()),
-            index: IndexWriter::take_over(&shared.index),
+            index: IndexWriter::take_over(&shared.lookup.index),
             replicas: BTreeMap::new(),
             follows: BTreeMap::new(),
             marks: BTreeMap::new(),
@@ -137,11 +134,11 @@ impl Actor for Registry {
             mark,
             rounds_alone: 0,
             serving: false,
-            rng: crate::world::rng(&*shared.world),
+            rng: shared.context.rng(),
             _scan: scan,
             shared,
         };
-        if state.shared.provider.is_none() {
+        if state.shared.context.provider.is_none() {
             state.writer.mark_scanned();
         }
         state.advanced();
@@ -223,7 +220,7 @@ impl State {
     }
 
     fn changed_own(&mut self, key: &Key, after: Option<HolderState>) {
-        self.index.set(key, &self.shared.name, after);
+        self.index.set(key, &self.shared.context.name, after);
         self.advanced();
         self.shared.ports.balancer.keys_changed(vec![key.clone()]);
     }
@@ -232,7 +229,7 @@ impl State {
     fn advanced(&self) {
         let ledger = self.writer.ledger();
         self.mark.store(LedgerMark { version: ledger.version().0, digest: ledger.digest() });
-        self.shared.ledger_version.send_replace((ledger.incarnation().0, ledger.version().0));
+        self.shared.gossip.ledger_version.send_replace((ledger.incarnation().0, ledger.version().0));
     }
 
     fn withdraw_fetching(&mut self) {
@@ -251,7 +248,7 @@ impl State {
     fn found(&mut self, keys: Vec<Key>, reply: oneshot::Sender<()>) {
         // What is to be forgotten is still on disk, but no more to be had.
         for key in keys {
-            if !self.shared.intents.standing(&key).pending {
+            if !self.shared.lookup.intents.standing(&key).pending {
                 self.claim(&key, ClaimState::Ready, None);
             }
         }
@@ -261,24 +258,24 @@ impl State {
     fn scan_ended(&mut self) {
         self.writer.mark_scanned();
         self.advanced();
-        self.shared.scanned.store(true, Ordering::Release);
+        self.shared.disk.scanned.store(true, Ordering::Release);
         info!(keys = self.writer.ledger().len(), "the local data is registered");
         self.shared.ports.balancer.sweep();
     }
 
     /// Follows every live member that can hold keys, and nobody else.
     async fn members_changed(&mut self, myself: &ActorRef<Message>) {
-        let view = self.shared.view.snapshot();
+        let view = self.shared.lookup.view.snapshot();
         let wanted: BTreeMap<&NodeName, u64> = view
             .alive()
-            .filter(|member| member.name != self.shared.name && !member.observer)
+            .filter(|member| member.name != self.shared.context.name && !member.observer)
             .map(|member| (&member.name, member.incarnation))
             .collect();
         self.follows.retain(|name, (incarnation, task)| wanted.get(name) == Some(incarnation) && !task.is_finished());
         for (name, incarnation) in wanted {
             if !self.follows.contains_key(name) {
                 let task = follow(self.shared.clone(), name.clone(), Mailbox::of(myself));
-                let task = AbortOnDropHandle::new(self.shared.tasks.spawn(task));
+                let task = AbortOnDropHandle::new(self.shared.context.tasks.spawn(task));
                 self.follows.insert(name.clone(), (incarnation, task));
             }
         }
@@ -352,7 +349,7 @@ impl State {
     /// The member to ask about this time of those that are gone, unless an answer is still awaited. What it said last may
     /// have reached only some, and those that came after it was gone know nothing of it.
     fn next_gone(&mut self) -> Option<NodeName> {
-        let view = self.shared.view.snapshot();
+        let view = self.shared.lookup.view.snapshot();
         let gone = || view.members().filter(|member| !member.state.is_alive() && !member.observer);
         let next = gone().find(|member| self.asked_about.as_ref() < Some(&member.name)).or_else(|| gone().next());
         let name = next?.name.clone();
@@ -372,10 +369,10 @@ impl State {
 
     /// Asks a random other member for what it knows of `name`'s ledger.
     fn pull(&mut self, name: NodeName, myself: &ActorRef<Message>) {
-        let view = self.shared.view.snapshot();
+        let view = self.shared.lookup.view.snapshot();
         let others: Vec<NodeName> = view
             .alive()
-            .filter(|member| member.name != name && member.name != self.shared.name)
+            .filter(|member| member.name != name && member.name != self.shared.context.name)
             .map(|member| member.name.clone())
             .collect();
         let Some(relay) = others.choose(&mut self.rng).cloned() else {
@@ -383,8 +380,8 @@ impl State {
             return;
         };
         let (shared, myself) = (self.shared.clone(), myself.clone());
-        self.shared.spawn(async move {
-            let began = shared.uptime();
+        self.shared.context.spawn(async move {
+            let began = shared.context.uptime();
             let pulled = pull_through(&shared, &name, &relay).await;
             if let Err(error) = &pulled {
                 debug!(member = %name, %relay, %error, "pull failed");
@@ -404,7 +401,7 @@ impl State {
 
     /// Takes in a part of the ledger of `node`. Whether it fits.
     fn received(&mut self, node: &NodeName, mut delta: Delta) -> bool {
-        if self.shared.view.load().member(node).is_none() {
+        if self.shared.lookup.view.load().member(node).is_none() {
             // It was forgotten while this was on its way.
             return false;
         }
@@ -433,7 +430,7 @@ impl State {
 
     fn delta_since(&self, node: Option<NodeName>, position: &Position, reply: oneshot::Sender<Option<Delta>>) {
         let ledger = match &node {
-            Some(name) if *name != self.shared.name => self.replicas.get(name).map(Replica::ledger),
+            Some(name) if *name != self.shared.context.name => self.replicas.get(name).map(Replica::ledger),
             _ => Some(self.writer.ledger()),
         };
         let _ = reply.send(ledger.and_then(|ledger| ledger.delta_since(position, DELTA_CHANGES_MAX)));
@@ -455,10 +452,10 @@ impl State {
         if self.serving {
             return;
         }
-        let alone = self.shared.view.load().alive().count() <= 1;
-        let patience = if self.shared.config.seeds.is_empty() { 0 } else { ALONE_ROUNDS };
+        let alone = self.shared.lookup.view.load().alive().count() <= 1;
+        let patience = if self.shared.context.config.seeds.is_empty() { 0 } else { ALONE_ROUNDS };
         self.rounds_alone += u32::from(alone);
-        let settled = self.shared.uptime() >= self.shared.settled_at();
+        let settled = self.shared.context.uptime() >= self.shared.lookup.settled_at();
         let ready = if alone { self.rounds_alone > patience } else { settled && self.is_caught_up() };
         if ready {
             // Membership may not be reachable yet while the set starts; the next round comes by here again.
@@ -470,9 +467,9 @@ impl State {
     }
 
     fn summarize(&self) -> Summary {
-        let view = self.shared.view.load();
+        let view = self.shared.lookup.view.load();
         let own = self.writer.ledger();
-        let mut ready = BTreeMap::from([(self.shared.name.clone(), own.count(HolderState::Ready))]);
+        let mut ready = BTreeMap::from([(self.shared.context.name.clone(), own.count(HolderState::Ready))]);
         let mut fetching = own.count(HolderState::Fetching);
         for (name, replica) in &self.replicas {
             ready.insert(name.clone(), replica.count(HolderState::Ready) + replica.count(HolderState::Presumed));
@@ -487,7 +484,7 @@ impl State {
 /// Walks over the local data once and registers it.
 pub(crate) async fn scan(shared: Arc<Shared>, provider: Arc<dyn Provider>, registry: Mailbox<Request>) {
     loop {
-        shared.scan_found.store(0, Ordering::Release);
+        shared.disk.scan_found.store(0, Ordering::Release);
         let walk = std::panic::AssertUnwindSafe(walk(&shared, &*provider, &registry)).catch_unwind();
         match walk.await {
             Ok(true) => break,
@@ -503,23 +500,23 @@ pub(crate) async fn scan(shared: Arc<Shared>, provider: Arc<dyn Provider>, regis
 async fn walk(shared: &Shared, provider: &dyn Provider, registry: &Mailbox<Request>) -> bool {
     let batches = tokio_stream::StreamExt::chunks_timeout(provider.keys(), SCAN_BATCH_KEYS, SCAN_BATCH_WAIT);
     let mut batches = std::pin::pin!(batches);
-    let (began, mut told) = (shared.uptime(), shared.uptime());
+    let (began, mut told) = (shared.context.uptime(), shared.context.uptime());
     while let Some(batch) = batches.next().await {
         let keys: Vec<Key> = batch
             .into_iter()
             .filter_map(|item| item.inspect_err(|error| warn!(%error, "an entry of the local data is unusable")).ok())
             .collect();
-        let found = shared.scan_found.fetch_add(keys.len(), Ordering::AcqRel) + keys.len();
+        let found = shared.disk.scan_found.fetch_add(keys.len(), Ordering::AcqRel) + keys.len();
         if registry.found(keys).await.is_err() {
             return false;
         }
-        let now = shared.uptime();
+        let now = shared.context.uptime();
         if now >= told + SCAN_NEWS {
             told = now;
             info!(found, took = ?(now - began), "reading the local data goes on");
         }
     }
-    info!(found = shared.scan_found.load(Ordering::Acquire), took = ?(shared.uptime() - began), "the local data was read");
+    info!(found = shared.disk.scan_found.load(Ordering::Acquire), took = ?(shared.context.uptime() - began), "the local data was read");
     true
 }
 
@@ -539,7 +536,7 @@ async fn follow_once(
     registry: &Mailbox<ledgers::Request>,
 ) -> Result<(), CallError> {
     let gone = |_| CallError::Broken("the registry is gone".into());
-    let peer = shared.peer(name).await?;
+    let peer = shared.peers.peer(name).await?;
     let position = registry.position_of(name.clone()).await.map_err(gone)?;
     let mut deltas = std::pin::pin!(peer.follow(position).await?);
     while let Some(delta) = deltas.next().await {
@@ -553,7 +550,7 @@ async fn follow_once(
 /// Takes in all that `relay` knows of `name`'s ledger beyond what is known here. If it ends early, what came stays.
 pub(crate) async fn pull_through(shared: &Arc<Shared>, name: &NodeName, relay: &NodeName) -> Result<(), CallError> {
     let gone = |_| CallError::Broken("the registry is gone".into());
-    let peer = shared.peer(relay).await?;
+    let peer = shared.peers.peer(relay).await?;
     loop {
         let position = shared.ports.ledgers.position_of(name.clone()).await.map_err(gone)?;
         let call = Call::Pull { node: name.clone(), position };
@@ -571,7 +568,7 @@ pub(crate) async fn pull_through(shared: &Arc<Shared>, name: &NodeName, relay: &
 
 /// The own ledger from `position` on, for a follower: first what is there, then every change.
 pub(crate) fn feed(shared: Arc<Shared>, position: Position) -> BoxStream<'static, Delta> {
-    let versions = shared.ledger_version.subscribe();
+    let versions = shared.gossip.ledger_version.subscribe();
     let steps =
         futures::stream::unfold((shared, position, versions), |(shared, mut position, mut versions)| async move {
             loop {
@@ -591,9 +588,4 @@ pub(crate) fn feed(shared: Arc<Shared>, position: Position) -> BoxStream<'static
 fn after(position: Position, delta: &Delta) -> Position {
     let anew = delta.incarnation != position.incarnation || delta.from == Version(0);
     Position { incarnation: delta.incarnation, version: delta.to, base: if anew { delta.reach } else { position.base } }
-}
-
-/// The channel through which feeds hear of the own ledger's growth: incarnation and version.
-pub(crate) fn version_channel() -> watch::Sender<(u64, u64)> {
-    watch::Sender::new((0, 0))
 }

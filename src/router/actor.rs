@@ -9,7 +9,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use super::Routes;
 use crate::{
-    node::Shared,
+    runtime::Shared,
     runtime::{
         mailbox::{Envelope, receives},
         ports::router::Request,
@@ -37,11 +37,11 @@ impl Actor for Router {
     type Arguments = Arc<Shared>;
 
     async fn pre_start(&self, myself: ActorRef<Message>, shared: Arc<Shared>) -> Result<State, ActorProcessingErr> {
-        let mut views = shared.view.subscribe();
-        let seeded =
-            Routes::default().renewed(shared.view.load().alive().map(|member| &member.name), Some(shared.world.seed()));
-        shared.routes.publish(Arc::new(seeded));
-        shared.spawn(async move {
+        let mut views = shared.lookup.view.subscribe();
+        let seeded = Routes::default()
+            .renewed(shared.lookup.view.load().alive().map(|member| &member.name), Some(shared.context.world.seed()));
+        shared.routing.routes.publish(Arc::new(seeded));
+        shared.context.spawn(async move {
             while views.changed().await.is_ok() && myself.send_message(Message::MembersChanged).is_ok() {}
         });
         Ok(State { shared })
@@ -63,9 +63,9 @@ impl Actor for Router {
 
 impl State {
     fn renew(&self) {
-        let view = self.shared.view.load();
-        let alive = view.alive().map(|member| &member.name).filter(|name| **name != self.shared.name);
-        let renewed: Routes = self.shared.routes.load().renewed(alive, None);
-        self.shared.routes.publish(Arc::new(renewed));
+        let view = self.shared.lookup.view.load();
+        let alive = view.alive().map(|member| &member.name).filter(|name| **name != self.shared.context.name);
+        let renewed: Routes = self.shared.routing.routes.load().renewed(alive, None);
+        self.shared.routing.routes.publish(Arc::new(renewed));
     }
 }

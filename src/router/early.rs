@@ -27,8 +27,8 @@ use super::{
 use crate::{
     key::{Key, NodeName},
     net::wire::{Call, Purpose, REVISION_RELAY, Reply},
-    node::Shared,
     provider::{self, Awaited, Body, Meanwhile},
+    runtime::Shared,
 };
 
 /// How long a request waits before anything else is tried.
@@ -77,7 +77,7 @@ async fn begin(
     request: &Request<Bytes>,
     course: BoxFuture<'static, Routed>,
 ) -> Routed {
-    let Some(provider) = &shared.provider else { return course.await };
+    let Some(provider) = &shared.context.provider else { return course.await };
     let (asker, asked) = (shared.clone(), key.clone());
     let awaited = Awaited::new(course, move || {
         let (shared, key) = (asker.clone(), asked.clone());
@@ -86,7 +86,7 @@ async fn begin(
     match provider.begin(key, request, awaited) {
         Ok(mut response) => {
             debug!(%key, "the response begins before the key is here");
-            response.extensions_mut().insert(AnsweredBy { node: shared.name.clone(), fetched: true });
+            response.extensions_mut().insert(AnsweredBy { node: shared.context.name.clone(), fetched: true });
             Ok(response)
         }
         Err(mut awaited) => awaited.response().await,
@@ -117,10 +117,10 @@ fn pauses() -> impl Iterator<Item = Duration> {
 
 async fn part_of(shared: &Arc<Shared>, key: &Key, node: &NodeName, request: &Request<Bytes>) -> Option<Response<Body>> {
     let request = request.clone().map(provider::full);
-    if *node == shared.name {
+    if *node == shared.context.name {
         return serve_part(shared, key, request).await.ok();
     }
-    let peer = shared.peer(node).await.ok().filter(|peer| peer.revision >= REVISION_RELAY)?;
+    let peer = shared.peers.peer(node).await.ok().filter(|peer| peer.revision >= REVISION_RELAY)?;
     match peer.exchange(key, Purpose::Part, request).await {
         Ok(response) => hold_back(response).await.ok(),
         Err(error) => {
@@ -136,11 +136,11 @@ fn parts_of(request: &Request<Bytes>) -> http::request::Parts {
 
 /// How many bytes the update of `key` on `node` has brought so far, if one runs there and it says so.
 pub(crate) async fn progress_at(shared: &Arc<Shared>, key: &Key, node: &NodeName) -> Option<u64> {
-    if *node == shared.name {
-        return shared.underway.bytes(key);
+    if *node == shared.context.name {
+        return shared.routing.underway.bytes(key);
     }
     let asked = async {
-        let peer = shared.peer(node).await.ok().filter(|peer| peer.revision >= REVISION_RELAY)?;
+        let peer = shared.peers.peer(node).await.ok().filter(|peer| peer.revision >= REVISION_RELAY)?;
         match peer.call(Call::Progress { key: key.clone() }, PROGRESS_PATIENCE).await {
             Ok(Reply::Progress(bytes)) => bytes,
             _ => None,

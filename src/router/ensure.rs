@@ -25,9 +25,9 @@ use crate::{
         CallError,
         wire::{Call, Ensured, REVISION_RELAY, Refusal, Reply},
     },
-    node::Shared,
     provider::UpdateReason,
     registry::HolderState,
+    runtime::Shared,
     updater::Origin,
 };
 
@@ -85,7 +85,7 @@ pub(crate) async fn ensure(shared: &Arc<Shared>, wanted: &Wanted<'_>) -> Result<
             None if nobody_keeps_keys(shared) && started.elapsed() >= ROOM_PATIENCE => return Ok(no_keeper(shared)),
             None if nobody_has_room(shared) && started.elapsed() >= ROOM_PATIENCE => return Ok(no_room(shared)),
             None => None,
-            Some(name) if name == shared.name => {
+            Some(name) if name == shared.context.name => {
                 let ensured = tokio::select! {
                     ensured = ensure_here(shared, wanted) => ensured,
                     // Another node was quicker, or had it when this one began to copy it.
@@ -93,7 +93,7 @@ pub(crate) async fn ensure(shared: &Arc<Shared>, wanted: &Wanted<'_>) -> Result<
                 };
                 match ensured {
                     // It had no room for it. In a moment all know that it is full, and another node leads.
-                    Ensured::Failed { reason, .. } if !shared.accepts() => {
+                    Ensured::Failed { reason, .. } if !shared.disk.accepts() => {
                         debug!(%key, %reason, "no room for it here");
                         seen_to = seen_to_until(seen_to, asked_at, Instant::now());
                         None
@@ -129,10 +129,10 @@ pub(crate) async fn ensure(shared: &Arc<Shared>, wanted: &Wanted<'_>) -> Result<
             return Ok(answer);
         }
         // Whoever should see to it is alive but cannot be reached from here. An owner then helps itself.
-        if started.elapsed() > shared.config.profile.idle_timeout && is_owner(shared, key) {
+        if started.elapsed() > shared.context.config.profile.idle_timeout && is_owner(shared, key) {
             return Ok(ensure_here(shared, wanted).await);
         }
-        if Instant::now() + RETRY >= deadline.min(seen_to + shared.config.request_patience) {
+        if Instant::now() + RETRY >= deadline.min(seen_to + shared.context.config.request_patience) {
             return Ok(Ensured::Pending);
         }
         tokio::time::sleep(RETRY).await;
@@ -146,54 +146,54 @@ fn seen_to_until(before: Instant, asked_at: Instant, now: Instant) -> Instant {
 }
 
 fn ready_holders(shared: &Shared, key: &Key, apart_from: &[NodeName]) -> Vec<NodeName> {
-    let holders = shared.live_holders(key).into_iter();
+    let holders = shared.lookup.live_holders(key).into_iter();
     let ready = holders.filter(|(name, state)| *state == HolderState::Ready && !apart_from.contains(name));
     ready.map(|(name, _)| name).collect()
 }
 
 async fn until_ready(shared: &Shared, key: &Key, apart_from: &[NodeName]) {
     while ready_holders(shared, key, apart_from).is_empty() {
-        tokio::time::sleep(shared.config.profile.hedge_after).await;
+        tokio::time::sleep(shared.context.config.profile.hedge_after).await;
     }
 }
 
 fn is_owner(shared: &Arc<Shared>, key: &Key) -> bool {
-    shared.live_owners(&shared.view.load(), key).contains(&shared.name)
+    shared.lookup.live_owners(&shared.lookup.view.load(), key).contains(&shared.context.name)
 }
 
 fn elsewhere(shared: &Shared) -> Refusal {
-    Refusal::Elsewhere { ring: shared.view.load().ring().fingerprint() }
+    Refusal::Elsewhere { ring: shared.lookup.view.load().ring().fingerprint() }
 }
 
 /// Whether there are live members that keep keys, and all of them are full.
 fn nobody_has_room(shared: &Shared) -> bool {
-    let view = shared.view.load();
+    let view = shared.lookup.view.load();
     view.accepting().next().is_none() && view.ring().nodes().iter().any(|name| view.is_alive(name))
 }
 
 /// Whether no live member would keep a key, however much room it has: all are observers or have no weight.
 fn nobody_keeps_keys(shared: &Shared) -> bool {
-    shared.view.load().alive().all(|member| !member.is_eligible())
+    shared.lookup.view.load().alive().all(|member| !member.is_eligible())
 }
 
 fn no_keeper(shared: &Shared) -> Ensured {
     let reason = "no live member keeps keys: each is an observer or has weight 0".to_owned();
-    Ensured::Later { node: shared.name.clone(), reason, retry_after_ms: NO_ROOM_RETRY_MS }
+    Ensured::Later { node: shared.context.name.clone(), reason, retry_after_ms: NO_ROOM_RETRY_MS }
 }
 
 fn no_room(shared: &Shared) -> Ensured {
     let reason = "all nodes are full: none takes new keys".to_owned();
-    Ensured::Later { node: shared.name.clone(), reason, retry_after_ms: NO_ROOM_RETRY_MS }
+    Ensured::Later { node: shared.context.name.clone(), reason, retry_after_ms: NO_ROOM_RETRY_MS }
 }
 
 /// Whoever is fetching it already, else the leader.
 fn whom_to_ask(shared: &Arc<Shared>, key: &Key) -> Option<NodeName> {
-    fetching(shared, key).or_else(|| shared.leader(key))
+    fetching(shared, key).or_else(|| shared.lookup.leader(key))
 }
 
 /// The live node that says that it fetches the key; the first of them by name.
 pub(super) fn fetching(shared: &Shared, key: &Key) -> Option<NodeName> {
-    let holders = shared.live_holders(key).into_iter();
+    let holders = shared.lookup.live_holders(key).into_iter();
     holders.filter(|(_, state)| *state == HolderState::Fetching).map(|(name, _)| name).min()
 }
 
@@ -201,7 +201,9 @@ async fn ensure_here(shared: &Arc<Shared>, wanted: &Wanted<'_>) -> Ensured {
     let ensured = shared.ports.updater.ensure(wanted.key.clone(), wanted.origin, UpdateReason::Request);
     match tokio::time::timeout_at(wanted.deadline, ensured).await {
         Ok(Ok(ensured)) => ensured,
-        Ok(Err(gone)) => Ensured::Failed { node: shared.name.clone(), reason: gone.to_string(), retry_after_ms: 1_000 },
+        Ok(Err(gone)) => {
+            Ensured::Failed { node: shared.context.name.clone(), reason: gone.to_string(), retry_after_ms: 1_000 }
+        }
         Err(_) => Ensured::Pending,
     }
 }
@@ -226,9 +228,9 @@ async fn ask_through_another(
 async fn ask(shared: &Arc<Shared>, wanted: &Wanted<'_>, name: &NodeName) -> Result<Reply, CallError> {
     let patience = wanted.deadline.saturating_duration_since(Instant::now());
     let patience_ms = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
-    let (key, hops, ring) = (wanted.key.clone(), wanted.hops - 1, shared.view.load().ring().fingerprint());
+    let (key, hops, ring) = (wanted.key.clone(), wanted.hops - 1, shared.lookup.view.load().ring().fingerprint());
     let answer = async {
-        let peer = shared.peer(name).await?;
+        let peer = shared.peers.peer(name).await?;
         let call = match wanted.origin {
             Origin::Afresh if peer.revision >= REVISION_RELAY => Call::Create { key, patience_ms, hops, ring },
             _ => Call::Ensure { key, patience_ms, hops, ring },
@@ -238,7 +240,7 @@ async fn ask(shared: &Arc<Shared>, wanted: &Wanted<'_>, name: &NodeName) -> Resu
     };
     tokio::select! {
         answer = answer => answer,
-        _ = shared.view.wait_for(|view| !view.is_alive(name)) => {
+        _ = shared.lookup.view.wait_for(|view| !view.is_alive(name)) => {
             Err(CallError::Broken(format!("{name} died")))
         }
     }
@@ -285,12 +287,12 @@ mod tests {
         }
         let (shared, theirs) = (a.shared(), b.name().clone());
         let key = (0..).map(|number| Key::new(format!("k{number}")).unwrap());
-        let key = { key }.find(|key| shared.leader(key).as_ref() == Some(&theirs)).unwrap();
-        let ring = shared.view.load().ring().fingerprint();
+        let key = { key }.find(|key| shared.lookup.leader(key).as_ref() == Some(&theirs)).unwrap();
+        let ring = shared.lookup.view.load().ring().fingerprint();
         let wanted = Wanted { hops: 0, ..Wanted::for_request(&key, 20_000) };
         assert_eq!(ensure(shared, &wanted).await, Err(Refusal::Elsewhere { ring }));
         let call = |hops| Call::Ensure { key: key.clone(), patience_ms: 10_000, hops, ring };
-        let to_a = b.shared().peer(a.name()).await.unwrap();
+        let to_a = b.shared().peers.peer(a.name()).await.unwrap();
         let refused = to_a.call(call(0), PATIENCE).await.unwrap();
         assert_eq!(refused, Reply::Refused(Refusal::Elsewhere { ring }), "also over the wire");
         assert_eq!(to_a.call(call(1), PATIENCE).await.unwrap(), Reply::Ensured(Ensured::Ready(vec![theirs])));

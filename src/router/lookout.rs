@@ -19,7 +19,7 @@ use super::send::holders;
 use crate::{
     key::{Key, NodeName},
     net::wire::{Call, REVISION_RELAY},
-    node::Shared,
+    runtime::Shared,
 };
 
 /// How long nothing has to come before the first look, and before each further one.
@@ -47,7 +47,7 @@ impl Lookout {
     /// Looks after a response for `key` that `node` sends; not if that is this node.
     pub(super) fn after(shared: &Arc<Shared>, key: &Key, node: &NodeName) -> Option<Self> {
         let (shared, key, node) = (shared.clone(), key.clone(), node.clone());
-        (node != shared.name).then(|| {
+        (node != shared.context.name).then(|| {
             Self::new(Box::new(move || {
                 let (shared, key, node) = (shared.clone(), key.clone(), node.clone());
                 async move { !has_another(&shared, &key, &node) || answers(&shared, &key, &node).await }.boxed()
@@ -91,9 +91,9 @@ impl Lookout {
 
 /// Whether `node` answers the shortest question that there is. Older ones do not know it, and are taken to.
 async fn answers(shared: &Arc<Shared>, key: &Key, node: &NodeName) -> bool {
-    let patience = PATIENCE.max(shared.config.profile.initial_rtt * ROUND_TRIPS);
+    let patience = PATIENCE.max(shared.context.config.profile.initial_rtt * ROUND_TRIPS);
     let asked = async {
-        let Ok(peer) = shared.peer(node).await else { return false };
+        let Ok(peer) = shared.peers.peer(node).await else { return false };
         peer.revision < REVISION_RELAY || peer.call(Call::Progress { key: key.clone() }, patience).await.is_ok()
     };
     timeout(patience, asked).await.unwrap_or(false)

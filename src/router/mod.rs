@@ -36,9 +36,8 @@ pub(crate) use self::{
     early::progress_at,
     health::Routes,
     pace::Pace,
-    preview::Previews,
     relay::pass_on,
-    send::{AnsweredBy, LONG_WAITS_MAX, PeerClient, retry_after, route},
+    send::{AnsweredBy, PeerClient, retry_after, route},
     serve::{report_trouble, serve_local, serve_part},
 };
 pub use self::{

@@ -22,8 +22,8 @@ use crate::{
         DialError, ExchangeError,
         wire::{Purpose, REVISION_RELAY, Refusal},
     },
-    node::Shared,
     provider::{self, Body},
+    runtime::Shared,
 };
 
 /// Members that are asked to pass one attempt on, one after the other.
@@ -40,7 +40,7 @@ pub(super) async fn relay(
     let (parts, body) = request.into_parts();
     let body = body.collect().await.map_err(|error| Failure::Request(error.to_string()))?.to_bytes();
     for name in connected(shared, holder).into_iter().take(RELAYS_MAX) {
-        let Ok(peer) = shared.peer(&name).await else { continue };
+        let Ok(peer) = shared.peers.peer(&name).await else { continue };
         if peer.revision < REVISION_RELAY {
             continue;
         }
@@ -62,10 +62,11 @@ pub(super) async fn relay(
 
 /// Live members that this node has a connection to, in the order in which to ask them; `holder` is not among them.
 pub(super) fn connected(shared: &Shared, holder: &NodeName) -> Vec<NodeName> {
-    let view = shared.view.load();
-    let others = view.alive().filter(|member| member.name != shared.name && member.name != *holder && !member.observer);
-    let names = others.filter(|member| shared.net.is_connected(member.address)).map(|member| member.name.clone());
-    shared.routes.load().ranked(names.collect(), shared.uptime())
+    let view = shared.lookup.view.load();
+    let others =
+        view.alive().filter(|member| member.name != shared.context.name && member.name != *holder && !member.observer);
+    let names = others.filter(|member| shared.peers.net.is_connected(member.address)).map(|member| member.name.clone());
+    shared.routing.routes.load().ranked(names.collect(), shared.context.uptime())
 }
 
 /// Passes `request`, which a peer could not send to `holder` itself, on to it.
@@ -79,7 +80,7 @@ pub(crate) async fn pass_on(
     request: Request<Body>,
 ) -> Result<Response<Body>, Refusal> {
     let unreachable = |reason: String| Refusal::Unreachable(reason);
-    let peer = shared.peer(holder).await.map_err(|error| unreachable(error.to_string()))?;
+    let peer = shared.peers.peer(holder).await.map_err(|error| unreachable(error.to_string()))?;
     peer.exchange(key, Purpose::Serve, request).await.map_err(|error| match error {
         ExchangeError::Refused(refusal) => refusal,
         other => unreachable(other.to_string()),

@@ -36,18 +36,14 @@ use crate::{
         ExchangeError,
         wire::{Ensured, Purpose, Refusal},
     },
-    node::Shared,
     places::Place,
     provider::{self, Body, BoxError, Meanwhile, PeerFetch, SECOND_OPINION, UpdateReason},
+    runtime::Shared,
     updater::FETCH_MAX,
 };
 
 /// How long an attempt waits for the retry budget before it asks again.
 const COIN_PAUSE: Duration = Duration::from_millis(50);
-
-/// Requests that wait for as long as a fetch gets on. Further ones wait for `request_patience`: each takes a stream to the node
-/// that fetches, and a connection has 1,024.
-pub(crate) const LONG_WAITS_MAX: usize = 256;
 
 /// What one node answered.
 #[derive(Debug, Clone)]
@@ -182,8 +178,8 @@ pub(crate) async fn route(
     request: Request<Body>,
 ) -> Result<Response<Body>, RouteError> {
     let (parts, body) = request.into_parts();
-    if let Some(mut refusal) = shared.provider.as_ref().and_then(|provider| provider.refuse(key, &parts)) {
-        refusal.extensions_mut().insert(AnsweredBy { node: shared.name.clone(), fetched: false });
+    if let Some(mut refusal) = shared.context.provider.as_ref().and_then(|provider| provider.refuse(key, &parts)) {
+        refusal.extensions_mut().insert(AnsweredBy { node: shared.context.name.clone(), fetched: false });
         return Ok(refusal);
     }
     let (tells, waits) = oneshot::channel();
@@ -264,19 +260,19 @@ impl Course {
         broke_off: Option<NodeName>,
     ) -> Result<Self, RouteError> {
         let (parts, body) = request.into_parts();
-        let repeatable = match &shared.provider {
+        let repeatable = match &shared.context.provider {
             Some(provider) => provider.is_idempotent(&parts),
             None => parts.method.is_idempotent(),
         };
         let started = Instant::now();
-        let deadline = started + shared.config.request_patience;
+        let deadline = started + shared.context.config.request_patience;
         let body = match tokio::time::timeout_at(deadline, Replay::new(body, repeatable)).await {
             Ok(body) => body.map_err(|error| RouteError::Request(error.to_string()))?,
             Err(_) => return Err(RouteError::Request(format!("it did not end within {:?}", started.elapsed()))),
         };
-        shared.retry_budget.deposit();
+        shared.routing.retry_budget.deposit();
         let is_rest = broke_off.is_some();
-        let attempts = Attempts::new(shared.config.attempts, broke_off);
+        let attempts = Attempts::new(shared.context.config.attempts, broke_off);
         let (second_best, tells, long_wait) = (None, None, None);
         Ok(Self {
             shared,
@@ -322,7 +318,7 @@ impl Course {
                 _ if self.second_best.is_some() => return Err(self.ended(false)),
                 Step::Ensure => {
                     if let Some(response) = preview(&self.shared, &self.key, &self.parts, self.deadline).await {
-                        return Ok((self.shared.name.clone(), response));
+                        return Ok((self.shared.context.name.clone(), response));
                     }
                     let found = self.find_holders().await?;
                     if !found.is_empty()
@@ -345,21 +341,22 @@ impl Course {
 
     /// In the order in which to ask them: this node first.
     fn rank(&self, mut names: Vec<NodeName>) -> Vec<NodeName> {
-        let here = names.iter().position(|name| *name == self.shared.name).map(|at| names.remove(at));
-        let others = self.shared.routes.load().ranked(names, self.shared.uptime());
+        let here = names.iter().position(|name| *name == self.shared.context.name).map(|at| names.remove(at));
+        let others = self.shared.routing.routes.load().ranked(names, self.shared.context.uptime());
         here.into_iter().chain(others).collect()
     }
 
     /// Finds out what can be done about the request while the key is fetched, and says so. It waits for as long as a fetch may
     /// take, if that helps and not too many do.
     fn begin_to_wait(&mut self) {
-        let (Some(tells), Some(provider), Some(body)) = (self.tells.take(), &self.shared.provider, self.body.kept())
+        let (Some(tells), Some(provider), Some(body)) =
+            (self.tells.take(), &self.shared.context.provider, self.body.kept())
         else {
             return;
         };
         let mut meanwhile = provider.meanwhile(&self.key, &self.parts, body);
         if matches!(meanwhile, Meanwhile::Begin | Meanwhile::WaitOn | Meanwhile::Part { on: true }) {
-            match self.shared.long_waits.admit(&self.key) {
+            match self.shared.routing.long_waits.admit(&self.key) {
                 Some(place) => {
                     self.long_wait = Some(place);
                     self.deadline = self.started + FETCH_MAX;
@@ -380,7 +377,7 @@ impl Course {
         self.begin_to_wait();
         let found = self.make_a_holder().await;
         if self.long_wait.take().is_some() {
-            self.deadline = Instant::now() + self.shared.config.request_patience;
+            self.deadline = Instant::now() + self.shared.context.config.request_patience;
         }
         found
     }
@@ -434,7 +431,7 @@ impl Course {
     async fn ask_each(&mut self, candidates: Vec<NodeName>) -> Result<Option<(NodeName, Response<Body>)>, RouteError> {
         let mut waiting = VecDeque::from(candidates);
         let mut running = FuturesUnordered::new();
-        let hedge_after = self.shared.config.profile.hedge_after;
+        let hedge_after = self.shared.context.config.profile.hedge_after;
         let deadline = self.deadline;
         let mut start = self.start_next(&mut waiting, &running);
         while !running.is_empty() || start == Start::NoCoin {
@@ -479,7 +476,7 @@ impl Course {
                     Err(error) => AttemptError::Unreachable(error.to_string()),
                 }
             }
-            Ok(response) if node == self.shared.name || !self.repeatable => return Ok(Some(response)),
+            Ok(response) if node == self.shared.context.name || !self.repeatable => return Ok(Some(response)),
             // A remote response is held back at first, so that a holder that dies now costs an attempt, not the request.
             Ok(response) => match hold_back(response).await {
                 Ok(response) => return Ok(Some(response)),
@@ -490,7 +487,7 @@ impl Course {
             Err(Failure::NotSent(body, reason)) => {
                 debug!(key = %self.key, %node, %reason, "not reached");
                 if paid {
-                    self.shared.retry_budget.give_back();
+                    self.shared.routing.retry_budget.give_back();
                 }
                 self.body.put_back(body);
                 self.attempts.not_sent(node, reason);
@@ -525,7 +522,7 @@ impl Course {
             return Start::Done;
         }
         let paid = self.attempts.is_second(running.len());
-        if paid && !self.shared.retry_budget.withdraw(self.shared.uptime()) {
+        if paid && !self.shared.routing.retry_budget.withdraw(self.shared.context.uptime()) {
             debug!(key = %self.key, "no second attempt yet: too many of them already");
             return Start::NoCoin;
         }
@@ -560,7 +557,7 @@ impl Course {
 
 /// Live nodes that have `key`, or are presumed to.
 pub(super) fn holders(shared: &Shared, key: &Key) -> Vec<NodeName> {
-    shared.live_holders(key).into_iter().filter(|(_, state)| state.has_it()).map(|(name, _)| name).collect()
+    shared.lookup.live_holders(key).into_iter().filter(|(_, state)| state.has_it()).map(|(name, _)| name).collect()
 }
 
 /// Waits until this node has a connection to a holder of `key` that is among `unanswered`: a fetch may take much longer than
@@ -568,9 +565,10 @@ pub(super) fn holders(shared: &Shared, key: &Key) -> Vec<NodeName> {
 async fn until_reachable(shared: &Shared, key: &Key, unanswered: &[NodeName]) -> Vec<NodeName> {
     loop {
         tokio::time::sleep(RETRY).await;
-        let view = shared.view.load();
+        let view = shared.lookup.view.load();
         let is_connected = |name: &NodeName| {
-            view.member(name).is_some_and(|member| shared.net.is_connected(member.address)) || *name == shared.name
+            view.member(name).is_some_and(|member| shared.peers.net.is_connected(member.address))
+                || *name == shared.context.name
         };
         let mut found = holders(shared, key);
         found.retain(|name| unanswered.contains(name) && is_connected(name));
@@ -606,19 +604,19 @@ async fn attempt_at(
     request: Request<Body>,
     may_repeat: bool,
 ) -> Outcome {
-    if *node == shared.name {
+    if *node == shared.context.name {
         let outcome = serve_local(shared, key, &Purpose::Serve, request).await;
         if let Err(refusal) = &outcome {
             report_trouble(shared, key, refusal).await;
         }
         return outcome.map_err(Failure::from);
     }
-    let health = shared.routes.load().health(node).cloned().unwrap_or_default();
+    let health = shared.routing.routes.load().health(node).cloned().unwrap_or_default();
     let started = Instant::now();
     let mut guard = Unanswered { shared, health: &health, started, answered: false };
     let in_flight = health.begin();
     let asked = async {
-        match shared.peer(node).await {
+        match shared.peers.peer(node).await {
             Ok(peer) => peer.exchange(key, Purpose::Serve, request).await.map_err(Failure::from),
             Err(error) if may_repeat => relay(shared, node, key, request, &error).await,
             Err(error) => Err(Failure::NotSent(request.into_body(), error.to_string())),
@@ -627,7 +625,7 @@ async fn attempt_at(
     let outcome = tokio::select! {
         outcome = asked => outcome,
         // The connection would break some time later.
-        _ = shared.view.wait_for(|view| !view.is_alive(node)), if may_repeat => {
+        _ = shared.lookup.view.wait_for(|view| !view.is_alive(node)), if may_repeat => {
             Err(Failure::Node(AttemptError::Unreachable("it died".into())))
         }
     };
@@ -635,7 +633,9 @@ async fn attempt_at(
     drop(in_flight);
     match &outcome {
         Ok(_) => health.succeeded(started.elapsed()),
-        Err(Failure::Node(AttemptError::Unreachable(_)) | Failure::NotSent(..)) => health.failed(shared.uptime()),
+        Err(Failure::Node(AttemptError::Unreachable(_)) | Failure::NotSent(..)) => {
+            health.failed(shared.context.uptime())
+        }
         Err(_) => {}
     }
     outcome
@@ -671,8 +671,8 @@ struct Unanswered<'a> {
 impl Drop for Unanswered<'_> {
     fn drop(&mut self) {
         if !self.answered {
-            let unusual = self.shared.config.profile.hedge_after;
-            self.health.given_up(self.shared.uptime(), self.started.elapsed(), unusual);
+            let unusual = self.shared.context.config.profile.hedge_after;
+            self.health.given_up(self.shared.context.uptime(), self.started.elapsed(), unusual);
         }
     }
 }
@@ -693,14 +693,14 @@ impl PeerClient {
 impl PeerFetch for PeerClient {
     async fn fetch(&self, peer: &NodeName, key: &Key, request: Request<Body>) -> Result<Response<Body>, BoxError> {
         let shared = &self.shared;
-        let connected = shared.peer(peer).await?;
-        let patience = shared.config.request_patience;
+        let connected = shared.peers.peer(peer).await?;
+        let patience = shared.context.config.request_patience;
         let answer = tokio::time::timeout(patience, connected.exchange(key, Purpose::Export, request)).await;
         let answer = answer.map_err(|_| Refusal::Failed(format!("no answer within {patience:?}")))??;
         Ok(match self.reason {
-            UpdateReason::Repair | UpdateReason::Rebalance => {
-                answer.map(|body| provider::body(Paced::new(body, shared.repair_pace.clone(), shared.origin)))
-            }
+            UpdateReason::Repair | UpdateReason::Rebalance => answer.map(|body| {
+                provider::body(Paced::new(body, shared.routing.repair_pace.clone(), shared.context.began()))
+            }),
             UpdateReason::Request | UpdateReason::Refresh => answer,
         })
     }

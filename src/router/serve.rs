@@ -20,9 +20,9 @@ use super::body::{Guarded, all_of};
 use crate::{
     key::Key,
     net::wire::{Ensured, Purpose, Refusal},
-    node::Shared,
     provider::{self, Body, ServeError, UpdateReason},
     registry::{ClaimState, HolderState},
+    runtime::Shared,
     updater::Origin,
 };
 
@@ -39,14 +39,14 @@ pub(crate) async fn serve_local(
     purpose: &Purpose,
     request: Request<Body>,
 ) -> Result<Response<Body>, Refusal> {
-    let Some(provider) = &shared.provider else { return Err(Refusal::NotHeld) };
+    let Some(provider) = &shared.context.provider else { return Err(Refusal::NotHeld) };
     // To be forgotten, as soon as what runs for the key lets it: clients may have it for that long, for otherwise they would
     // get errors; but nobody makes another copy of it.
-    if matches!(purpose, Purpose::Export) && shared.intents.standing(key).pending {
+    if matches!(purpose, Purpose::Export) && shared.lookup.intents.standing(key).pending {
         return Err(Refusal::NotHeld);
     }
     if !matches!(purpose, Purpose::Export) {
-        shared.note_use(key);
+        shared.traffic.note_use(key);
     }
     let (request, reading) = watched(request);
     let answer = async {
@@ -81,7 +81,7 @@ pub(crate) async fn serve_part(
     key: &Key,
     request: Request<Body>,
 ) -> Result<Response<Body>, Refusal> {
-    let (Some(provider), Some(ended)) = (&shared.provider, shared.underway.ended(key)) else {
+    let (Some(provider), Some(ended)) = (&shared.context.provider, shared.routing.underway.ended(key)) else {
         return Err(Refusal::NotHeld);
     };
     let (parts, body) = request.into_parts();
@@ -113,13 +113,13 @@ fn wait_for(shared: &Shared, key: &Key) -> oneshot::Receiver<Ensured> {
 
 /// `response` with a body that counts as a use of `key` for as long as it flows.
 fn in_use(shared: &Arc<Shared>, key: &Key, response: Response<Body>) -> Response<Body> {
-    let (shared, key, mut noted) = (shared.clone(), key.clone(), shared.uptime());
+    let (shared, key, mut noted) = (shared.clone(), key.clone(), shared.context.uptime());
     response.map(|body| {
         provider::body(body.map_frame(move |frame| {
-            let now = shared.uptime();
+            let now = shared.context.uptime();
             if now >= noted + USE_INTERVAL {
                 noted = now;
-                shared.uses.renew(&key, now);
+                shared.traffic.uses.renew(&key, now);
             }
             frame
         }))
@@ -150,10 +150,10 @@ impl Reading {
 
 /// The provider refused although this node claims the key: make the ledger true again.
 pub(crate) async fn report_trouble(shared: &Arc<Shared>, key: &Key, refusal: &Refusal) {
-    if !matches!(shared.own_claim(key), Some(HolderState::Ready)) {
+    if !matches!(shared.lookup.own_claim(key), Some(HolderState::Ready)) {
         return;
     }
-    let Some(provider) = &shared.provider else { return };
+    let Some(provider) = &shared.context.provider else { return };
     match refusal {
         Refusal::NotHeld if provider.has(key).await.unwrap_or(false) => return,
         Refusal::NotHeld => {
@@ -163,7 +163,7 @@ pub(crate) async fn report_trouble(shared: &Arc<Shared>, key: &Key, refusal: &Re
         Refusal::Failed(why) => {
             warn!(%key, %why, "held but unreadable; others answer until it is repaired");
             let pause = u64::try_from(TROUBLE_PAUSE.as_millis()).unwrap_or(u64::MAX);
-            let state = ClaimState::failed(why, shared.world.unix_ms().saturating_add(pause));
+            let state = ClaimState::failed(why, shared.context.world.unix_ms().saturating_add(pause));
             shared.ports.balancer.retry_after(key.clone(), TROUBLE_PAUSE);
             shared.ports.registry.note_claim(key.clone(), state);
         }
@@ -248,7 +248,7 @@ mod tests {
         let node = builder.credentials(Credentials::ClusterKey(ClusterKey::generate())).start().await.unwrap();
         let first = wait_for(node.shared(), key);
         let runs = async {
-            while node.shared().underway.bytes(key).is_none() {
+            while node.shared().routing.underway.bytes(key).is_none() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };

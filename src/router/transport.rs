@@ -18,8 +18,8 @@ use super::{RouteError, route};
 use crate::{
     client::Nodes,
     key::{Key, KeyError},
-    node::Shared,
     provider::{self, Body, BoxError},
+    runtime::Shared,
 };
 
 /// Sends requests to the holders of one key.
@@ -51,7 +51,7 @@ impl KeyTransport {
     /// The nodes that would be asked now. Every request looks anew, so there is nothing to keep fresh.
     #[must_use]
     pub fn nodes(&self) -> Nodes {
-        crate::client::nodes_for_key(&self.shared, &self.key)
+        self.shared.lookup.ready_holders(&self.key)
     }
 
     /// Asks every live member for what it has published so far, and returns the nodes that hold the key then. For those
@@ -124,7 +124,7 @@ impl PathTransport {
     /// # Errors
     /// It names none.
     pub fn key_of(&self, path: &str) -> Result<Key, KeyError> {
-        match &self.shared.provider {
+        match &self.shared.context.provider {
             Some(provider) => provider.key_of(path),
             None => Key::from_path(path),
         }
@@ -153,7 +153,7 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let this = self.clone();
         Box::pin(async move {
-            let key = match &this.shared.provider {
+            let key = match &this.shared.context.provider {
                 Some(provider) => provider.key_of_request(request.uri())?,
                 None => Key::from_path(request.uri().path())?,
             };

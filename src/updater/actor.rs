@@ -29,9 +29,9 @@ use super::{
 use crate::{
     key::Key,
     net::wire::Ensured,
-    node::Shared,
     provider::{Progress, UpdateError, UpdateReason},
     registry::{ClaimState, HolderState},
+    runtime::Shared,
     runtime::{
         mailbox::{Envelope, receives},
         ports::updater::{Request, Trouble},
@@ -157,7 +157,7 @@ impl Worker for UpdateWorker {
         if let Ok(Some(task)) = taken.await {
             let run = job::run(&crew.shared, &task);
             // Jobs are given up before the actors are stopped, in the order in which they began.
-            if let Some(outcome) = crew.shared.stop.run_until_cancelled(run).await {
+            if let Some(outcome) = crew.shared.context.stop.run_until_cancelled(run).await {
                 let Task { key, work, reason, .. } = task;
                 crew.updater.send_message(Message::Finished { key, work, reason, outcome })?;
             }
@@ -200,19 +200,19 @@ impl Actor for Updater {
         let crew = Crew { shared: shared.clone(), updater: myself.clone() };
         let arguments = FactoryArguments::builder()
             .worker_builder(Box::new(crew) as Box<dyn WorkerBuilder<UpdateWorker, Crew>>)
-            .num_initial_workers(shared.config.updaters)
+            .num_initial_workers(shared.context.config.updaters)
             .router(Routing::default())
             .queue(Queue::new(ByReason))
             .build();
         let (pool, _) = Actor::spawn_linked(None, Pool::default(), arguments, myself.get_cell()).await?;
         shared.ports.registry.withdraw_fetching();
-        let flights = Flights::new(shared.config.update_queue);
-        let rng = crate::world::rng(&*shared.world);
-        let upstreams = Upstreams::new(&shared.config.upstreams);
-        let shares = Shares::new(shared.config.updaters, shared.config.stalled_fetch_patience);
+        let flights = Flights::new(shared.context.config.update_queue);
+        let rng = shared.context.rng();
+        let upstreams = Upstreams::new(&shared.context.config.upstreams);
+        let shares = Shares::new(shared.context.config.updaters, shared.context.config.stalled_fetch_patience);
         myself.send_interval(LOOK_INTERVAL, || Message::Look);
         let running = BTreeMap::new();
-        shared.underway.clear();
+        shared.routing.underway.clear();
         Ok(State { shared, pool, flights, upstreams, shares, running, call_at: None, myself, rng })
     }
 
@@ -264,7 +264,7 @@ impl State {
     }
 
     fn admit(&mut self, key: Key, work: Work, reason: UpdateReason, reply: Option<Waiter>) {
-        let now = self.shared.uptime();
+        let now = self.shared.context.uptime();
         let (admission, waiter) = self.flights.admit(now, &key, work, reason, reply);
         let answer = |answer: Ensured| {
             if let Some(waiter) = waiter {
@@ -296,7 +296,7 @@ impl State {
     /// Makes `key` wait for an updater, unless it has one or waits for room at its origin.
     fn stand_in_line(&mut self, key: &Key) {
         let Some((work, reason)) = self.flights.waiting(key) else { return };
-        let provider = self.shared.provider.as_ref().filter(|_| work.may_ask_origin());
+        let provider = self.shared.context.provider.as_ref().filter(|_| work.may_ask_origin());
         let origin = provider.map(|provider| provider.origin_of(key));
         self.shares.queue(key, origin, reason);
     }
@@ -311,7 +311,7 @@ impl State {
 
     /// What a free worker takes: nothing, if all is done already or waits for room at its origin.
     fn take_off(&mut self) -> Option<Task> {
-        let now = self.shared.uptime();
+        let now = self.shared.context.uptime();
         loop {
             let key = self.shares.next(now)?.clone();
             let asks = self.flights.waiting(&key).map(|(work, reason)| (work.may_ask_origin(), reason));
@@ -326,18 +326,18 @@ impl State {
             let (progress, cancel) = (Progress::default(), CancellationToken::new());
             let running = Running { progress: progress.clone(), seen: 0, cancel: cancel.clone(), gives_way: false };
             self.running.insert(key.clone(), running);
-            self.shared.underway.begin(&key, progress.clone());
+            self.shared.routing.underway.begin(&key, progress.clone());
             return Some(Task { key, work, reason, progress, cancel });
         }
     }
 
     /// Lines up the jobs whose origin has room now, and calls workers for what may start.
     fn call_in(&mut self) {
-        for (key, _) in self.upstreams.call(self.shared.uptime()) {
+        for (key, _) in self.upstreams.call(self.shared.context.uptime()) {
             self.stand_in_line(&key);
         }
         for _ in 0..self.shares.vacancies() {
-            if self.shares.next(self.shared.uptime()).is_some() {
+            if self.shares.next(self.shared.context.uptime()).is_some() {
                 self.dispatch(UpdateReason::Request);
             }
         }
@@ -346,7 +346,7 @@ impl State {
 
     /// Cancels what nobody wants any more, as far as it stands still, and what has to give way to other origins.
     fn look(&mut self) {
-        let now = self.shared.uptime();
+        let now = self.shared.context.uptime();
         for (key, running) in &mut self.running {
             let bytes = running.progress.bytes();
             if std::mem::replace(&mut running.seen, bytes) != bytes {
@@ -359,7 +359,7 @@ impl State {
                 self.flights.land(&key);
                 self.upstreams.leave(&key);
                 self.shares.leave(&key);
-            } else if self.shares.still_for(now, &key) >= self.shared.config.stalled_fetch_patience {
+            } else if self.shares.still_for(now, &key) >= self.shared.context.config.stalled_fetch_patience {
                 self.cancel(&key, false);
             }
         }
@@ -380,7 +380,7 @@ impl State {
 
     /// A job ended because it was told to.
     fn cancelled(&mut self, key: &Key, gives_way: bool) {
-        if self.shared.own_claim(key) == Some(HolderState::Fetching) {
+        if self.shared.lookup.own_claim(key) == Some(HolderState::Fetching) {
             self.shared.ports.registry.note_release(key.clone());
         }
         if gives_way {
@@ -401,7 +401,7 @@ impl State {
         let Some(at) = self.upstreams.next_call() else { return };
         if self.call_at.is_none_or(|planned| at < planned) {
             self.call_at = Some(at);
-            self.myself.send_after(at.saturating_sub(self.shared.uptime()), || Message::CallIn);
+            self.myself.send_after(at.saturating_sub(self.shared.context.uptime()), || Message::CallIn);
         }
     }
 
@@ -413,18 +413,18 @@ impl State {
 
     fn failed(&self, reason: &str, retry_after: Duration) -> Ensured {
         let retry_after_ms = u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX);
-        Ensured::Failed { node: self.shared.name.clone(), reason: reason.to_owned(), retry_after_ms }
+        Ensured::Failed { node: self.shared.context.name.clone(), reason: reason.to_owned(), retry_after_ms }
     }
 
     fn later(&self, reason: String, retry_after: Duration) -> Ensured {
         let retry_after_ms = u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX);
-        Ensured::Later { node: self.shared.name.clone(), reason, retry_after_ms }
+        Ensured::Later { node: self.shared.context.name.clone(), reason, retry_after_ms }
     }
 
     fn finish(&mut self, key: &Key, work: &Work, reason: UpdateReason, outcome: Outcome) {
         self.upstreams.leave(key);
         self.shares.leave(key);
-        self.shared.underway.end(key);
+        self.shared.routing.underway.end(key);
         let gives_way = self.running.remove(key).is_some_and(|running| running.gives_way);
         if matches!(outcome, Outcome::Cancelled) {
             return self.cancelled(key, gives_way);
@@ -440,7 +440,7 @@ impl State {
                 if let Some(Updated { changed }) = updated {
                     self.shared.ports.refresher.refreshed(key.clone(), changed);
                 }
-                Ensured::Ready(vec![self.shared.name.clone()])
+                Ensured::Ready(vec![self.shared.context.name.clone()])
             }
             // Somebody asked for the key, or for news of it, and has still to get it.
             Outcome::GivenUp if !waiters.is_empty() => return self.fetch_for(key, waiters),
@@ -475,16 +475,16 @@ impl State {
 
     /// Remembers a failure and makes the ledger tell of it, unless the key is held and was only to be refreshed.
     fn record(&mut self, key: &Key, work: &Work, reason: UpdateReason, error: UpdateError) -> Ensured {
-        let now = self.shared.uptime();
+        let now = self.shared.context.uptime();
         let (answer, claim) = match error {
             UpdateError::NotFound => {
                 if matches!(work, Work::Ensure { .. }) {
-                    self.flights.remember_absence(now, key, self.shared.config.not_found_ttl);
+                    self.flights.remember_absence(now, key, self.shared.context.config.not_found_ttl);
                 }
                 (Ensured::NotFound, Claimed::Nothing { pause: REFUSED_PAUSE })
             }
             UpdateError::Forbidden(why) => {
-                let (answer, ttl) = (Ensured::Forbidden(why.clone()), self.shared.config.not_found_ttl);
+                let (answer, ttl) = (Ensured::Forbidden(why.clone()), self.shared.context.config.not_found_ttl);
                 self.flights.remember_refusal(now, key, answer, ttl);
                 (Ensured::Forbidden(why), Claimed::Nothing { pause: REFUSED_PAUSE })
             }
@@ -502,7 +502,7 @@ impl State {
                 (self.failed(&why, pause), Claimed::Failure { why, pause })
             }
         };
-        let held = self.shared.own_claim(key).is_some_and(HolderState::has_it);
+        let held = self.shared.lookup.own_claim(key).is_some_and(HolderState::has_it);
         if !held {
             self.amend_claim(key, reason, claim);
         }
@@ -526,7 +526,7 @@ impl State {
         match claim {
             Claimed::Failure { why, pause } => {
                 let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-                let state = ClaimState::failed(&why, self.shared.world.unix_ms().saturating_add(pause_ms));
+                let state = ClaimState::failed(&why, self.shared.context.world.unix_ms().saturating_add(pause_ms));
                 debug!(%key, ?reason, ?pause, "will be tried again");
                 self.shared.ports.registry.note_claim(key.clone(), state);
             }

@@ -18,10 +18,10 @@ use crate::{
     balancer::{Level, pressure},
     catalog::push_to,
     key::{Key, NodeName},
-    node::Shared,
     provider::{Progress, Provider, UpdateContext, UpdateError, UpdateReason},
     registry::{ClaimState, HolderState},
     router::PeerClient,
+    runtime::Shared,
 };
 
 /// How long a job that is cancelled may take to end; then it is dropped.
@@ -69,7 +69,7 @@ pub(crate) struct Updated {
 
 /// Does it. A task that is cancelled ends soon after, once its update is gone, so that the next one of the key can begin.
 pub(super) async fn run(shared: &Arc<Shared>, task: &Task) -> Outcome {
-    let Some(provider) = shared.provider.clone() else {
+    let Some(provider) = shared.context.provider.clone() else {
         return Outcome::Failed(UpdateError::Failed("an observer keeps no keys".into()));
     };
     let work = async {
@@ -100,9 +100,9 @@ async fn ensure(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, task: &Task,
     }
     // On disk although not claimed: the first scan has not come by yet, or somebody put it there. But if it could not
     // be read, having it is not enough.
-    let unreadable = shared.own_claim(key) == Some(HolderState::Failed);
+    let unreadable = shared.lookup.own_claim(key) == Some(HolderState::Failed);
     if !unreadable && provider.has(key).await.unwrap_or(false) {
-        if origin == Origin::Afresh && shared.own_claim(key) == Some(HolderState::Ready) {
+        if origin == Origin::Afresh && shared.lookup.own_claim(key) == Some(HolderState::Ready) {
             return refresh(shared, provider, task, Vec::new()).await;
         }
         return publish(shared, key, None).await;
@@ -111,7 +111,7 @@ async fn ensure(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, task: &Task,
     if reason != UpdateReason::Request {
         // Of what the balancer wants much waits here, for less room than there was when it wanted it.
         pressure::look(shared, false).await;
-        let level = shared.room().level();
+        let level = shared.disk.room().level();
         if level == Level::Full || (level == Level::Tight && reason == UpdateReason::Rebalance) {
             return Outcome::Declined;
         }
@@ -127,8 +127,8 @@ async fn ensure(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, task: &Task,
     }
     tell_of_forget(shared, key).await;
     if origin && ready_peers(shared, key).is_empty() {
-        let settled = shared.uptime() >= shared.settled_at();
-        if !settled || shared.intents.standing(key).forgotten {
+        let settled = shared.context.uptime() >= shared.lookup.settled_at();
+        if !settled || shared.lookup.intents.standing(key).forgotten {
             give_way(shared, key).await;
         }
     }
@@ -166,7 +166,7 @@ async fn ensure(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, task: &Task,
         Ok(_) => {
             if reason == UpdateReason::Request {
                 // Who waits for it has not used it yet.
-                shared.uses.renew(key, shared.uptime());
+                shared.traffic.uses.renew(key, shared.context.uptime());
             }
             publish(shared, key, Some(Updated { changed: None })).await
         }
@@ -191,13 +191,13 @@ async fn nobody_has_it(shared: &Arc<Shared>, key: &Key, unreadable: bool) -> Out
 /// What was queued before the disk filled up, or is asked for by somebody who does not know yet, is refused: another node
 /// leads now.
 fn check_room(shared: &Shared) -> Result<(), UpdateError> {
-    if shared.accepts() { Ok(()) } else { Err(UpdateError::NoRoom("the disk of this node is full".into())) }
+    if shared.disk.accepts() { Ok(()) } else { Err(UpdateError::NoRoom("the disk of this node is full".into())) }
 }
 
 async fn refresh(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, task: &Task, from: Vec<NodeName>) -> Outcome {
     let key = &task.key;
     // It may have waited for long: what was trimmed or forgotten meanwhile does not come back by this.
-    if shared.own_claim(key).is_none() || shared.intents.standing(key).pending {
+    if shared.lookup.own_claim(key).is_none() || shared.lookup.intents.standing(key).pending {
         return Outcome::GivenUp;
     }
     match update(shared, provider, task, from).await {
@@ -207,11 +207,11 @@ async fn refresh(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, task: &Task
 }
 
 async fn remove(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, key: &Key) -> Outcome {
-    if shared.intents.standing(key).pending {
+    if shared.lookup.intents.standing(key).pending {
         return if carry_out_forget(shared, provider, key).await { Outcome::Removed } else { Outcome::Held(None) };
     }
     // Claimed again since the removal was planned: somebody wants it after all.
-    if shared.own_claim(key).is_some() {
+    if shared.lookup.own_claim(key).is_some() {
         return Outcome::Held(None);
     }
     match provider.remove(key).await {
@@ -229,7 +229,7 @@ async fn remove(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, key: &Key) -
 /// Drops the copy of before a forget, if there is one to drop; whether nothing of it is left. The claim goes before the
 /// data, and only when the data is gone is the forget done with, also if the node dies in between.
 async fn carry_out_forget(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, key: &Key) -> bool {
-    if !shared.intents.standing(key).pending {
+    if !shared.lookup.intents.standing(key).pending {
         return true;
     }
     let Ok(Some(stamp)) = shared.ports.catalog.pending_of(key.clone()).await else { return true };
@@ -247,7 +247,7 @@ async fn carry_out_forget(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, ke
 /// Sees to it that nobody from whom a forgotten key may be copied still has the copy that was to go: whoever was cut off
 /// until now hears of it first. What then is still ready came after.
 async fn tell_of_forget(shared: &Arc<Shared>, key: &Key) {
-    if !shared.intents.standing(key).forgotten {
+    if !shared.lookup.intents.standing(key).forgotten {
         return;
     }
     let Ok(Some(record)) = shared.ports.catalog.forget_of(key.clone()).await else { return };
@@ -273,7 +273,7 @@ async fn update(
     let context = context.with_progress(progress.clone());
     let (provider, updated_key, told) = (provider.clone(), key.clone(), context.clone());
     let mut running = AbortOnDropHandle::new(tokio::spawn(async move { provider.update(&updated_key, told).await }));
-    let limit = shared.config.update_timeout;
+    let limit = shared.context.config.update_timeout;
     let ended = tokio::select! {
         ended = &mut running => Ok(ended),
         () = standstill(progress, limit) => Err(format!("no progress within {limit:?}")),
@@ -318,10 +318,11 @@ async fn standstill(progress: &Progress, limit: Duration) {
 }
 
 fn ready_peers(shared: &Arc<Shared>, key: &Key) -> Vec<NodeName> {
-    let holders = shared.live_holders(key).into_iter();
-    let names =
-        holders.filter(|(name, state)| *state == HolderState::Ready && *name != shared.name).map(|(name, _)| name);
-    shared.routes.load().ranked(names.collect(), shared.uptime())
+    let holders = shared.lookup.live_holders(key).into_iter();
+    let names = holders
+        .filter(|(name, state)| *state == HolderState::Ready && *name != shared.context.name)
+        .map(|(name, _)| name);
+    shared.routing.routes.load().ranked(names.collect(), shared.context.uptime())
 }
 
 async fn publish(shared: &Arc<Shared>, key: &Key, updated: Option<Updated>) -> Outcome {

@@ -17,9 +17,7 @@ mod flights;
 mod job;
 mod others;
 mod shares;
-mod underway;
 mod upstreams;
 
 pub(crate) use flights::Origin;
 pub(crate) use job::FETCH_MAX;
-pub(crate) use underway::Underway;

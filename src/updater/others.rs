@@ -8,9 +8,9 @@ use tracing::debug;
 use crate::{
     key::{Key, NodeName},
     membership::Member,
-    node::Shared,
     registry::HolderState,
     router::progress_at,
+    runtime::Shared,
 };
 
 /// While members come and go, while a forget spreads, or if those who have a key find out that they do not, two nodes may
@@ -18,12 +18,12 @@ use crate::{
 /// younger sees the other and lets it go first. Elders give way to nobody younger, so that no two wait for each other.
 /// Returns whether there was somebody to wait for.
 pub(super) async fn give_way(shared: &Arc<Shared>, key: &Key) -> bool {
-    if shared.view.load().alive().count() <= 1 {
+    if shared.lookup.view.load().alive().count() <= 1 {
         return false;
     }
-    tokio::time::sleep(shared.config.profile.gossip_interval).await;
+    tokio::time::sleep(shared.context.config.profile.gossip_interval).await;
     let age = |member: &Member| (member.incarnation, member.name.clone());
-    let mine = shared.view.load().member(&shared.name).map(age);
+    let mine = shared.lookup.view.load().member(&shared.context.name).map(age);
     let_others_finish(shared, key, |member| Some(age(member)) < mine).await
 }
 
@@ -31,9 +31,9 @@ pub(super) async fn give_way(shared: &Arc<Shared>, key: &Key) -> bool {
 /// the key would, and longer while it gets on. Returns whether it waited.
 pub(super) async fn let_others_finish(shared: &Arc<Shared>, key: &Key, counts: impl Fn(&Member) -> bool) -> bool {
     let is_fetched = || {
-        let view = shared.view.load();
-        let holders = shared.live_holders(key);
-        let counts = |name: &NodeName| *name != shared.name && view.member(name).is_some_and(&counts);
+        let view = shared.lookup.view.load();
+        let holders = shared.lookup.live_holders(key);
+        let counts = |name: &NodeName| *name != shared.context.name && view.member(name).is_some_and(&counts);
         !holders.iter().any(|(_, state)| *state == HolderState::Ready)
             && holders.iter().any(|(name, state)| *state == HolderState::Fetching && counts(name))
     };
@@ -42,12 +42,12 @@ pub(super) async fn let_others_finish(shared: &Arc<Shared>, key: &Key, counts: i
     }
     let ended = async {
         while is_fetched() {
-            tokio::time::sleep(shared.config.profile.gossip_interval).await;
+            tokio::time::sleep(shared.context.config.profile.gossip_interval).await;
         }
     };
     tokio::pin!(ended);
     let mut seen = None;
-    while tokio::time::timeout(shared.config.request_patience, &mut ended).await.is_err() {
+    while tokio::time::timeout(shared.context.config.request_patience, &mut ended).await.is_err() {
         let bytes = progress_elsewhere(shared, key).await;
         if bytes == seen {
             debug!(%key, "another node has been fetching it for long and does not get on; not waiting any more");
@@ -60,8 +60,8 @@ pub(super) async fn let_others_finish(shared: &Arc<Shared>, key: &Key, counts: i
 
 /// How many bytes the other nodes that fetch `key` have brought so far, as far as they say. `None` if none does.
 async fn progress_elsewhere(shared: &Arc<Shared>, key: &Key) -> Option<u64> {
-    let holders = shared.live_holders(key).into_iter();
-    let others = holders.filter(|(name, state)| *state == HolderState::Fetching && *name != shared.name);
+    let holders = shared.lookup.live_holders(key).into_iter();
+    let others = holders.filter(|(name, state)| *state == HolderState::Fetching && *name != shared.context.name);
     let asked = others.map(|(name, _)| async move { progress_at(shared, key, &name).await });
     join_all(asked).await.into_iter().flatten().reduce(u64::saturating_add)
 }
@@ -171,7 +171,7 @@ mod tests {
         let first = fetch(&nodes[0]);
         eventually("the other node knows of it", || {
             origin.asks.load(Ordering::SeqCst) == 1
-                && nodes[1].shared().holders(&key).iter().any(|(_, state)| *state == HolderState::Fetching)
+                && nodes[1].shared().lookup.holders(&key).iter().any(|(_, state)| *state == HolderState::Fetching)
         })
         .await;
         let (second, begun) = (fetch(&nodes[1]), origin.sent.load(Ordering::SeqCst));

@@ -31,18 +31,18 @@ impl Underway {
         self.lock().get(key).map(|entry| entry.ended.clone())
     }
 
-    pub(super) fn begin(&self, key: &Key, progress: Progress) {
+    pub(crate) fn begin(&self, key: &Key, progress: Progress) {
         let ended = CancellationToken::new();
         let entry = Entry { progress, _ends: ended.clone().drop_guard(), ended };
         self.lock().insert(key.clone(), entry);
     }
 
-    pub(super) fn end(&self, key: &Key) {
+    pub(crate) fn end(&self, key: &Key) {
         self.lock().remove(key);
     }
 
     /// None runs any more.
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         self.lock().clear();
     }
 

@@ -1,0 +1,45 @@
+//! What all requests share on their way to a node that has their key.
+
+use std::sync::Arc;
+
+use super::{previews::Previews, underway::Underway};
+use crate::{
+    config::NodeConfig,
+    key::Key,
+    places::Places,
+    published::Published,
+    router::{Pace, RetryBudget, Routes},
+};
+
+/// Requests that wait for as long as a fetch gets on. Further ones wait for `request_patience`: each takes a stream to the node
+/// that fetches, and a connection has 1,024.
+const LONG_WAITS_MAX: usize = 256;
+
+/// The statistics and the limits of routing.
+#[derive(Debug)]
+pub(crate) struct Routing {
+    /// How each peer has been doing.
+    pub(crate) routes: Published<Routes>,
+    pub(crate) retry_budget: RetryBudget,
+    /// How fast this node copies from others what no client waits for.
+    pub(crate) repair_pace: Arc<Pace>,
+    /// Heads that the origin is asked for.
+    pub(crate) previews: Previews,
+    /// Requests that wait for as long as a fetch gets on. No key has all of them.
+    pub(crate) long_waits: Places<Key>,
+    /// The updates that run here, and how far each is.
+    pub(crate) underway: Underway,
+}
+
+impl Routing {
+    pub(crate) fn new(config: &NodeConfig) -> Self {
+        Self {
+            routes: Published::new(Routes::default()),
+            retry_budget: RetryBudget::default(),
+            repair_pace: Arc::new(Pace::new(config.repair_bytes_per_second)),
+            previews: Previews::default(),
+            long_waits: Places::new(LONG_WAITS_MAX),
+            underway: Underway::default(),
+        }
+    }
+}
