@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Durable, blocking};
+use super::files::{Durable, blocking};
 
 /// Bytes that gather before they are written.
 const PART_BYTES: usize = 256 << 10;
@@ -24,11 +24,14 @@ pub(crate) struct FileStream {
     length: u64,
 }
 
-impl FileStream {
-    pub(super) fn new(durable: Durable, path: PathBuf) -> Self {
-        Self { durable, path, file: None, gathered: Vec::new(), length: 0 }
+impl Durable {
+    /// Begins a file that is written in parts.
+    pub(crate) fn stream(&self, path: PathBuf) -> FileStream {
+        FileStream { durable: self.clone(), path, file: None, gathered: Vec::new(), length: 0 }
     }
+}
 
+impl FileStream {
     /// Adds `bytes`. They need not be on the medium when this returns.
     ///
     /// # Errors

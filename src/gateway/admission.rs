@@ -19,7 +19,7 @@ use http::{Method, StatusCode};
 use http_body::Body as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{State, problem::Problem};
+use super::problem::Problem;
 
 /// Bytes of a query: a plan with all the names that it may have fits.
 const QUERY_BYTES_MAX: usize = 8 << 10;
@@ -86,7 +86,7 @@ impl Turns {
 }
 
 /// Answers an operation if it is within the bounds.
-pub(super) async fn admit(Shared(state): Shared<Arc<State>>, request: Request, next: Next) -> Response {
+pub(super) async fn admit(Shared(bounds): Shared<Arc<Admission>>, request: Request, next: Next) -> Response {
     if matches!(request.uri().path(), "/-/healthz" | "/-/readyz") {
         return next.run(request).await;
     }
@@ -94,7 +94,7 @@ pub(super) async fn admit(Shared(state): Shared<Arc<State>>, request: Request, n
         return problem.into_response();
     }
     let is_reading = matches!(*request.method(), Method::GET | Method::HEAD);
-    let places = if is_reading { &state.admission.readings } else { &state.admission.changes };
+    let places = if is_reading { &bounds.readings } else { &bounds.changes };
     let Ok(_place) = places.try_acquire() else {
         return Problem::overloaded("too many operations are under way; ask again").into_response();
     };

@@ -13,7 +13,7 @@ use http::{HeaderValue, Request, Uri, header, uri::PathAndQuery};
 use hyper::body::Incoming;
 use tower::Service;
 
-use super::{State, access::Peer, body::Impatient, headers, page, problem::Problem};
+use super::{access::Peer, body::Impatient, headers, page, problem::Problem, state::State};
 use crate::{
     MemberState, PathError,
     router::{AnsweredBy, Guarded},

@@ -14,7 +14,6 @@ use std::{
     time::Duration,
 };
 
-use axum::body::Body;
 use http::Request;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
@@ -30,9 +29,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{debug, warn};
 
 use super::{
-    Gateway,
     access::Peer,
     quiet::{Presence, Quiet, slot},
+    service::Service,
 };
 
 /// From the start of a connection, or the end of a response, to the end of the next request's head. Also how long an
@@ -56,6 +55,15 @@ const STREAM_WINDOW_BYTES: u32 = 256 << 10;
 const CONNECTION_WINDOW_BYTES: u32 = 1 << 20;
 /// Pause after a connection could not be accepted, usually for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a listener allows.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// Open connections.
+    pub(super) connections_max: usize,
+    /// How long requests under way may take to end once the listener is to stop.
+    pub(super) drain: Duration,
+}
 
 /// What connections come from.
 pub(super) trait Listen: Send {
@@ -98,20 +106,20 @@ impl Listen for UnixListener {
 
 /// Accepts and serves until `shutdown`, then drains.
 pub(super) async fn serve(
-    gateway: Arc<Gateway>,
+    service: Service,
+    limits: Limits,
     listener: impl Listen,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let address = listener.address()?;
-    let slots = Arc::new(Semaphore::new(gateway.limits.connections_max));
-    let drain = gateway.limits.drain;
+    let slots = Arc::new(Semaphore::new(limits.connections_max));
     let (stop, connections) = (CancellationToken::new(), TaskTracker::new());
     // Whatever ends this future ends the connections.
     let broken_off = CancellationToken::new();
     let _guard = broken_off.clone().drop_guard();
     let mut shutdown = pin!(shutdown);
     let quiet = Quiet::default();
-    let mut sweep = pin!(gateway.state.responses.clone().sweep(gateway.limits.client_patience));
+    let mut sweep = pin!(service.state.responses.clone().sweep(service.state.client_patience));
     debug!(%address, "gateway is open");
     loop {
         let accepted = async {
@@ -123,7 +131,7 @@ pub(super) async fn serve(
             () = &mut sweep => {}
             accepted = accepted => match accepted {
                 Ok((stream, peer, slot)) => {
-                    let connection = serve_connection(gateway.clone(), stream, peer, stop.clone(), quiet.clone());
+                    let connection = serve_connection(service.clone(), stream, peer, stop.clone(), quiet.clone());
                     let broken_off = broken_off.clone();
                     connections.spawn(async move {
                         tokio::select! {
@@ -143,7 +151,7 @@ pub(super) async fn serve(
     drop(listener);
     stop.cancel();
     connections.close();
-    if tokio::time::timeout(drain, connections.wait()).await.is_err() {
+    if tokio::time::timeout(limits.drain, connections.wait()).await.is_err() {
         warn!(connections = connections.len(), "breaking off requests that did not end in time");
         broken_off.cancel();
         connections.wait().await;
@@ -153,7 +161,7 @@ pub(super) async fn serve(
 }
 
 async fn serve_connection(
-    gateway: Arc<Gateway>,
+    service: Service,
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     peer: Peer,
     stop: CancellationToken,
@@ -161,16 +169,13 @@ async fn serve_connection(
 ) {
     let asked = AtomicBool::new(false);
     let presence = Presence::new(quiet);
-    let service = service_fn(|request: Request<Incoming>| {
+    let answer = service_fn(|request: Request<Incoming>| {
         asked.store(true, Ordering::Relaxed);
-        let (gateway, under_way) = (gateway.clone(), presence.ask());
-        async move {
-            let response = gateway.answer(peer, request).await;
-            Ok::<_, Infallible>(response.map(|body| Body::new(gateway.state.responses.watch(body, under_way))))
-        }
+        let (service, under_way) = (service.clone(), presence.ask());
+        async move { Ok::<_, Infallible>(service.answer(peer, request, under_way).await) }
     });
     let server = server();
-    let mut connection = pin!(server.serve_connection(TokioIo::new(stream), service));
+    let mut connection = pin!(server.serve_connection(TokioIo::new(stream), answer));
     let mut first_request = pin!(tokio::time::sleep(FIRST_REQUEST_TIMEOUT));
     let (mut watching, mut stopping) = (true, false);
     loop {

@@ -8,7 +8,7 @@ use std::sync::{
 };
 
 use axum::body::Body;
-use http::{Method, Response, Uri};
+use http::Response;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{
@@ -21,7 +21,6 @@ use prometheus_client::{
 };
 use tokio::time::Instant;
 
-use super::{ACCESS_LOG, access::Peer};
 use crate::{Client, Member, MemberState, Status, router::Guarded};
 
 /// Of the text that [`Metrics::render`] makes.
@@ -229,15 +228,9 @@ pub(super) struct Observed<'a> {
 }
 
 impl Observed<'_> {
-    /// Counts the response, and the request as in flight until the response's body ends. Logs it, if what was `asked` is
-    /// said.
-    pub(super) fn answered(self, peer: Peer, asked: Option<(Method, Uri)>, response: Response<Body>) -> Response<Body> {
+    /// Counts the response, and the request as in flight until the response's body ends.
+    pub(super) fn answered(self, response: Response<Body>) -> Response<Body> {
         let Self { metrics, kind, started, in_flight } = self;
-        if let Some((method, uri)) = asked {
-            let (status, took) = (response.status().as_u16(), started.elapsed());
-            let node = response.headers().get("x-datad-node").and_then(|node| node.to_str().ok());
-            tracing::debug!(target: ACCESS_LOG, %peer, %method, path = uri.path(), status, node, ?took, "answered");
-        }
         metrics.seconds.get_or_create(&OfKind { kind: kind.name() }).observe(started.elapsed().as_secs_f64());
         let status = match response.status().as_u16() / 100 {
             1 => "1xx",

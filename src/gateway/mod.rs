@@ -2,24 +2,29 @@
 //!
 //! | file | concern |
 //! | --- | --- |
+//! | `builder` | settings, and the gateway that they make |
 //! | `listen`, `quiet` | connections: how many, how slow, how they end, and which one gives way |
+//! | `service` | one request: whether it may be asked here, and where it goes |
 //! | `data` | a request for data, through the router and back |
 //! | `operations` | the documents and changes under `/-/` |
-//! | `webhook` | what forges tell of pushes |
+//! | `webhook`, `signature` | what forges tell of pushes, and how they prove that it is they |
 //! | `page` | what a person gets who opens a node in a browser |
 //! | `admission` | what operations may cost: how large, how many at once |
 //! | `access` | who may change something, and by which names the node is asked (pure) |
 //! | `background` | updates that nobody waits for |
 //! | `headers`, `problem` | what crosses a hop (pure), and errors as RFC 9457 documents (pure) |
-//! | `metrics` | Prometheus text |
+//! | `metrics`, `access_log` | Prometheus text, and a line of the log for each request |
 //! | `body`, `progress` | request bodies and responses whose clients stand still |
+//! | `state` | what all requests share |
 //!
 //! No path can be both: a key never has a component that begins with `-`.
 
 mod access;
+mod access_log;
 mod admission;
 mod background;
 mod body;
+mod builder;
 mod data;
 mod headers;
 mod listen;
@@ -29,243 +34,11 @@ mod page;
 mod problem;
 mod progress;
 mod quiet;
+mod service;
+mod signature;
+mod state;
 #[cfg(test)]
 mod tests;
 mod webhook;
 
-use std::{
-    io,
-    net::IpAddr,
-    sync::{Arc, atomic::AtomicU64},
-    time::Duration,
-};
-
-use axum::{body::Body, response::IntoResponse};
-use http::{Method, Request, Response};
-use hyper::body::Incoming;
-use tokio::{
-    net::{TcpListener, UnixListener},
-    sync::Semaphore,
-};
-use tower::ServiceExt;
-
-use self::{
-    access::{Access, AdminToken, Peer},
-    admission::Admission,
-    background::Background,
-    metrics::{Kind, Metrics},
-    progress::Responses,
-    webhook::WebhookSecret,
-};
-use crate::{Client, PathTransport, places::Places};
-
-/// Changes that go on after their request was answered; more are refused.
-const BACKGROUND_CHANGES_MAX: usize = 256;
-/// How long a client may send or take in next to nothing.
-const CLIENT_PATIENCE: Duration = Duration::from_secs(60);
-
-/// Where the lines of the access log say that they come from.
-const ACCESS_LOG: &str = "datad_gossip::access";
-
-/// Settings of a gateway.
-#[derive(Debug)]
-pub struct GatewayBuilder {
-    client: Client,
-    access: Access,
-    webhook_secret: Option<WebhookSecret>,
-    limits: Limits,
-    stuck_threads: Option<Arc<AtomicU64>>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Limits {
-    requests_max: usize,
-    connections_max: usize,
-    drain: Duration,
-    client_patience: Duration,
-}
-
-/// The front door of one node, ready to serve. Clones are the same door, for a further listener.
-#[derive(Debug, Clone)]
-pub struct Gateway {
-    state: Arc<State>,
-    operations: axum::Router,
-    limits: Limits,
-}
-
-/// What all requests share.
-#[derive(Debug)]
-struct State {
-    client: Client,
-    transport: PathTransport,
-    access: Access,
-    webhook_secret: Option<WebhookSecret>,
-    requests: Places<Option<IpAddr>>,
-    responses: Responses,
-    /// How long a client may send or take in next to nothing.
-    client_patience: Duration,
-    admission: Admission,
-    background: Background,
-    metrics: Metrics,
-    joined: std::sync::atomic::AtomicBool,
-}
-
-impl Gateway {
-    /// A gateway to the node that `client` belongs to.
-    #[must_use]
-    pub fn builder(client: Client) -> GatewayBuilder {
-        let limits = Limits {
-            requests_max: 4096,
-            connections_max: 16_384,
-            drain: Duration::from_secs(10),
-            client_patience: CLIENT_PATIENCE,
-        };
-        GatewayBuilder { client, access: Access::default(), webhook_secret: None, limits, stuck_threads: None }
-    }
-
-    /// Serves HTTP/1.1 and HTTP/2 (with prior knowledge) on `listener` until `shutdown`; then takes no more connections,
-    /// finishes the requests under way within the drain limit, and returns.
-    ///
-    /// Dropping the future breaks off what is under way.
-    ///
-    /// # Errors
-    /// The listener has no address. A connection that cannot be accepted is no error: it is logged and the next one is
-    /// waited for.
-    pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-        listen::serve(Arc::new(self), listener, shutdown).await
-    }
-
-    /// As [`Gateway::serve`], for programs of the user that may open the socket: changes need no admin token here.
-    ///
-    /// Make the socket in a folder that only the node's user can enter, or narrow its permissions before clients know it.
-    ///
-    /// # Errors
-    /// The listener has no address.
-    pub async fn serve_unix(self, listener: UnixListener, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-        listen::serve(Arc::new(self), listener, shutdown).await
-    }
-
-    async fn answer(&self, peer: Peer, mut request: Request<Incoming>) -> Response<Body> {
-        let kind = if is_operation(request.uri().path()) { Kind::Operations } else { Kind::Data };
-        let observed = self.state.metrics.begin(kind);
-        let asked = is_logged().then(|| (request.method().clone(), request.uri().clone()));
-        let is_change = matches!(kind, Kind::Operations) && !matches!(*request.method(), Method::GET | Method::HEAD);
-        if is_change || matches!(peer, Peer::Tcp { is_local: true, .. }) {
-            let (parts, body) = request.into_parts();
-            if let Err(problem) = self.state.access.check_name(peer, &parts) {
-                return observed.answered(peer, asked, problem.into_response());
-            }
-            request = Request::from_parts(parts, body);
-        }
-        let response = match kind {
-            Kind::Data => data::answer(&self.state, peer, request).await,
-            Kind::Operations => {
-                request.extensions_mut().insert(peer);
-                let answered = self.operations.clone().oneshot(request).await;
-                answered.unwrap_or_else(|never| match never {})
-            }
-        };
-        observed.answered(peer, asked, response)
-    }
-}
-
-impl GatewayBuilder {
-    /// Token that changing requests have to carry, as `Authorization: Bearer` or as the password of Basic authentication.
-    /// Without one, changes are refused over TCP, also from this machine, and accepted by [`Gateway::serve_unix`] only.
-    #[must_use]
-    pub fn admin_token(mut self, token: impl AsRef<str>) -> Self {
-        self.access.token = Some(AdminToken::new(token.as_ref()));
-        self
-    }
-
-    /// Secret that forges share with this node: `POST /-/webhook` takes what they sign with it. Without one it takes nothing.
-    #[must_use]
-    pub fn webhook_secret(mut self, secret: impl AsRef<str>) -> Self {
-        self.webhook_secret = Some(WebhookSecret::new(secret.as_ref()));
-        self
-    }
-
-    /// A host name or address, without a port, under which this node is asked; call it for each. `localhost`, loopback
-    /// addresses and the address that a client connected to are known. Changes under another name are refused, and on a
-    /// listener of the loopback interface everything is: a page in a browser may have made that name lead here.
-    #[must_use]
-    pub fn host_name(mut self, name: impl AsRef<str>) -> Self {
-        self.access.names.insert(access::plain_name(name.as_ref()));
-        self
-    }
-
-    /// Requests for data that are answered at once, at least 1; more get 503. The last quarter is kept for addresses that
-    /// have few of them. Default 4,096. Operations have bounds of their own, so that an overloaded node can still be asked
-    /// how it is.
-    #[must_use]
-    pub fn requests_max(mut self, requests: usize) -> Self {
-        self.limits.requests_max = requests.clamp(1, Semaphore::MAX_PERMITS);
-        self
-    }
-
-    /// Open connections, at least 1. Further ones take the place of those on which nothing has been asked for the longest
-    /// time; while something is asked on all of them, they wait. Default 16,384.
-    #[must_use]
-    pub fn connections_max(mut self, connections: usize) -> Self {
-        self.limits.connections_max = connections.clamp(1, Semaphore::MAX_PERMITS);
-        self
-    }
-
-    /// How long requests under way may take to end once the gateway is to stop. Default 10 s.
-    #[must_use]
-    pub fn drain(mut self, drain: Duration) -> Self {
-        self.limits.drain = drain;
-        self
-    }
-
-    /// A count of runtime threads that do not yield, kept by a watchdog of the program; shown among the metrics.
-    #[must_use]
-    pub fn stuck_threads(mut self, count: Arc<AtomicU64>) -> Self {
-        self.stuck_threads = Some(count);
-        self
-    }
-
-    /// How long a client may stand still: within this time it has to send 16 KiB of a request's body, or take in as much of
-    /// a response, or the one breaks off. Default 60 s.
-    #[must_use]
-    pub fn client_patience(mut self, patience: Duration) -> Self {
-        self.limits.client_patience = patience;
-        self
-    }
-
-    /// The gateway.
-    #[must_use]
-    pub fn build(self) -> Gateway {
-        let state = Arc::new(State {
-            transport: self.client.transport(),
-            client: self.client,
-            access: self.access,
-            webhook_secret: self.webhook_secret,
-            requests: Places::new(self.limits.requests_max),
-            responses: Responses::default(),
-            client_patience: self.limits.client_patience,
-            admission: Admission::default(),
-            background: Background::new(BACKGROUND_CHANGES_MAX),
-            metrics: Metrics::new(self.stuck_threads),
-            joined: std::sync::atomic::AtomicBool::new(false),
-        });
-        Gateway { operations: operations::routes(state.clone()), state, limits: self.limits }
-    }
-
-    /// Builds the gateway and serves; see [`Gateway::serve`].
-    ///
-    /// # Errors
-    /// As [`Gateway::serve`].
-    pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) -> io::Result<()> {
-        self.build().serve(listener, shutdown).await
-    }
-}
-
-/// Whether the log takes a line for each request: at the level `debug` of `datad_gossip::access`.
-fn is_logged() -> bool {
-    tracing::enabled!(target: ACCESS_LOG, tracing::Level::DEBUG)
-}
-
-fn is_operation(path: &str) -> bool {
-    path.strip_prefix("/-").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
+pub use self::builder::{Gateway, GatewayBuilder};

@@ -38,7 +38,7 @@ use serde_json::json;
 use tokio::runtime::Handle;
 use tracing::info;
 
-use super::{State, access, admission::admit, metrics, page, problem::Problem, webhook};
+use super::{access, admission::admit, metrics, page, problem::Problem, state::State, webhook};
 use crate::{
     Client, MemberState,
     catalog::is_pattern,
@@ -82,7 +82,7 @@ pub(super) fn routes(state: Arc<State>) -> Router {
         .fallback(|method: Method, uri: Uri| async move {
             page::elsewhere(&method, &uri).unwrap_or_else(|| Problem::unknown_operation(uri.path()).into_response())
         })
-        .layer(middleware::from_fn_with_state(state.clone(), admit))
+        .layer(middleware::from_fn_with_state(state.admission.clone(), admit))
         .with_state(state)
 }
 

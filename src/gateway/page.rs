@@ -9,7 +9,7 @@ use axum::{
 };
 use http::{HeaderValue, Method, StatusCode, Uri, header};
 
-use super::State;
+use super::state::State;
 use crate::key::Key;
 
 /// The page loads nothing and runs nothing.
