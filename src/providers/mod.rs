@@ -13,6 +13,7 @@
 //! can both be held.
 
 mod allow;
+mod client;
 mod credentials;
 pub mod files;
 pub mod git;

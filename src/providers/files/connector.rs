@@ -17,10 +17,10 @@ use object_store::{
 use reqwest::redirect::Policy;
 use url::Url;
 
-use super::source::client;
 use crate::{
     provider::UpdateError,
     providers::{
+        client::client,
         later::asks_for_patience,
         reach::{Guarded, REDIRECTS_MAX, is_private_host, is_same_host, is_sign_in},
     },

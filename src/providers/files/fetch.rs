@@ -13,10 +13,11 @@ use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 
 use super::{
-    Files,
     cache::Draft,
+    content::{Content, Representation, Upstream},
     manifest::{Manifest, Object},
-    source::{Content, Representation, Source, Upstream},
+    setup::Files,
+    source::Source,
 };
 use crate::{
     key::{Key, NodeName},

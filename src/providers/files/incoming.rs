@@ -29,7 +29,7 @@ use tokio::{
     sync::{Notify, watch},
 };
 
-use super::{manifest::Object, respond::head_of};
+use super::{head::head_of, manifest::Object};
 use crate::{
     key::Key,
     provider::{Body, BoxError, body},

@@ -7,11 +7,11 @@ use headers::{AcceptRanges, ContentLength, HeaderMapExt, LastModified};
 use http::{HeaderName, HeaderValue, Response, StatusCode, header, request::Parts};
 
 use super::{
-    Files,
+    content::{Representation, Upstream},
     decide::{Answer, decide},
     fetch::content_type,
     manifest::Object,
-    source::{Representation, Upstream},
+    setup::Files,
 };
 use crate::{
     key::Key,

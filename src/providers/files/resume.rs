@@ -8,19 +8,22 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::{
     StreamExt, TryStreamExt,
+    future::BoxFuture,
     stream::{self, BoxStream},
 };
 
-use super::source::{Content, Source};
-use crate::{key::Key, provider::UpdateError};
+use super::content::Content;
+use crate::provider::UpdateError;
 
 /// Attempts without a byte in between, and the pause before the first one. Each pause is twice as long.
 const ATTEMPTS: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(250);
 
-struct Reading {
-    source: Source,
-    path: Key,
+struct Reading<F> {
+    /// Of the object, for the log.
+    name: String,
+    /// Asks the origin for what is left from a position on, if it still has the object with this tag.
+    rest: F,
     tag: String,
     at: u64,
     /// Attempts since the last byte.
@@ -28,13 +31,17 @@ struct Reading {
     bytes: BoxStream<'static, Result<Bytes, UpdateError>>,
 }
 
-/// `content` of `path`, which is read on if it breaks off.
-pub(crate) fn resumable(source: &Source, path: &Key, content: Content) -> Content {
+/// `content` of the object `name`, which is read on with what `rest` gives if it breaks off: what is left from a position on, if
+/// the origin still has the object with this tag.
+pub(crate) fn resumable<F>(name: String, content: Content, rest: F) -> Content
+where
+    F: Fn(u64, String) -> BoxFuture<'static, Result<Content, UpdateError>> + Send + 'static,
+{
     let tag = content.upstream.validator.clone();
     if !tag.starts_with('"') {
         return content;
     }
-    let reading = Reading { source: source.clone(), path: path.clone(), tag, at: 0, attempts: 0, bytes: content.bytes };
+    let reading = Reading { name, rest, tag, at: 0, attempts: 0, bytes: content.bytes };
     let bytes =
         stream::try_unfold(
             reading,
@@ -43,7 +50,10 @@ pub(crate) fn resumable(source: &Source, path: &Key, content: Content) -> Conten
     Content { bytes: bytes.boxed(), ..content }
 }
 
-impl Reading {
+impl<F> Reading<F>
+where
+    F: Fn(u64, String) -> BoxFuture<'static, Result<Content, UpdateError>> + Send,
+{
     async fn next(&mut self) -> Result<Option<Bytes>, UpdateError> {
         loop {
             let error = match self.bytes.try_next().await {
@@ -64,13 +74,13 @@ impl Reading {
         while self.attempts < ATTEMPTS {
             tokio::time::sleep(PAUSE * 2u32.pow(self.attempts)).await;
             self.attempts += 1;
-            tracing::debug!(path = %self.path, at = self.at, error = %broken, "broke off; asking for the rest");
-            match self.source.read_from(&self.path, self.at, &self.tag).await {
+            tracing::debug!(path = self.name, at = self.at, error = %broken, "broke off; asking for the rest");
+            match (self.rest)(self.at, self.tag.clone()).await {
                 Ok(content) => {
                     self.bytes = content.bytes;
                     return Ok(());
                 }
-                Err(error) => tracing::debug!(path = %self.path, %error, "no rest"),
+                Err(error) => tracing::debug!(path = self.name, %error, "no rest"),
             }
         }
         Err(broken)

@@ -8,12 +8,11 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, UNIX_EPOCH},
 };
 
-use bytes::Bytes;
 use futures::{
-    StreamExt, TryStreamExt,
+    FutureExt, StreamExt, TryStreamExt,
     stream::{self, BoxStream},
 };
 use http::header;
@@ -26,8 +25,9 @@ use tokio_util::io::ReaderStream;
 use url::Url;
 
 use super::{
-    FilesError,
+    config::FilesError,
     connector::{Connector, refusal_in},
+    content::{Content, Representation, Upstream},
     resume::resumable,
     web::Web,
 };
@@ -36,6 +36,7 @@ use crate::{
     provider::UpdateError,
     providers::{
         OriginCredentials,
+        client::{CONNECT_TIMEOUT, READ_TIMEOUT, choose_crypto},
         credentials::{Secret, scrub, take_user},
         shelf::blocking,
     },
@@ -47,36 +48,6 @@ const CHUNK_BYTES: usize = 256 << 10;
 /// The node retries with a back-off of its own, so the store gives up soon.
 const RETRIES: usize = 2;
 const RETRY_TIMEOUT: Duration = Duration::from_secs(15);
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-const READ_TIMEOUT: Duration = Duration::from_secs(60);
-
-/// What the source says of an object without reading it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Upstream {
-    /// In bytes; `None` if the source does not know before it has given all.
-    pub(crate) size: Option<u64>,
-    /// Seconds since the Unix epoch; 0 if the source does not say.
-    pub(crate) modified: u64,
-    /// Changes with the content; empty if the source says nothing of the kind.
-    pub(crate) validator: String,
-}
-
-/// The content of an object, and what it is said to be.
-pub(crate) struct Content {
-    pub(crate) upstream: Upstream,
-    pub(crate) representation: Representation,
-    pub(crate) bytes: BoxStream<'static, Result<Bytes, UpdateError>>,
-}
-
-/// What a source says of how an object is represented.
-#[derive(Debug, Default)]
-pub(crate) struct Representation {
-    pub(crate) content_type: Option<String>,
-    /// Whether the content type was said of this object, and is not what a store says of all.
-    pub(crate) is_exact: bool,
-    /// Further fields of HTTP, by their names in lower case: how it is encoded, for how long it may be cached.
-    pub(crate) fields: BTreeMap<String, String>,
-}
 
 /// A source of objects.
 #[derive(Debug, Clone)]
@@ -213,12 +184,22 @@ impl Source {
                 let bytes = ReaderStream::with_capacity(file, CHUNK_BYTES).map_err(io_failure).boxed();
                 Ok(Content { upstream, representation: Representation::default(), bytes })
             }
-            Self::Store { web: Some(web), .. } => Ok(resumable(self, path, web.read(path).await?)),
+            Self::Store { web: Some(web), .. } => Ok(self.resumed(path, web.read(path).await?)),
             Self::Store { store, .. } => {
                 let got = store.get(&self.location(path)?).await.map_err(failure)?;
-                Ok(resumable(self, path, content_of(got)))
+                Ok(self.resumed(path, content_of(got)))
             }
         }
+    }
+
+    /// `content` of `path`, which is read on if it breaks off.
+    fn resumed(&self, path: &Key, content: Content) -> Content {
+        let (source, path, name) = (self.clone(), path.clone(), path.to_string());
+        let rest = move |at, tag: String| {
+            let (source, path) = (source.clone(), path.clone());
+            async move { source.read_from(&path, at, &tag).await }.boxed()
+        };
+        resumable(name, content, rest)
     }
 
     /// What is left of the object `path` from `at` on, if it still is the one with this tag.
@@ -307,18 +288,6 @@ pub(super) fn s3_options() -> ClientOptions {
     options
 }
 
-/// An HTTP client cannot even be built without a crypto provider. If the process has chosen one, that stands.
-fn choose_crypto() {
-    if rustls::crypto::CryptoProvider::get_default().is_none() {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    }
-}
-
-pub(crate) fn client() -> reqwest::ClientBuilder {
-    choose_crypto();
-    reqwest::Client::builder().connect_timeout(CONNECT_TIMEOUT).read_timeout(READ_TIMEOUT)
-}
-
 fn upstream_of(meta: &ObjectMeta) -> Upstream {
     let modified = u64::try_from(meta.last_modified.timestamp()).unwrap_or(0);
     // A store that tells neither tag nor date leaves nothing to compare.
@@ -346,11 +315,6 @@ fn representation_of(got: &GetResult) -> Representation {
     let fields =
         fields.into_iter().filter_map(|(name, attribute)| Some((name.as_str().to_owned(), said(attribute)?))).collect();
     Representation { content_type: said(Attribute::ContentType), is_exact: false, fields }
-}
-
-/// Seconds since the Unix epoch.
-pub(crate) fn seconds_of(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 fn failure(error: object_store::Error) -> UpdateError {

@@ -10,19 +10,23 @@ use std::{
     },
 };
 
+use async_trait::async_trait;
 use futures::TryStreamExt;
-use http::{StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 
-use super::*;
+use super::{cache::MANIFEST, *};
 use crate::{
-    key::NodeName,
-    provider::{BoxError, PeerFetch, body, empty, full},
-    providers::shelf::testing::{Peers, alone, eventually, key, with_peers},
+    key::{Key, NodeName},
+    provider::{Body, BoxError, PeerFetch, Provider, ServeError, UpdateContext, UpdateError, body, empty, full},
+    providers::{
+        AllowList,
+        shelf::testing::{Peers, alone, eventually, key, with_peers},
+    },
 };
 
 struct Lab(TempDir);

@@ -15,7 +15,7 @@ use url::Url;
 
 use super::{
     connector::refusal_in,
-    source::{Content, Representation, Upstream, seconds_of},
+    content::{Content, Representation, Upstream, seconds_of},
 };
 use crate::{
     key::Key,

@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use http::{Method, Request};
+use http::{Method, Request, Response, Uri};
 use http_body_util::BodyExt;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -12,7 +12,8 @@ use tokio::{
 
 use super::*;
 use crate::{
-    provider::empty,
+    key::KeyError,
+    provider::{Provider, UpdateError, empty},
     providers::shelf::testing::{alone, key},
 };
 

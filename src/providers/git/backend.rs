@@ -25,7 +25,7 @@ use super::{
     cgi::{HEAD_BYTES_MAX, parse_head},
     outcome::is_shortage,
     process::{Group, Program, tail},
-    prune::{Readers, Reading},
+    readers::{Readers, Reading},
     turns::{Turn, Turns},
 };
 use crate::{

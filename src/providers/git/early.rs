@@ -19,11 +19,11 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 
 use super::{
-    Git,
     making::Told,
     packets::{self, Channel, Command, FLUSH, KEEP_ALIVE, PACKFILE, Packet, on},
     path::{self, Wish},
     references::{Answer, Format},
+    setup::Git,
 };
 use crate::{
     RouteError,

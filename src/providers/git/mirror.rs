@@ -12,17 +12,16 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use tokio::process::Command;
 
 use super::{
-    making::{Making, Told},
+    making::Told,
     outcome::{classify, is_reference_conflict},
     process::{Outcome, Program, run, run_and_keep},
-    prune::Readers,
     references::{Format, References},
+    store::{Mirrors, files, files_below},
     template::{Remote, Scheme},
     watch::watched,
 };
@@ -31,7 +30,7 @@ use crate::{
     key::Key,
     provider::{UpdateContext, UpdateError},
     providers::{
-        shelf::{KEY_FILE, Shelf, blocking},
+        shelf::{KEY_FILE, blocking},
         version_of,
     },
 };
@@ -43,17 +42,6 @@ const LOOSE_MAX: usize = 256;
 /// Longest list of references that clients are told while a mirror is being made: those of some hundred thousand. With more,
 /// they wait for the mirror.
 const TOLD_BYTES_MAX: usize = 8 << 20;
-
-/// All mirrors of a node.
-#[derive(Debug)]
-pub(crate) struct Mirrors {
-    pub(crate) program: Program,
-    pub(crate) shelf: Arc<Shelf>,
-    pub(super) readers: Readers,
-    /// How long what is unreachable is kept.
-    pub(super) unreachable_kept: Duration,
-    pub(super) making: Making,
-}
 
 impl Mirrors {
     /// Makes the mirror of `key` equal to `remote`, durably; whether that changed it. Dropping the future kills git and
@@ -288,34 +276,6 @@ fn sync_references(durable: &Durable, slot: &Path) -> io::Result<()> {
 
 fn count_packs(dir: &Path) -> io::Result<usize> {
     Ok(files(dir)?.iter().filter(|path| path.extension().is_some_and(|end| end == "pack")).count())
-}
-
-/// The files directly in `dir`, or none if it is not there.
-pub(super) fn files(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    if !dir.try_exists()? {
-        return Ok(found);
-    }
-    for entry in fs::read_dir(dir)? {
-        let entry = entry?;
-        if entry.file_type()?.is_file() {
-            found.push(entry.path());
-        }
-    }
-    Ok(found)
-}
-
-fn files_below(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut found = files(dir)?;
-    if dir.try_exists()? {
-        for entry in fs::read_dir(dir)? {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                found.extend(files_below(&entry.path())?);
-            }
-        }
-    }
-    Ok(found)
 }
 
 #[cfg(test)]

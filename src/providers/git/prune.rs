@@ -16,13 +16,13 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use super::{
-    mirror::{Mirrors, files},
     process::run,
+    store::{Mirrors, files},
     watch::{has_room, watched},
 };
 use crate::{
@@ -38,42 +38,6 @@ const LOOK_SHARE: u32 = 14;
 /// How often a moment without readers is looked for, and how long to wait in between.
 const MOMENTS: u32 = 100;
 const MOMENT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Who reads which mirror at the moment. Clones count together.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Readers(Arc<Mutex<BTreeMap<PathBuf, usize>>>);
-
-/// A reader of one mirror, until it is dropped.
-#[derive(Debug)]
-pub(crate) struct Reading {
-    readers: Readers,
-    slot: PathBuf,
-}
-
-impl Readers {
-    pub(crate) fn enter(&self, slot: &Path) -> Reading {
-        *self.0.lock().expect("no panic under this lock").entry(slot.to_owned()).or_default() += 1;
-        Reading { readers: self.clone(), slot: slot.to_owned() }
-    }
-
-    /// Does `work`, which is short, if nobody reads the mirror in `slot`; nobody begins to meanwhile.
-    fn alone<T>(&self, slot: &Path, work: impl FnOnce() -> T) -> Option<T> {
-        let readers = self.0.lock().expect("no panic under this lock");
-        (!readers.contains_key(slot)).then(work)
-    }
-}
-
-impl Drop for Reading {
-    fn drop(&mut self) {
-        let mut readers = self.readers.0.lock().expect("no panic under this lock");
-        if let Some(count) = readers.get_mut(&self.slot) {
-            *count -= 1;
-            if *count == 0 {
-                readers.remove(&self.slot);
-            }
-        }
-    }
-}
 
 impl Mirrors {
     /// Notes that references of the mirror in `slot` went, or point elsewhere. Blocks.

@@ -10,7 +10,7 @@ use http::HeaderValue;
 use percent_encoding::{AsciiSet, CONTROLS, PercentEncode, utf8_percent_encode};
 use url::{Position, Url};
 
-use super::GitError;
+use super::config::GitError;
 use crate::{
     key::{Key, KeyError},
     providers::{

@@ -9,9 +9,11 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use futures::{StreamExt, TryStreamExt};
+use http::{Method, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use rustix::process::{Pid, test_kill_process};
@@ -20,8 +22,11 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::{
-    provider::{body, empty},
-    providers::shelf::testing::{Peers, alone, eventually, key, with_peers},
+    provider::{Body, Provider, ServeError, UpdateError, body, empty, full},
+    providers::{
+        AllowList,
+        shelf::testing::{Peers, alone, eventually, key, with_peers},
+    },
 };
 
 /// Directories, an upstream `up/org/repo` in them, and the providers made of them.

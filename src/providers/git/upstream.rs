@@ -14,16 +14,16 @@ use reqwest::redirect::Policy;
 use url::{Position, Url};
 
 use super::{
-    Git,
     outcome::{is_redirect, may_say_when},
+    setup::Git,
     template::{Remote, Scheme},
 };
 use crate::{
     key::Key,
     provider::{UpdateContext, UpdateError},
     providers::{
+        client::client,
         credentials::Secret,
-        files::client,
         later::asks_for_patience,
         reach::{REDIRECTS_MAX, REFUSED, is_proxied, is_same_host, is_sign_in, public_addresses},
     },
