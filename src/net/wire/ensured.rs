@@ -1,0 +1,35 @@
+//! How it ended that a node was asked to have a key.
+
+use serde::{Deserialize, Serialize};
+
+use super::revision::REVISION_RELAY;
+use crate::key::NodeName;
+
+/// How an [`Call::Ensure`] or [`Call::Refresh`] ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Ensured {
+    /// These nodes have it.
+    Ready(Vec<NodeName>),
+    /// The origin says there is no such key.
+    NotFound,
+    /// The operator does not let this key be fetched.
+    Forbidden(String),
+    /// The fetch failed on `node`.
+    Failed { node: NodeName, reason: String, retry_after_ms: u32 },
+    /// Not done within the caller's patience; it goes on.
+    Pending,
+    /// Nothing is wrong with the key, but `node` or the origin has too much to do: ask again after that time.
+    Later { node: NodeName, reason: String, retry_after_ms: u32 },
+}
+
+impl Ensured {
+    /// The same, as a peer of this revision understands it.
+    pub(crate) fn for_revision(self, revision: u16) -> Self {
+        match self {
+            Self::Later { node, reason, retry_after_ms } if revision < REVISION_RELAY => {
+                Self::Failed { node, reason, retry_after_ms }
+            }
+            other => other,
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! What travels between nodes, apart from the domain types it is made of.
+//!
+//! Compatibility: the ALPN name carries the major version; within it, variants and messages are only ever appended, and
+//! the golden bytes in the tests pin what exists. A node that gets a variant it does not know answers
+//! [`Refusal::Malformed`], so version N talks to N-1 by not using what N-1 lacks (told by [`Hello::revision`]).
+//!
+//! ```text
+//! bi   Opening::Hello    -> HelloReply                       first stream of a connection, once
+//! bi   Opening::Call     -> Reply
+//! bi   Opening::Feed     -> Delta, Delta, ...                until either side goes
+//! bi   Opening::Exchange body... -> ResponseHead body...
+//! bi   Opening::Watch    -> MemberNews, MemberNews, ...      until either side goes
+//! uni  gossip message, raw
+//! ```
+
+mod calls;
+mod ensured;
+mod exchange;
+#[cfg(test)]
+mod golden;
+mod hello;
+mod members;
+mod refusal;
+mod revision;
+
+use serde::{Deserialize, Serialize};
+
+pub(crate) use self::{
+    calls::{Call, Reply},
+    ensured::Ensured,
+    exchange::{Purpose, RequestHead, ResponseHead},
+    hello::{Hello, HelloRefusal, HelloReply},
+    members::{GoneMember, MemberNews, MemberSeen, RemovedMember},
+    refusal::Refusal,
+    revision::{ALPN, GOSSIP_BYTES_MAX, REVISION, REVISION_ELSEWHERE, REVISION_OUTDATED, REVISION_RELAY},
+};
+/// A record of an intent is its own wire form: it is plain data, made to travel.
+pub(crate) use crate::catalog::Record;
+/// Likewise a ledger's own positions and deltas.
+pub(crate) use crate::registry::{Delta, Position};
+
+/// The first frame of every bidirectional stream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Opening {
+    Hello(Hello),
+    Call(Call),
+    Feed(Position),
+    Exchange(RequestHead),
+    /// Tell the caller, an observer, who the members are, now and whenever that changes.
+    Watch,
+}
