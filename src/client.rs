@@ -4,33 +4,30 @@
 
 use std::{sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use futures::StreamExt;
-use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
+use serde::Serialize;
 
 use crate::{
     balancer::Short,
     catalog::{self, Intent, IntentError, Pin, Recorded},
-    config::{NodeConfig, REPLICAS_MAX},
+    config::REPLICAS_MAX,
     explain::{Explanation, explain, size},
     key::{Key, KeyError, NodeName},
-    membership::{Brake, ClockDifference, Member, MemberState, RemoveError, SeedStatus, View, keys_only_with},
-    net::{
-        identity::Credentials,
-        wire::{Call, Ensured, Refusal, Reply},
+    membership::{Brake, ClockDifference, Member, MemberState, RemoveError, SeedStatus, View},
+    net::wire::{Call, Reply},
+    operations::{
+        drain::{Drained, drain},
+        sole_copies::keys_only_with,
+        update::{UpdatedReplica, update},
     },
-    node::{Drained, Node, StartError, drain, refresh},
     placement::{Change, Forecast, Forecaster, WEIGHT_SHARE},
     provider::Capacity,
-    registry::{HolderState, actor as registry},
-    router::{
-        Attempt, AttemptError, KeyTransport, PathTransport, RouteError,
-        ensure::{self, Wanted},
-        retry_after,
-    },
+    registry::{HolderState, HoldingState},
+    route_error::RouteError,
+    router::{KeyTransport, PathTransport},
     runtime::ports::updater::Trouble,
     runtime::{Names, Shared},
-    updater::{FETCH_MAX, Origin},
 };
 
 /// Keys that are asked for in one go when all are listed.
@@ -52,7 +49,14 @@ pub type Nodes = Names;
 pub struct Client {
     shared: Arc<Shared>,
     /// The observer that this client is, if it joined on its own.
-    observer: Option<Arc<Node>>,
+    observer: Option<Arc<Box<dyn Observer>>>,
+}
+
+/// The node that a client is, if it joined on its own.
+#[async_trait]
+pub(crate) trait Observer: Send + Sync {
+    /// Ends it in good order.
+    async fn leave(self: Box<Self>);
 }
 
 /// Where a key is and where it should be.
@@ -77,19 +81,6 @@ pub struct Holding {
     pub node: NodeName,
     /// Its state.
     pub state: HoldingState,
-}
-
-/// The state of a replica.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum HoldingState {
-    /// On its way.
-    Fetching,
-    /// There, and served; also of a restarted node that had it and has not said otherwise.
-    Ready,
-    /// Could not be had; will be tried again.
-    Failed,
 }
 
 /// The cluster in numbers, as one node sees it.
@@ -194,16 +185,6 @@ pub struct RemovedMember {
     pub only_there: u64,
 }
 
-/// How the update of one replica went.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct UpdatedReplica {
-    /// The node.
-    pub node: NodeName,
-    /// Why it is not up to date, if it is not.
-    pub error: Option<String>,
-}
-
 /// Why a node was not asked to drain.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -235,25 +216,15 @@ impl Client {
         Self { shared, observer: None }
     }
 
-    /// Joins the cluster as an observer, which only consumes: it has the same local lookup and never owns a key. It follows
-    /// the view of two members over a stream each instead of gossiping, so there may be thousands. The members do not list
-    /// it, but its name has to be one that neither a member nor another observer has. It leaves when the last clone of the
-    /// client is dropped, or with [`Client::leave`].
-    ///
-    /// # Errors
-    /// See [`StartError`].
-    pub async fn join(name: NodeName, credentials: Credentials, config: NodeConfig) -> Result<Self, StartError> {
-        Node::builder(name).credentials(credentials).config(config).join().await
-    }
-
-    pub(crate) fn of_observer(node: Node) -> Self {
-        Self { shared: node.client().shared, observer: Some(Arc::new(node)) }
+    /// A client of the observer that it joined as, which ends when `observer` is dropped.
+    pub(crate) fn of_observer(shared: Arc<Shared>, observer: Box<dyn Observer>) -> Self {
+        Self { shared, observer: Some(Arc::new(observer)) }
     }
 
     /// Leaves the cluster, if this client joined on its own and is its last clone.
     pub async fn leave(self) {
-        if let Some(node) = self.observer.and_then(Arc::into_inner) {
-            node.shutdown().await;
+        if let Some(observer) = self.observer.and_then(Arc::into_inner) {
+            observer.leave().await;
         }
     }
 
@@ -651,138 +622,5 @@ impl Client {
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Client").field("node", &self.shared.context.name).finish_non_exhaustive()
-    }
-}
-
-impl From<HolderState> for HoldingState {
-    fn from(state: HolderState) -> Self {
-        match state {
-            HolderState::Fetching => Self::Fetching,
-            HolderState::Ready | HolderState::Presumed => Self::Ready,
-            HolderState::Failed => Self::Failed,
-        }
-    }
-}
-
-/// Takes in what every live member has published up to now.
-pub(crate) async fn sync(shared: &Arc<Shared>) {
-    let view = shared.lookup.view.snapshot();
-    let others = view.alive().filter(|member| member.name != shared.context.name && !member.observer);
-    let syncs = others.map(|member| async {
-        let _ = tokio::time::timeout(SYNC_TIMEOUT, registry::pull_through(shared, &member.name, &member.name)).await;
-    });
-    futures::future::join_all(syncs).await;
-}
-
-async fn update(shared: &Arc<Shared>, key: &Key) -> Result<Vec<UpdatedReplica>, RouteError> {
-    let holders = shared.lookup.holders_by_preference(key);
-    if holders.is_empty() { create(shared, key).await } else { update_held(shared, key, holders, FETCH_MAX).await }
-}
-
-/// Has the first of `holders` ask the origin and the others copy from it. Everybody who updates the same key picks the
-/// same first one, where the updates become one. Each has `patience` for that; an update that stands still ends by itself.
-///
-/// # Errors
-/// The first one could not; the others were not asked.
-pub(crate) async fn update_held(
-    shared: &Arc<Shared>,
-    key: &Key,
-    mut holders: Vec<NodeName>,
-    patience: Duration,
-) -> Result<Vec<UpdatedReplica>, RouteError> {
-    let first = loop {
-        if holders.is_empty() {
-            return create(shared, key).await;
-        }
-        let first = holders.remove(0);
-        match refresh_at(shared, key, &first, Vec::new(), patience).await {
-            None => break first,
-            // It has let the key go meanwhile: the next one is the first.
-            Some(AttemptError::NotHeld) => {}
-            Some(error) => {
-                let attempts = vec![Attempt { node: first, error }];
-                let retry_after = retry_after(&attempts);
-                return Err(RouteError::Failed { key: key.clone(), attempts, retry_after });
-            }
-        }
-    };
-    let copies = holders.into_iter().map(|node| {
-        let source = vec![first.clone()];
-        async move {
-            let error = refresh_at(shared, key, &node, source, patience).await.map(|error| match error {
-                AttemptError::FetchFailed(reason) => reason,
-                other => other.to_string(),
-            });
-            UpdatedReplica { error, node }
-        }
-    });
-    let mut updated = vec![UpdatedReplica { node: first.clone(), error: None }];
-    updated.extend(futures::future::join_all(copies).await);
-    Ok(updated)
-}
-
-/// Has the leader ask the origin for a key that nobody holds, whatever it remembers of it.
-async fn create(shared: &Arc<Shared>, key: &Key) -> Result<Vec<UpdatedReplica>, RouteError> {
-    let started = Instant::now();
-    // A fetch ends by itself if it stands still.
-    let deadline = started + FETCH_MAX;
-    let failed = |attempts, retry_after| RouteError::Failed { key: key.clone(), attempts, retry_after };
-    let wanted = Wanted { deadline, origin: Origin::Afresh, ..Wanted::for_request(key, 0) };
-    match ensure::ensure(shared, &wanted).await {
-        Ok(Ensured::Ready(nodes)) => Ok(nodes.into_iter().map(|node| UpdatedReplica { node, error: None }).collect()),
-        Ok(Ensured::NotFound) => Err(RouteError::NotFound { key: key.clone() }),
-        Ok(Ensured::Forbidden(reason)) => Err(RouteError::Forbidden { key: key.clone(), reason }),
-        Ok(Ensured::Failed { node, reason, retry_after_ms }) => {
-            let attempt = Attempt { node, error: AttemptError::FetchFailed(reason) };
-            Err(failed(vec![attempt], Duration::from_millis(retry_after_ms.into())))
-        }
-        Ok(Ensured::Later { node, reason, retry_after_ms }) => {
-            let after = Duration::from_millis(retry_after_ms.into());
-            Err(failed(vec![Attempt { node, error: AttemptError::Later { reason, after } }], after))
-        }
-        Ok(Ensured::Pending) => Err(RouteError::Pending { key: key.clone(), waited: started.elapsed() }),
-        Err(_) => Err(failed(Vec::new(), Duration::from_secs(1))),
-    }
-}
-
-/// Refreshes one replica; the error, if there was one.
-async fn refresh_at(
-    shared: &Arc<Shared>,
-    key: &Key,
-    node: &NodeName,
-    from: Vec<NodeName>,
-    patience: Duration,
-) -> Option<AttemptError> {
-    let failed = |reason: String| Some(AttemptError::FetchFailed(reason));
-    let reply = if *node == shared.context.name {
-        refresh(shared, key.clone(), from, patience).await
-    } else {
-        let patience_ms = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
-        let call = Call::Refresh { key: key.clone(), from, patience_ms };
-        let asked = async { shared.peers.peer(node).await?.call(call, patience).await };
-        match asked.await {
-            Ok(reply) => reply,
-            Err(error) => return failed(error.to_string()),
-        }
-    };
-    match reply {
-        Reply::Ensured(Ensured::Ready(_)) => None,
-        Reply::Ensured(Ensured::NotFound) => failed("the origin has no such key any more".into()),
-        Reply::Ensured(Ensured::Forbidden(reason) | Ensured::Failed { reason, .. }) => failed(reason),
-        Reply::Ensured(Ensured::Later { reason, retry_after_ms, .. }) => {
-            Some(AttemptError::Later { reason, after: Duration::from_millis(retry_after_ms.into()) })
-        }
-        Reply::Ensured(Ensured::Pending) => failed("not done in time; it goes on".into()),
-        Reply::Refused(Refusal::NotHeld) => Some(AttemptError::NotHeld),
-        Reply::Refused(refusal) => failed(refusal.to_string()),
-        Reply::Delta(_)
-        | Reply::Vouched(_)
-        | Reply::Intended
-        | Reply::Catalog(_)
-        | Reply::Drained { .. }
-        | Reply::Explained(_)
-        | Reply::Superseded(_)
-        | Reply::Gone { .. }
-        | Reply::Progress(_) => failed("unexpected answer".into()),
     }
 }

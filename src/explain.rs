@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     balancer::Intention,
-    client::HoldingState,
     key::{Key, NodeName},
     membership::MemberState,
     net::wire::{Call, Reply},
     provider::Description,
+    registry::HoldingState,
     runtime::Shared,
 };
 

@@ -13,6 +13,7 @@ mod meanwhile;
 mod membership;
 mod net;
 mod node;
+mod operations;
 pub mod placement;
 mod places;
 pub mod provider;
@@ -20,20 +21,24 @@ pub mod providers;
 mod published;
 mod refresh;
 pub mod registry;
+mod route_error;
 mod router;
 mod runtime;
 mod timers;
 mod updater;
+mod wiring;
 pub mod world;
 
 pub use balancer::{IntendedAction, Intention};
 pub use catalog::{IntentError, Lacking, Pin, Recorded};
-pub use client::{
-    Client, DrainError, Holding, HoldingState, Location, MemberStatus, Nodes, RemovedMember, Shortage, Status,
-    UpdatedReplica,
-};
+pub use client::{Client, DrainError, Holding, Location, MemberStatus, Nodes, RemovedMember, Shortage, Status};
 pub use explain::{Explanation, Insight, Place, Silent};
 pub use membership::{ClockDifference, Member, MemberState, RemoveError, SeedStatus, View};
 pub use net::identity::{ClusterKey, Credentials, IdentityError};
-pub use node::{ActorKind, AdvertiseError, Drained, Node, NodeBuilder, StartError, StopReason};
-pub use router::{Attempt, AttemptError, KeyTransport, PathError, PathTransport, RouteError};
+pub use node::{Node, NodeBuilder};
+pub use operations::{drain::Drained, update::UpdatedReplica};
+pub use registry::HoldingState;
+pub use route_error::{Attempt, AttemptError, RouteError};
+pub use router::{KeyTransport, PathError, PathTransport};
+pub use runtime::lifecycle::ActorKind;
+pub use wiring::{AdvertiseError, StartError, StopReason};

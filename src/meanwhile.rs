@@ -15,7 +15,7 @@ use std::fmt;
 use futures::future::BoxFuture;
 use http::Response;
 
-use crate::{RouteError, provider::Body};
+use crate::{provider::Body, route_error::RouteError};
 
 /// What can be done about a request while its key is fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,6 +16,7 @@
 //! member has been asked to write it down too; the answer names who has and who has not, and why. Those catch up by
 //! themselves. So what was acknowledged is there after kill -9 of all nodes at once.
 
+mod acknowledged;
 pub(crate) mod actor;
 mod clock;
 mod frames;
@@ -25,7 +26,7 @@ mod journal;
 mod spread;
 mod state;
 
-pub use self::spread::{IntentError, Lacking, Pin, Recorded};
+pub use self::acknowledged::{IntentError, Lacking, Pin, Recorded};
 pub(crate) use self::{
     clock::Time,
     intent::{Intent, Record, Stamp, is_pattern},

@@ -42,7 +42,6 @@ pub(crate) use self::{
     departed::GoneList,
     gossip::{Gossip, gossip_channel},
     outlook::SharedMark,
-    reaper::keys_only_with,
     roster::{Announced, Facts, LedgerMark, Observation, Role},
     seeds::Joining,
     serves::Serves,

@@ -14,15 +14,9 @@ use std::{
 use tokio_util::task::AbortOnDropHandle;
 use tracing::info;
 
-use super::{View, outlook::Outlook};
-use crate::{
-    key::{Key, NodeName},
-    registry::HolderState,
-    runtime::Shared,
-};
+use super::outlook::Outlook;
+use crate::{key::NodeName, operations::sole_copies::keys_only_with, runtime::Shared};
 
-/// Keys that are looked at between two breaths.
-const PAGE_KEYS: usize = 512;
 /// Between two looks, at most. Each walks over all known keys.
 const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(600);
 /// Looks within `dead_kept`, if that is shorter.
@@ -100,61 +94,12 @@ async fn knows_enough(shared: &Arc<Shared>) -> bool {
     settled && shared.ports.registry.summarize().await.is_ok_and(|summary| summary.caught_up)
 }
 
-/// How many keys only these members have, by member, none of which is alive; members without such keys are left out.
-/// Walks over all known keys, in parts. `None` if the registry is gone.
-pub(crate) async fn keys_only_with(shared: &Arc<Shared>, dead: &BTreeSet<NodeName>) -> Option<BTreeMap<NodeName, u64>> {
-    let (mut counts, mut after): (BTreeMap<NodeName, u64>, Option<Key>) = (BTreeMap::new(), None);
-    loop {
-        let page = shared.ports.registry.keys(after, "", PAGE_KEYS).await.ok()?;
-        let view = shared.lookup.view.snapshot();
-        for key in page.iter().filter(|key| !shared.lookup.intents.standing(key).forgotten) {
-            for name in only_with(&view, &shared.lookup.holders(key)).filter(|name| dead.contains(*name)) {
-                *counts.entry(name.clone()).or_default() += 1;
-            }
-        }
-        match page.last() {
-            Some(last) if page.len() == PAGE_KEYS => after = Some(last.clone()),
-            _ => return Some(counts),
-        }
-    }
-}
-
-/// The members that have this key, if no live member has it.
-fn only_with<'a>(view: &View, claims: &'a [(NodeName, HolderState)]) -> impl Iterator<Item = &'a NodeName> + use<'a> {
-    let alive = claims.iter().any(|(name, state)| *state == HolderState::Ready && view.is_alive(name));
-    claims.iter().filter(move |(_, state)| !alive && state.has_it()).map(|(name, _)| name)
-}
-
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
-
-    use proptest::prelude::*;
-
     use super::*;
-    use crate::{
-        Member, MemberState,
-        placement::{Ring, RingOptions},
-    };
 
     fn name(number: usize) -> NodeName {
         NodeName::new(format!("n{number}")).unwrap()
-    }
-
-    fn view(alive: &[bool]) -> View {
-        let member = |(number, alive): (usize, &bool)| Member {
-            name: name(number),
-            incarnation: 1,
-            address: SocketAddr::from(([127, 0, 0, 1], 1)),
-            http: None,
-            state: if *alive { MemberState::Serving } else { MemberState::Dead },
-            weight: 100,
-            accepting: true,
-            observer: false,
-            serves_other: false,
-        };
-        let members = alive.iter().enumerate().map(|one| (name(one.0), member(one))).collect();
-        View::new(name(0), members, Arc::new(Ring::build([], RingOptions::default())), Duration::ZERO)
     }
 
     #[test]
@@ -168,26 +113,5 @@ mod tests {
         assert!(!read(Some(99), 1_000), "it may have said more since");
         assert!(!read(Some(101), 109), "it is listed only now");
         assert!(read(Some(100), 110));
-    }
-
-    proptest! {
-        /// A key keeps the dead on the list that have it, and nobody else; unless a live member has it, and says so itself.
-        #[test]
-        fn the_dead_are_missed_for_what_no_live_member_has(
-            claims in proptest::collection::vec(0..5usize, 6),
-            alive in proptest::collection::vec(any::<bool>(), 6),
-        ) {
-            use HolderState::{Failed, Fetching, Presumed, Ready};
-            let states = [None, Some(Fetching), Some(Ready), Some(Failed), Some(Presumed)];
-            let claims = claims.into_iter().enumerate().filter_map(|(node, claim)| Some((name(node), states[claim]?)));
-            let claims: Vec<_> = claims.collect();
-            let missed: Vec<NodeName> = only_with(&view(&alive), &claims).cloned().collect();
-            let lives = |node: &NodeName| (0..6).any(|number| name(number) == *node && alive[number]);
-            let replaced = claims.iter().any(|(node, state)| lives(node) && *state == Ready);
-            for (node, state) in &claims {
-                let has = matches!(state, Ready | Presumed);
-                prop_assert_eq!(missed.contains(node), has && !replaced, "{} {:?}", node, state);
-            }
-        }
     }
 }

@@ -4,30 +4,22 @@
 //! finish what is being answered, stop). A node that is dropped without `shutdown` stops at once; peers take it for
 //! dead. Either way no task of it is left.
 
-mod advertise;
 mod builder;
-mod coordination;
-mod drain;
-mod inbound;
-mod incarnation;
-mod supervisor;
+mod waiting;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
-use ractor::ActorRef;
-use tokio::{sync::watch, task::JoinHandle};
+use async_trait::async_trait;
 use tracing::{debug, info};
 
-pub use self::{
-    advertise::AdvertiseError,
-    builder::{NodeBuilder, StartError},
-    drain::Drained,
-    supervisor::StopReason,
+pub use self::builder::NodeBuilder;
+use crate::{
+    client::{Client, Observer},
+    key::NodeName,
+    operations::drain,
+    runtime::lifecycle::ActorKind,
+    wiring::{Running, StopReason},
 };
-pub(crate) use self::{drain::drain, inbound::refresh};
-use crate::runtime::Shared;
-pub use crate::runtime::lifecycle::ActorKind;
-use crate::{client::Client, key::NodeName, net::Inbound};
 
 /// How long a stopping node waits for requests that it is answering, and for its connections.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -36,48 +28,44 @@ const DRAIN_LOOK: Duration = Duration::from_millis(20);
 const CLOSE: Duration = Duration::from_secs(2);
 
 /// A running member of the cluster.
-pub struct Node {
-    shared: Arc<Shared>,
-    /// Kept alive here: the network knows it only weakly.
-    _answers: Arc<dyn Inbound>,
-    supervisor: ActorRef<()>,
-    supervising: Option<JoinHandle<()>>,
-    ended: watch::Receiver<Option<StopReason>>,
-}
+pub struct Node(Running);
 
 impl Node {
-    /// Begins to set up a node of this name.
-    #[must_use]
-    pub fn builder(name: NodeName) -> NodeBuilder {
-        NodeBuilder::new(name)
+    fn of(running: Running) -> Self {
+        Self(running)
     }
 
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &NodeName {
-        &self.shared.context.name
+        &self.0.shared.context.name
     }
 
     /// Where other nodes reach it; what they name as a seed.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.shared.peers.net.advertise()
+        self.0.shared.peers.net.advertise()
     }
 
     /// A handle for asking the cluster. Cheap; it does not keep the node running.
     #[must_use]
     pub fn client(&self) -> Client {
-        Client::new(self.shared.clone())
+        Client::new(self.0.shared.clone())
+    }
+
+    /// A client that is this node, and ends it when the last clone is dropped.
+    fn into_client(self) -> Client {
+        Client::of_observer(self.0.shared.clone(), Box::new(self))
     }
 
     #[cfg(test)]
-    pub(crate) fn shared(&self) -> &Arc<Shared> {
-        &self.shared
+    pub(crate) fn shared(&self) -> &std::sync::Arc<crate::runtime::Shared> {
+        &self.0.shared
     }
 
     /// Waits until the node ends by itself, and says why. Pending for ever on a healthy node. Cancel safe.
     pub async fn failed(&self) -> StopReason {
-        let mut ended = self.ended.clone();
+        let mut ended = self.0.ended.clone();
         let reason = ended.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
         match reason {
             Some(reason) => reason,
@@ -92,27 +80,27 @@ impl Node {
     ///
     /// Cancelling leaves the node announced as leaving.
     pub async fn retire(&self, patience: Duration) {
-        drain::retire(&self.shared, patience).await;
+        drain::retire(&self.0.shared, patience).await;
     }
 
     /// Says goodbye until soon (for good, if it was drained), finishes what is being answered within limits, and stops. The local data stays where it is.
     pub async fn shutdown(mut self) {
-        info!(node = %self.shared.context.name, "stopping");
-        drain::say_goodbye(&self.shared).await;
+        info!(node = %self.0.shared.context.name, "stopping");
+        drain::say_goodbye(&self.0.shared).await;
         self.finish_requests().await;
-        self.shared.context.stop.cancel();
-        self.supervisor.stop(None);
-        if let Some(supervising) = self.supervising.take() {
+        self.0.shared.context.stop.cancel();
+        self.0.supervisor.stop(None);
+        if let Some(supervising) = self.0.supervising.take() {
             let _ = tokio::time::timeout(CLOSE, supervising).await;
         }
-        self.shared.context.tasks.close();
-        let _ = tokio::time::timeout(CLOSE, self.shared.context.tasks.wait()).await;
-        self.shared.peers.net.close(CLOSE).await;
-        debug!(node = %self.shared.context.name, "stopped");
+        self.0.shared.context.tasks.close();
+        let _ = tokio::time::timeout(CLOSE, self.0.shared.context.tasks.wait()).await;
+        self.0.shared.peers.net.close(CLOSE).await;
+        debug!(node = %self.0.shared.context.name, "stopped");
     }
 
     async fn finish_requests(&self) {
-        let busy = || self.shared.admission.taken();
+        let busy = || self.0.shared.admission.taken();
         if busy() > 0 {
             debug!(busy = busy(), "finishing requests of peers");
         }
@@ -127,7 +115,7 @@ impl Node {
     /// Makes an actor panic, for tests of recovery.
     #[doc(hidden)]
     pub fn inject_panic(&self, kind: ActorKind) {
-        let ports = &self.shared.ports;
+        let ports = &self.0.shared.ports;
         let _ = match kind {
             ActorKind::Membership => ports.membership.panic(),
             ActorKind::Registry => ports.registry.panic(),
@@ -140,18 +128,25 @@ impl Node {
     }
 }
 
+#[async_trait]
+impl Observer for Node {
+    async fn leave(self: Box<Self>) {
+        self.shutdown().await;
+    }
+}
+
 impl Drop for Node {
     fn drop(&mut self) {
-        self.supervisor.kill();
-        self.shared.context.stop.cancel();
-        self.shared.peers.net.abort();
+        self.0.supervisor.kill();
+        self.0.shared.context.stop.cancel();
+        self.0.shared.peers.net.abort();
     }
 }
 
 impl std::fmt::Debug for Node {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Node")
-            .field("name", &self.shared.context.name)
+            .field("name", &self.0.shared.context.name)
             .field("address", &self.address())
             .finish_non_exhaustive()
     }

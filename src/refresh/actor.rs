@@ -15,8 +15,8 @@ use tracing::debug;
 
 use super::schedule::Schedule;
 use crate::{
-    client::update_held,
     key::{Key, NodeName},
+    operations::update::update_held,
     registry::HolderState,
     runtime::Shared,
     runtime::{

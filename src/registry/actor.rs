@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use futures::{FutureExt, StreamExt, stream::BoxStream};
+use futures::{FutureExt, StreamExt};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use rand::{rngs::StdRng, seq::IndexedRandom};
 use tokio::{sync::oneshot, task::yield_now as let_others_run};
@@ -26,15 +26,13 @@ use tracing::{debug, error, info, warn};
 
 use super::{
     ClaimState, Delta, HolderState, Incarnation, IndexChange, IndexWriter, LedgerOptions, LedgerWriter, Position,
-    Replica, Version,
+    Replica,
 };
 use crate::{
     key::{Key, NodeName},
     membership::{Announced, LedgerMark, SharedMark},
-    net::{
-        CallError,
-        wire::{Call, Reply},
-    },
+    net::CallError,
+    operations::pull::pull_through,
     provider::Provider,
     runtime::Shared,
     runtime::{
@@ -55,13 +53,10 @@ const SCAN_BATCH_WAIT: Duration = Duration::from_millis(20);
 const SCAN_RETRY: Duration = Duration::from_secs(5);
 /// How often a long scan says how far it is.
 const SCAN_NEWS: Duration = Duration::from_secs(5);
-/// How long changes of the own ledger are gathered before followers are told.
-const FEED_DELAY: Duration = Duration::from_millis(5);
 /// Pause before a broken feed is taken up again.
 const FOLLOW_RETRY: Duration = Duration::from_millis(200);
 /// A ledger that stays behind its mark for so many rounds of gossip is pulled from somebody else.
 const ROUNDS_BEFORE_PULL: u32 = 5;
-const PULL_TIMEOUT: Duration = Duration::from_secs(5);
 /// A joining node that hears of nobody serves alone after so many rounds of gossip; with seeds to wait for, and without.
 const ALONE_ROUNDS: u32 = 15;
 
@@ -545,47 +540,4 @@ async fn follow_once(
         }
     }
     Ok(())
-}
-
-/// Takes in all that `relay` knows of `name`'s ledger beyond what is known here. If it ends early, what came stays.
-pub(crate) async fn pull_through(shared: &Arc<Shared>, name: &NodeName, relay: &NodeName) -> Result<(), CallError> {
-    let gone = |_| CallError::Broken("the registry is gone".into());
-    let peer = shared.peers.peer(relay).await?;
-    loop {
-        let position = shared.ports.ledgers.position_of(name.clone()).await.map_err(gone)?;
-        let call = Call::Pull { node: name.clone(), position };
-        let delta = match peer.call(call, PULL_TIMEOUT).await? {
-            Reply::Delta(Some(delta)) => delta,
-            Reply::Delta(None) => return Ok(()),
-            other => return Err(CallError::Broken(format!("unexpected answer {other:?}"))),
-        };
-        debug!(member = %name, %relay, changes = delta.changes.len(), "a part of its ledger was pulled");
-        if !shared.ports.ledgers.received(name.clone(), delta).await.map_err(gone)? {
-            return Err(CallError::Broken("it does not continue what is known".into()));
-        }
-    }
-}
-
-/// The own ledger from `position` on, for a follower: first what is there, then every change.
-pub(crate) fn feed(shared: Arc<Shared>, position: Position) -> BoxStream<'static, Delta> {
-    let versions = shared.gossip.ledger_version.subscribe();
-    let steps =
-        futures::stream::unfold((shared, position, versions), |(shared, mut position, mut versions)| async move {
-            loop {
-                versions.borrow_and_update();
-                if let Some(delta) = shared.ports.ledgers.delta_since(None, position).await.ok()? {
-                    position = after(position, &delta);
-                    return Some((delta, (shared, position, versions)));
-                }
-                versions.changed().await.ok()?;
-                tokio::time::sleep(FEED_DELAY).await;
-            }
-        });
-    steps.boxed()
-}
-
-/// Where a follower at `position` is once it has applied `delta`.
-fn after(position: Position, delta: &Delta) -> Position {
-    let anew = delta.incarnation != position.incarnation || delta.from == Version(0);
-    Position { incarnation: delta.incarnation, version: delta.to, base: if anew { delta.reach } else { position.base } }
 }

@@ -70,6 +70,29 @@ impl ClaimState {
     }
 }
 
+/// The state of a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum HoldingState {
+    /// On its way.
+    Fetching,
+    /// There, and served; also of a restarted node that had it and has not said otherwise.
+    Ready,
+    /// Could not be had; will be tried again.
+    Failed,
+}
+
+impl From<HolderState> for HoldingState {
+    fn from(state: HolderState) -> Self {
+        match state {
+            HolderState::Fetching => Self::Fetching,
+            HolderState::Ready | HolderState::Presumed => Self::Ready,
+            HolderState::Failed => Self::Failed,
+        }
+    }
+}
+
 /// Why a key could not be fetched, and when it is tried again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "RawFailure")]

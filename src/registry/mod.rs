@@ -22,7 +22,9 @@ mod log;
 mod replica;
 mod writer;
 
-pub use claim::{ClaimState, Failure, FailureTooLong, HolderState, Incarnation, REASON_BYTES_MAX, Version};
+pub use claim::{
+    ClaimState, Failure, FailureTooLong, HolderState, HoldingState, Incarnation, REASON_BYTES_MAX, Version,
+};
 pub use hash::KeyHasher;
 pub use index::{Holders, Index, IndexWriter};
 pub use ledger::{Applied, ApplyError, Change, Changed, Delta, Ledger, LedgerOptions, Outcome, Position};

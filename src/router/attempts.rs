@@ -14,8 +14,8 @@
 
 use std::time::Duration;
 
-use super::send::{Attempt, AttemptError};
 use crate::key::NodeName;
+use crate::route_error::{Attempt, AttemptError};
 
 /// How often one round may make the cluster look for a holder: once for a cold key, once more if that holder failed.
 const ENSURES_MAX: u8 = 2;

@@ -18,7 +18,6 @@ use tokio::{sync::oneshot, time::timeout};
 use tracing::debug;
 
 use super::{
-    RouteError,
     body::{Resumable, hold_back},
     ensure::fetching,
     send::{AnsweredBy, Waiting, refetch},
@@ -28,6 +27,7 @@ use crate::{
     key::{Key, NodeName},
     net::wire::{Call, Purpose, REVISION_RELAY, Reply},
     provider::{self, Awaited, Body, Meanwhile},
+    route_error::RouteError,
     runtime::Shared,
 };
 

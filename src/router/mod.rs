@@ -30,6 +30,7 @@ mod send;
 mod serve;
 mod transport;
 
+pub use self::transport::{KeyTransport, PathError, PathTransport};
 pub(crate) use self::{
     body::{Guarded, read_ahead},
     budget::RetryBudget,
@@ -37,10 +38,6 @@ pub(crate) use self::{
     health::Routes,
     pace::Pace,
     relay::pass_on,
-    send::{AnsweredBy, PeerClient, retry_after, route},
+    send::{AnsweredBy, PeerClient, route},
     serve::{report_trouble, serve_local, serve_part},
-};
-pub use self::{
-    send::{Attempt, AttemptError, RouteError},
-    transport::{KeyTransport, PathError, PathTransport},
 };

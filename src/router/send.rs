@@ -38,104 +38,13 @@ use crate::{
     },
     places::Place,
     provider::{self, Body, BoxError, Meanwhile, PeerFetch, SECOND_OPINION, UpdateReason},
+    route_error::{Attempt, AttemptError, RouteError, retry_after},
     runtime::Shared,
     updater::FETCH_MAX,
 };
 
 /// How long an attempt waits for the retry budget before it asks again.
 const COIN_PAUSE: Duration = Duration::from_millis(50);
-
-/// What one node answered.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Attempt {
-    /// The node.
-    pub node: NodeName,
-    /// Why it gave no response.
-    pub error: AttemptError,
-}
-
-/// Why a node gave no response.
-#[derive(Debug, Clone, thiserror::Error)]
-#[non_exhaustive]
-pub enum AttemptError {
-    /// No connection, or it broke.
-    #[error("{0}")]
-    Unreachable(String),
-    /// It has dropped the key since it last said that it had it.
-    #[error("it does not hold the key")]
-    NotHeld,
-    /// It said that it cannot.
-    #[error("{0}")]
-    Refused(String),
-    /// It has more to do than it can.
-    #[error("it is overloaded")]
-    Overloaded,
-    /// Nothing is wrong with the key, but the node's queue is full, or the origin asks to come back later.
-    #[error("{reason}")]
-    Later {
-        /// Which of them, and why.
-        reason: String,
-        /// When to ask again.
-        after: Duration,
-    },
-    /// It did not answer by the deadline.
-    #[error("no answer in time")]
-    Timeout,
-    /// The fetch that it was to do failed.
-    #[error("fetching failed: {0}")]
-    FetchFailed(String),
-}
-
-/// When to ask again after these: when the first of those that said so is to be asked again.
-pub(crate) fn retry_after(attempts: &[Attempt]) -> Duration {
-    let said = attempts.iter().filter_map(|attempt| match &attempt.error {
-        AttemptError::Later { after, .. } => Some(*after),
-        _ => None,
-    });
-    said.min().unwrap_or(Duration::from_secs(1))
-}
-
-/// Why a request has no response. The cluster is unchanged unless the variant says otherwise.
-#[derive(Debug, Clone, thiserror::Error)]
-#[non_exhaustive]
-pub enum RouteError {
-    /// The origin has no such key. Known for a while without asking again.
-    #[error("there is no key {key}")]
-    NotFound {
-        /// The key.
-        key: Key,
-    },
-    /// The operator does not let this key be fetched. A retry does not help.
-    #[error("the key {key} may not be fetched: {reason}")]
-    Forbidden {
-        /// The key.
-        key: Key,
-        /// The rule.
-        reason: String,
-    },
-    /// Every node that could answer failed. A retry may help.
-    #[error("no node could answer for {key}: {}", list(attempts))]
-    Failed {
-        /// The key.
-        key: Key,
-        /// What each of them answered.
-        attempts: Vec<Attempt>,
-        /// When to ask again.
-        retry_after: Duration,
-    },
-    /// Still being fetched; the fetch goes on. A retry will find it further.
-    #[error("{key} is still being fetched after {waited:?}")]
-    Pending {
-        /// The key.
-        key: Key,
-        /// How long the request waited.
-        waited: Duration,
-    },
-    /// The request's own body failed, so it was not sent or not sent to its end.
-    #[error("the request could not be read: {0}")]
-    Request(String),
-}
 
 impl From<Refusal> for AttemptError {
     fn from(refusal: Refusal) -> Self {
@@ -151,14 +60,6 @@ impl From<Refusal> for AttemptError {
             other => Self::Refused(other.to_string()),
         }
     }
-}
-
-fn list(attempts: &[Attempt]) -> String {
-    if attempts.is_empty() {
-        return "no live node keeps keys".into();
-    }
-    let each = attempts.iter().map(|attempt| format!("{}: {}", attempt.node, attempt.error));
-    each.collect::<Vec<_>>().join("; ")
 }
 
 /// A response and the node that gave it, as an extension of the response.

@@ -14,11 +14,12 @@ use futures::future::BoxFuture;
 use http::{Request, Response};
 use tower::Service;
 
-use super::{RouteError, route};
+use super::route;
 use crate::{
     client::Nodes,
     key::{Key, KeyError},
     provider::{self, Body, BoxError},
+    route_error::RouteError,
     runtime::Shared,
 };
 
@@ -57,7 +58,7 @@ impl KeyTransport {
     /// Asks every live member for what it has published so far, and returns the nodes that hold the key then. For those
     /// who cannot wait the moment until a change elsewhere arrives by itself. Cancel safe.
     pub async fn sync_with_registry(&self) -> Nodes {
-        crate::client::sync(&self.shared).await;
+        crate::operations::pull::sync(&self.shared).await;
         self.nodes()
     }
 }

@@ -11,6 +11,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use crate::{key::Key, net::wire::Ensured, provider::UpdateReason, timers::Timers};
 
+/// How long an update may take although it gets on: an origin that sends a byte now and then has no end.
+pub(crate) const FETCH_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Requests that may wait for one key. More are told that the node is overloaded.
 const WAITERS_PER_KEY_MAX: usize = 16_384;
 /// Keys whose absence or failure is remembered; beyond, the ones that expire first are forgotten.

@@ -11,7 +11,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{debug, info, warn};
 
 use super::{
-    flights::{Origin, Work},
+    flights::{FETCH_MAX, Origin, Work},
     others::{give_way, let_others_finish},
 };
 use crate::{
@@ -29,8 +29,6 @@ const CANCEL_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often progress is looked at within the time that there has to be some in.
 const LOOKS: u32 = 8;
-/// How long an update may take although it gets on: an origin that sends a byte now and then has no end.
-pub(crate) const FETCH_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How a job ended.
 #[derive(Debug)]

@@ -19,5 +19,4 @@ mod others;
 mod shares;
 mod upstreams;
 
-pub(crate) use flights::Origin;
-pub(crate) use job::FETCH_MAX;
+pub(crate) use flights::{FETCH_MAX, Origin};

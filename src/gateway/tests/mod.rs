@@ -35,9 +35,9 @@ use super::{Gateway, GatewayBuilder};
 use crate::{
     ClusterKey, Credentials, Node,
     config::{NodeConfig, Profile},
-    runtime::admission::DESCRIBING_MAX,
     key::{Key, NodeName},
     provider::{self, Body, Description, Provider, ProviderError, ServeError, UpdateContext, UpdateError, full},
+    runtime::admission::DESCRIBING_MAX,
 };
 
 const PATIENCE: Duration = Duration::from_secs(40);

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use futures::stream::BoxStream;
 use http::{Request, Response};
 
-use super::{Drained, Shared, drain};
 use crate::{
     explain::insight,
     key::{Key, NodeName},
@@ -17,17 +16,22 @@ use crate::{
     net::{
         Inbound, Peer,
         wire::{
-            Call, Delta, Ensured, Hello, HelloRefusal, MemberNews, Position, Purpose, REVISION_ELSEWHERE,
-            REVISION_OUTDATED, Record, Refusal, Reply, RequestHead,
+            Call, Delta, Hello, HelloRefusal, MemberNews, Position, Purpose, REVISION_ELSEWHERE, REVISION_OUTDATED,
+            Record, Refusal, Reply, RequestHead,
         },
     },
+    operations::{
+        drain::{Drained, drain},
+        pull::feed,
+        update::refresh,
+    },
     provider::{self, Body, UpdateReason},
-    registry::{self, HolderState},
     router::{
         Guarded,
         ensure::{Wanted, ensure},
         pass_on, report_trouble, serve_local, serve_part,
     },
+    runtime::Shared,
     updater::Origin,
 };
 
@@ -114,7 +118,7 @@ impl Inbound for Answers {
     }
 
     fn feed(&self, _from: &NodeName, position: Position) -> BoxStream<'static, Delta> {
-        registry::actor::feed(self.0.clone(), position)
+        feed(self.0.clone(), position)
     }
 
     fn watch(&self, _from: &NodeName) -> Option<BoxStream<'static, MemberNews>> {
@@ -218,16 +222,4 @@ async fn without_lost(shared: &Arc<Shared>, keys: &[Key], mut vouched: Vec<bool>
         }
     }
     vouched
-}
-
-/// Brings a key that this node holds up to date, and waits for that.
-pub(crate) async fn refresh(shared: &Arc<Shared>, key: Key, from: Vec<NodeName>, patience: Duration) -> Reply {
-    if !matches!(shared.lookup.own_claim(&key), Some(HolderState::Ready | HolderState::Failed)) {
-        return Reply::Refused(Refusal::NotHeld);
-    }
-    match tokio::time::timeout(patience, shared.ports.updater.refresh(key, from)).await {
-        Ok(Ok(ensured)) => Reply::Ensured(ensured),
-        Ok(Err(_)) => Reply::Refused(Refusal::Stopping),
-        Err(_) => Reply::Ensured(Ensured::Pending),
-    }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ractor::{Actor, ActorCell, SpawnErr};
 
-use super::StartError;
+use super::start_error::StartError;
 use crate::{
     config::NodeConfig,
     membership::{Facts, SeedStatus, SharedMark, actor as membership, gossip_channel, observer},

@@ -9,8 +9,7 @@ use std::{io::ErrorKind, sync::atomic::Ordering};
 use bytes::Bytes;
 use tracing::warn;
 
-use super::Shared;
-use crate::world::World;
+use crate::{runtime::Shared, world::World};
 
 const RECORD: &str = "incarnation";
 

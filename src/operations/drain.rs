@@ -26,12 +26,12 @@ use serde::Serialize;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use super::Shared;
 use crate::{
     key::{Key, NodeName},
     membership::{Announced, MemberState},
     net::wire::{Call, Ensured, REVISION_RELAY, Reply},
     registry::HolderState,
+    runtime::Shared,
 };
 
 /// Keys that are looked at in one go.
@@ -97,7 +97,7 @@ async fn leave(shared: &Arc<Shared>) {
 
 /// Says goodbye until soon, unless the node has drained; an observer, which has nothing to come back to, for good. Returns
 /// when others had a chance to hear it.
-pub(super) async fn say_goodbye(shared: &Arc<Shared>) {
+pub(crate) async fn say_goodbye(shared: &Arc<Shared>) {
     let for_good = shared.context.provider.is_none() || shared.lifecycle.draining.load(Ordering::Acquire);
     say(shared, if for_good { Announced::Left } else { Announced::Away }).await;
 }
@@ -108,7 +108,7 @@ async fn say(shared: &Arc<Shared>, goodbye: Announced) {
 
 /// Announces that this node is about to be away for a while, and has others copy what only it has, for at most `patience`.
 /// It keeps its place on the ring, so that nothing else is copied on account of it.
-pub(super) async fn retire(shared: &Arc<Shared>, patience: Duration) {
+pub(crate) async fn retire(shared: &Arc<Shared>, patience: Duration) {
     let deadline = Instant::now() + patience;
     if shared.context.provider.is_none() || shared.lifecycle.draining.load(Ordering::Acquire) {
         return;

@@ -1,0 +1,155 @@
+//! Bringing the replicas of a key up to date: one holder asks the origin, the others copy from it.
+
+use std::{sync::Arc, time::Duration};
+
+use serde::Serialize;
+use tokio::time::Instant;
+
+use crate::{
+    key::{Key, NodeName},
+    net::wire::{Call, Ensured, Refusal, Reply},
+    registry::HolderState,
+    route_error::{Attempt, AttemptError, RouteError, retry_after},
+    router::ensure::{Wanted, ensure},
+    runtime::Shared,
+    updater::{FETCH_MAX, Origin},
+};
+
+/// How the update of one replica went.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct UpdatedReplica {
+    /// The node.
+    pub node: NodeName,
+    /// Why it is not up to date, if it is not.
+    pub error: Option<String>,
+}
+
+/// Brings every replica of `key` up to date, or has it fetched if no node holds it.
+///
+/// # Errors
+/// The key could not be fetched, or not by the node that asks the origin.
+pub(crate) async fn update(shared: &Arc<Shared>, key: &Key) -> Result<Vec<UpdatedReplica>, RouteError> {
+    let holders = shared.lookup.holders_by_preference(key);
+    if holders.is_empty() { create(shared, key).await } else { update_held(shared, key, holders, FETCH_MAX).await }
+}
+
+/// Has the first of `holders` ask the origin and the others copy from it. Everybody who updates the same key picks the
+/// same first one, where the updates become one. Each has `patience` for that; an update that stands still ends by itself.
+///
+/// # Errors
+/// The first one could not; the others were not asked.
+pub(crate) async fn update_held(
+    shared: &Arc<Shared>,
+    key: &Key,
+    mut holders: Vec<NodeName>,
+    patience: Duration,
+) -> Result<Vec<UpdatedReplica>, RouteError> {
+    let first = loop {
+        if holders.is_empty() {
+            return create(shared, key).await;
+        }
+        let first = holders.remove(0);
+        match refresh_at(shared, key, &first, Vec::new(), patience).await {
+            None => break first,
+            // It has let the key go meanwhile: the next one is the first.
+            Some(AttemptError::NotHeld) => {}
+            Some(error) => {
+                let attempts = vec![Attempt { node: first, error }];
+                let retry_after = retry_after(&attempts);
+                return Err(RouteError::Failed { key: key.clone(), attempts, retry_after });
+            }
+        }
+    };
+    let copies = holders.into_iter().map(|node| {
+        let source = vec![first.clone()];
+        async move {
+            let error = refresh_at(shared, key, &node, source, patience).await.map(|error| match error {
+                AttemptError::FetchFailed(reason) => reason,
+                other => other.to_string(),
+            });
+            UpdatedReplica { error, node }
+        }
+    });
+    let mut updated = vec![UpdatedReplica { node: first.clone(), error: None }];
+    updated.extend(futures::future::join_all(copies).await);
+    Ok(updated)
+}
+
+/// Has the leader ask the origin for a key that nobody holds, whatever it remembers of it.
+async fn create(shared: &Arc<Shared>, key: &Key) -> Result<Vec<UpdatedReplica>, RouteError> {
+    let started = Instant::now();
+    // A fetch ends by itself if it stands still.
+    let deadline = started + FETCH_MAX;
+    let failed = |attempts, retry_after| RouteError::Failed { key: key.clone(), attempts, retry_after };
+    let wanted = Wanted { deadline, origin: Origin::Afresh, ..Wanted::for_request(key, 0) };
+    match ensure(shared, &wanted).await {
+        Ok(Ensured::Ready(nodes)) => Ok(nodes.into_iter().map(|node| UpdatedReplica { node, error: None }).collect()),
+        Ok(Ensured::NotFound) => Err(RouteError::NotFound { key: key.clone() }),
+        Ok(Ensured::Forbidden(reason)) => Err(RouteError::Forbidden { key: key.clone(), reason }),
+        Ok(Ensured::Failed { node, reason, retry_after_ms }) => {
+            let attempt = Attempt { node, error: AttemptError::FetchFailed(reason) };
+            Err(failed(vec![attempt], Duration::from_millis(retry_after_ms.into())))
+        }
+        Ok(Ensured::Later { node, reason, retry_after_ms }) => {
+            let after = Duration::from_millis(retry_after_ms.into());
+            Err(failed(vec![Attempt { node, error: AttemptError::Later { reason, after } }], after))
+        }
+        Ok(Ensured::Pending) => Err(RouteError::Pending { key: key.clone(), waited: started.elapsed() }),
+        Err(_) => Err(failed(Vec::new(), Duration::from_secs(1))),
+    }
+}
+
+/// Refreshes one replica; the error, if there was one.
+async fn refresh_at(
+    shared: &Arc<Shared>,
+    key: &Key,
+    node: &NodeName,
+    from: Vec<NodeName>,
+    patience: Duration,
+) -> Option<AttemptError> {
+    let failed = |reason: String| Some(AttemptError::FetchFailed(reason));
+    let reply = if *node == shared.context.name {
+        refresh(shared, key.clone(), from, patience).await
+    } else {
+        let patience_ms = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
+        let call = Call::Refresh { key: key.clone(), from, patience_ms };
+        let asked = async { shared.peers.peer(node).await?.call(call, patience).await };
+        match asked.await {
+            Ok(reply) => reply,
+            Err(error) => return failed(error.to_string()),
+        }
+    };
+    match reply {
+        Reply::Ensured(Ensured::Ready(_)) => None,
+        Reply::Ensured(Ensured::NotFound) => failed("the origin has no such key any more".into()),
+        Reply::Ensured(Ensured::Forbidden(reason) | Ensured::Failed { reason, .. }) => failed(reason),
+        Reply::Ensured(Ensured::Later { reason, retry_after_ms, .. }) => {
+            Some(AttemptError::Later { reason, after: Duration::from_millis(retry_after_ms.into()) })
+        }
+        Reply::Ensured(Ensured::Pending) => failed("not done in time; it goes on".into()),
+        Reply::Refused(Refusal::NotHeld) => Some(AttemptError::NotHeld),
+        Reply::Refused(refusal) => failed(refusal.to_string()),
+        Reply::Delta(_)
+        | Reply::Vouched(_)
+        | Reply::Intended
+        | Reply::Catalog(_)
+        | Reply::Drained { .. }
+        | Reply::Explained(_)
+        | Reply::Superseded(_)
+        | Reply::Gone { .. }
+        | Reply::Progress(_) => failed("unexpected answer".into()),
+    }
+}
+
+/// Brings a key that this node holds up to date, and waits for that.
+pub(crate) async fn refresh(shared: &Arc<Shared>, key: Key, from: Vec<NodeName>, patience: Duration) -> Reply {
+    if !matches!(shared.lookup.own_claim(&key), Some(HolderState::Ready | HolderState::Failed)) {
+        return Reply::Refused(Refusal::NotHeld);
+    }
+    match tokio::time::timeout(patience, shared.ports.updater.refresh(key, from)).await {
+        Ok(Ok(ensured)) => Reply::Ensured(ensured),
+        Ok(Err(_)) => Reply::Refused(Refusal::Stopping),
+        Err(_) => Reply::Ensured(Ensured::Pending),
+    }
+}

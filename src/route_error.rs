@@ -1,0 +1,105 @@
+//! Why a request has no response.
+
+use std::time::Duration;
+
+use crate::key::{Key, NodeName};
+
+/// What one node answered.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Attempt {
+    /// The node.
+    pub node: NodeName,
+    /// Why it gave no response.
+    pub error: AttemptError,
+}
+
+/// Why a node gave no response.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum AttemptError {
+    /// No connection, or it broke.
+    #[error("{0}")]
+    Unreachable(String),
+    /// It has dropped the key since it last said that it had it.
+    #[error("it does not hold the key")]
+    NotHeld,
+    /// It said that it cannot.
+    #[error("{0}")]
+    Refused(String),
+    /// It has more to do than it can.
+    #[error("it is overloaded")]
+    Overloaded,
+    /// Nothing is wrong with the key, but the node's queue is full, or the origin asks to come back later.
+    #[error("{reason}")]
+    Later {
+        /// Which of them, and why.
+        reason: String,
+        /// When to ask again.
+        after: Duration,
+    },
+    /// It did not answer by the deadline.
+    #[error("no answer in time")]
+    Timeout,
+    /// The fetch that it was to do failed.
+    #[error("fetching failed: {0}")]
+    FetchFailed(String),
+}
+
+/// When to ask again after these: when the first of those that said so is to be asked again.
+pub(crate) fn retry_after(attempts: &[Attempt]) -> Duration {
+    let said = attempts.iter().filter_map(|attempt| match &attempt.error {
+        AttemptError::Later { after, .. } => Some(*after),
+        _ => None,
+    });
+    said.min().unwrap_or(Duration::from_secs(1))
+}
+
+/// Why a request has no response. The cluster is unchanged unless the variant says otherwise.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum RouteError {
+    /// The origin has no such key. Known for a while without asking again.
+    #[error("there is no key {key}")]
+    NotFound {
+        /// The key.
+        key: Key,
+    },
+    /// The operator does not let this key be fetched. A retry does not help.
+    #[error("the key {key} may not be fetched: {reason}")]
+    Forbidden {
+        /// The key.
+        key: Key,
+        /// The rule.
+        reason: String,
+    },
+    /// Every node that could answer failed. A retry may help.
+    #[error("no node could answer for {key}: {}", list(attempts))]
+    Failed {
+        /// The key.
+        key: Key,
+        /// What each of them answered.
+        attempts: Vec<Attempt>,
+        /// When to ask again.
+        retry_after: Duration,
+    },
+    /// Still being fetched; the fetch goes on. A retry will find it further.
+    #[error("{key} is still being fetched after {waited:?}")]
+    Pending {
+        /// The key.
+        key: Key,
+        /// How long the request waited.
+        waited: Duration,
+    },
+    /// The request's own body failed, so it was not sent or not sent to its end.
+    #[error("the request could not be read: {0}")]
+    Request(String),
+}
+
+fn list(attempts: &[Attempt]) -> String {
+    if attempts.is_empty() {
+        return "no live node keeps keys".into();
+    }
+    let each = attempts.iter().map(|attempt| format!("{}: {}", attempt.node, attempt.error));
+    each.collect::<Vec<_>>().join("; ")
+}
