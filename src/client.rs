@@ -15,7 +15,7 @@ use crate::{
     explain::{Explanation, explain, size},
     key::{Key, KeyError, NodeName},
     membership::{Brake, ClockDifference, Member, MemberState, RemoveError, SeedStatus, View},
-    net::wire::{Call, Reply},
+    net::wire::calls,
     operations::{
         drain::{Drained, drain},
         sole_copies::keys_only_with,
@@ -509,14 +509,10 @@ impl Client {
         let patience_ms = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
         let failed = |reason: String| DrainError::Unreachable { node: node.clone(), reason };
         let asked = async {
-            self.shared.peers.peer(node).await?.call(Call::Drain { force, patience_ms }, patience + SYNC_TIMEOUT).await
+            self.shared.peers.peer(node).await?.call(calls::Drain { force, patience_ms }, patience + SYNC_TIMEOUT).await
         };
-        match asked.await {
-            Ok(Reply::Drained { left, remaining, keys }) => Ok(Drained { node: node.clone(), left, remaining, keys }),
-            Ok(Reply::Refused(refusal)) => Err(failed(refusal.to_string())),
-            Ok(_) => Err(failed("unexpected answer".into())),
-            Err(error) => Err(failed(error.to_string())),
-        }
+        let calls::Drained { left, remaining, keys } = asked.await.map_err(|error| failed(error.to_string()))?;
+        Ok(Drained { node: node.clone(), left, remaining, keys })
     }
 
     /// What would move if the members changed so, by the ring alone: that members are full or keys are hot is left out.

@@ -10,7 +10,13 @@ use crate::{
     balancer::Intention,
     key::{Key, NodeName},
     membership::MemberState,
-    net::wire::{Call, Reply},
+    net::{
+        CallError,
+        wire::{
+            calls::Explain,
+            reports::{Holding, KeyReport},
+        },
+    },
     provider::Description,
     registry::HoldingState,
     runtime::Shared,
@@ -69,6 +75,28 @@ pub struct Insight {
     pub intention: Intention,
     /// The ring that this follows from; nodes with different ones know of different members.
     pub ring: u64,
+}
+
+impl From<KeyReport> for Insight {
+    fn from(KeyReport { node, state, data, refresh_in_ms, intention, ring }: KeyReport) -> Self {
+        let state = state.map(|state| match state {
+            Holding::Fetching => HoldingState::Fetching,
+            Holding::Ready => HoldingState::Ready,
+            Holding::Failed => HoldingState::Failed,
+        });
+        Self { node, state, data: data.map(Into::into), refresh_in_ms, intention: intention.into(), ring }
+    }
+}
+
+impl From<Insight> for KeyReport {
+    fn from(Insight { node, state, data, refresh_in_ms, intention, ring }: Insight) -> Self {
+        let state = state.map(|state| match state {
+            HoldingState::Fetching => Holding::Fetching,
+            HoldingState::Ready => Holding::Ready,
+            HoldingState::Failed => Holding::Failed,
+        });
+        Self { node, state, data: data.map(Into::into), refresh_in_ms, intention: intention.into(), ring }
+    }
 }
 
 /// A node that did not answer.
@@ -138,13 +166,8 @@ fn places(shared: &Shared, key: &Key) -> Vec<Place> {
 }
 
 async fn ask(shared: &Arc<Shared>, node: &NodeName, key: &Key) -> Result<Insight, String> {
-    let asked = async { shared.peers.peer(node).await?.call(Call::Explain { key: key.clone() }, PATIENCE).await };
-    match asked.await {
-        Ok(Reply::Explained(insight)) => Ok(*insight),
-        Ok(Reply::Refused(refusal)) => Err(refusal.to_string()),
-        Ok(_) => Err("unexpected answer".into()),
-        Err(error) => Err(error.to_string()),
-    }
+    let asked = async { shared.peers.peer(node).await?.call(Explain { key: key.clone() }, PATIENCE).await };
+    asked.await.map(|report| Insight::from(*report)).map_err(|error: CallError| error.to_string())
 }
 
 /// How many bytes `key` takes where it is, if a node that has it tells.

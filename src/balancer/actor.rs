@@ -41,7 +41,7 @@ use super::{
 use crate::{
     MemberState,
     key::{Key, NodeName},
-    net::wire::{Call, Reply},
+    net::wire::calls::Vouch,
     placement::Ring,
     provider::UpdateReason,
     registry::HolderState,
@@ -667,8 +667,5 @@ impl State {
 async fn ask_to_vouch(shared: &Arc<Shared>, owner: &NodeName, keys: Vec<Key>) -> Vec<bool> {
     let Ok(peer) = shared.peers.peer(owner).await else { return Vec::new() };
     let ring = shared.lookup.view.load().ring().fingerprint();
-    match peer.call(Call::Vouch { keys, ring }, VOUCH_TIMEOUT).await {
-        Ok(Reply::Vouched(answers)) => answers,
-        _ => Vec::new(),
-    }
+    peer.call(Vouch { keys, ring }, VOUCH_TIMEOUT).await.unwrap_or_default()
 }

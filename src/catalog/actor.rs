@@ -32,10 +32,7 @@ use super::{
 };
 use crate::{
     key::{Key, NodeName},
-    net::{
-        CallError,
-        wire::{Call, Reply},
-    },
+    net::{CallError, wire::calls::PullCatalog},
     runtime::{Shared, lifecycle::ActorKind},
     runtime::{
         mailbox::{Envelope, receives},
@@ -398,10 +395,7 @@ async fn pull_all(shared: &Arc<Shared>, name: &NodeName, catalog: &ActorRef<Mess
     let peer = shared.peers.peer(name).await?;
     let mut after = None;
     loop {
-        let page = match peer.call(Call::PullCatalog { after: after.clone() }, PULL_TIMEOUT).await? {
-            Reply::Catalog(page) => page,
-            other => return Err(CallError::Broken(format!("unexpected answer {other:?}"))),
-        };
+        let page = peer.call(PullCatalog { after: after.clone() }, PULL_TIMEOUT).await?;
         let next = page.next.clone();
         let (port, taken) = oneshot::channel();
         catalog.send_message(Message::TakePage { after, page, reply: port }).map_err(|_| gone())?;

@@ -6,7 +6,7 @@ use super::{Intent, IntentError, Lacking, Record, Recorded, Time};
 use crate::{
     key::{Key, NodeName},
     membership::Member,
-    net::wire::{Call, Reply},
+    net::wire::calls::Intend,
     runtime::Shared,
 };
 
@@ -78,14 +78,8 @@ async fn push(shared: &Arc<Shared>, record: &Record) -> Vec<(NodeName, Result<Op
 pub(crate) async fn push_to(shared: &Arc<Shared>, node: &NodeName, record: &Record) -> Result<Option<Time>, String> {
     let pushed = async {
         let peer = shared.peers.peer(node).await.map_err(|error| error.to_string())?;
-        let call = Call::Intend { records: vec![record.clone()] };
-        match peer.call(call, SPREAD_TIMEOUT).await {
-            Ok(Reply::Intended) => Ok(None),
-            Ok(Reply::Superseded(time)) => Ok(Some(time)),
-            Ok(Reply::Refused(refusal)) => Err(refusal.to_string()),
-            Ok(_) => Err("unexpected answer".to_owned()),
-            Err(error) => Err(error.to_string()),
-        }
+        let request = Intend { records: vec![record.clone()] };
+        peer.call(request, SPREAD_TIMEOUT).await.map_err(|error| error.to_string())
     };
     let answered = tokio::time::timeout(SPREAD_TIMEOUT, pushed).await;
     answered.unwrap_or_else(|_| Err(format!("no answer within {SPREAD_TIMEOUT:?}")))

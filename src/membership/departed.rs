@@ -4,8 +4,8 @@
 //! digest is gossiped; a node whose digest differs from another's asks that one:
 //!
 //! ```text
-//!   digest of A != own --Call::PullGone--> A        (one at a time, every few rounds)
-//!   roster (pure)      <--Reply::Gone---- the dead with the age of their death, the removals with theirs
+//!   digest of A != own --PullGone--> A              (one at a time, every few rounds)
+//!   roster (pure)      <--GoneMembers---- the dead with the age of their death, the removals with theirs
 //! ```
 
 use std::{collections::BTreeMap, time::Duration};
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     key::NodeName,
-    net::wire::{Call, GoneMember, REVISION_RELAY, RemovedMember, Reply},
+    net::wire::{GoneMember, GoneMembers, RemovedMember, calls::PullGone},
 };
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -56,11 +56,9 @@ impl Asking {
         let (myself, shared) = (myself.clone(), outlook.shared.clone());
         outlook.shared.context.spawn(async move {
             let asked = async {
-                let peer = shared.peers.peer(&name).await.ok().filter(|peer| peer.revision >= REVISION_RELAY)?;
-                match peer.call(Call::PullGone, ANSWER_TIMEOUT).await {
-                    Ok(Reply::Gone { gone, removed }) => Some((gone, removed)),
-                    _ => None,
-                }
+                let peer = shared.peers.peer(&name).await.ok()?;
+                let GoneMembers { gone, removed } = peer.call(PullGone, ANSWER_TIMEOUT).await.ok()?;
+                Some((gone, removed))
             };
             let _ = myself.send_message(Message::GoneHeard(asked.await));
         });

@@ -55,8 +55,8 @@ use self::{
     codec::CodecError,
     identity::{Identity, ShownCertificate},
     wire::{
-        Call, Delta, Hello, HelloRefusal, HelloReply, MemberNews, Opening, Position, REVISION, Refusal, Reply,
-        RequestHead,
+        Call, Delta, Hello, HelloRefusal, HelloReply, MemberNews, NodeRequest, Opening, Position, REVISION, Refusal,
+        Reply, RequestHead, calls::Vouch,
     },
 };
 use crate::{config::Profile, key::NodeName, provider::Body, world::World};
@@ -200,6 +200,22 @@ pub(crate) enum CallError {
     Broken(String),
     #[error("no answer within {0:?}")]
     Timeout(Duration),
+    /// The peer does not do what it was asked.
+    #[error(transparent)]
+    Refused(Refusal),
+    /// The peer is of a version that does not know the call; it was not asked.
+    #[error("its version is too old to be asked")]
+    Unknown,
+    /// The peer answered another call than this one.
+    #[error("unexpected answer")]
+    Unexpected,
+}
+
+impl CallError {
+    /// Whether the peer was asked and did answer, if not with what was asked for.
+    pub(crate) fn was_answered(&self) -> bool {
+        matches!(self, Self::Refused(_) | Self::Unexpected)
+    }
 }
 
 impl From<CodecError> for CallError {
@@ -536,8 +552,10 @@ impl Net {
         // Far less than a second, in which a request that can be answered has to be.
         let patience = self.silence_max / 3;
         self.tasks.spawn(async move {
-            let question = Call::Vouch { keys: Vec::new(), ring: 0 };
-            if let Err(error) = old.call(question, patience).await {
+            let question = Vouch { keys: Vec::new(), ring: 0 };
+            if let Err(error) = old.call(question, patience).await
+                && !error.was_answered()
+            {
                 debug!(peer = %old.name, %error, "an older connection is dead");
                 close(&old);
             }
@@ -601,7 +619,16 @@ impl Peer {
     }
 
     /// Asks, and waits `patience` for the answer. Dropping the future withdraws the question.
-    pub(crate) async fn call(&self, call: Call, patience: Duration) -> Result<Reply, CallError> {
+    pub(crate) async fn call<R: NodeRequest>(&self, request: R, patience: Duration) -> Result<R::Answer, CallError> {
+        let call: Call = request.into();
+        let call = call.for_revision(self.revision).ok_or(CallError::Unknown)?;
+        match self.ask(call, patience).await? {
+            Reply::Refused(refusal) => Err(CallError::Refused(refusal)),
+            reply => R::read(reply).map_err(|_| CallError::Unexpected),
+        }
+    }
+
+    async fn ask(&self, call: Call, patience: Duration) -> Result<Reply, CallError> {
         let exchange = async {
             let (mut send, mut recv) = self.open().await?;
             codec::write_frame(&mut send, &Opening::Call(call)).await?;

@@ -212,7 +212,7 @@ async fn answer(
         Opening::Hello(_) => Err(CodecError::Malformed("a second hello".into())),
         Opening::Call(call) => {
             let reply = tokio::select! {
-                reply = inbound.call(&peer, call) => reply,
+                reply = inbound.call(&peer, call) => reply.for_revision(peer.revision),
                 _ = send.stopped() => return Ok(()),
             };
             codec::write_frame(&mut send, &reply).await?;

@@ -43,7 +43,9 @@ impl Inbound for Echo {
     async fn call(&self, _from: &Peer, call: Call) -> Reply {
         self.calls.fetch_add(1, Ordering::Relaxed);
         match call {
-            Call::Vouch { keys, .. } if !self.is_mute.load(Ordering::Relaxed) => Reply::Vouched(vec![true; keys.len()]),
+            Call::Vouch(vouch) if !self.is_mute.load(Ordering::Relaxed) => {
+                Vouch::respond(Ok(vec![true; vouch.keys.len()]))
+            }
             _ => std::future::pending().await,
         }
     }
@@ -146,8 +148,8 @@ fn pair() -> (TestNode, TestNode) {
 async fn members_of_one_cluster_call_follow_and_exchange() {
     let (a, b) = pair();
     let peer = a.net.peer(b.net.advertise(), Some(&name("b"))).await.unwrap();
-    let reply = peer.call(Call::Vouch { keys: vec![key("x")], ring: 0 }, Duration::from_secs(5)).await.unwrap();
-    assert_eq!(reply, Reply::Vouched(vec![true]));
+    let reply = peer.call(Vouch { keys: vec![key("x")], ring: 0 }, Duration::from_secs(5)).await.unwrap();
+    assert_eq!(reply, vec![true]);
 
     let position = Position { incarnation: Incarnation(1), version: Version(1), base: Version(0) };
     let deltas: Vec<_> = peer.follow(position).await.unwrap().map(|delta| delta.unwrap().to.0).collect().await;
@@ -164,7 +166,7 @@ async fn one_connection_serves_both_directions() {
     let (a, b) = pair();
     a.net.peer(b.net.advertise(), None).await.unwrap();
     let back = b.net.peer(a.net.advertise(), Some(&name("a"))).await.unwrap();
-    back.call(Call::Vouch { keys: vec![], ring: 0 }, Duration::from_secs(5)).await.unwrap();
+    back.call(Vouch { keys: vec![], ring: 0 }, Duration::from_secs(5)).await.unwrap();
     assert_eq!((a.net.connections(), b.net.connections()), (1, 1));
     assert_eq!(a.inbound.calls.load(Ordering::Relaxed), 1);
 }
@@ -179,7 +181,7 @@ async fn after_a_pause_longer_than_connections_live_they_are_made_anew() {
     let reason = peer.connection.closed().await;
     assert!(matches!(reason, ConnectionError::LocallyClosed | ConnectionError::ApplicationClosed(_)), "{reason}");
     let again = a.net.peer(b.net.advertise(), None).await.unwrap();
-    again.call(Call::Vouch { keys: vec![], ring: 0 }, PATIENCE).await.unwrap();
+    again.call(Vouch { keys: vec![], ring: 0 }, PATIENCE).await.unwrap();
 }
 
 /// Makes the clock jump, by less than what counts as a pause of the process.
@@ -206,7 +208,7 @@ async fn a_peer_that_dials_again_has_lost_its_end_of_an_older_connection() {
         b.inbound.is_mute.store(false, Ordering::Relaxed);
         let now = a.net.peer(b.net.advertise(), None).await.unwrap();
         assert_eq!(!Arc::ptr_eq(&old, &now), is_replaced);
-        now.call(Call::Vouch { keys: vec![], ring: 0 }, PATIENCE).await.unwrap();
+        now.call(Vouch { keys: vec![], ring: 0 }, PATIENCE).await.unwrap();
     }
 }
 
@@ -227,7 +229,7 @@ async fn a_peer_that_dials_another_address_of_a_node_breaks_nothing_that_is_unde
     tokio::time::timeout(PATIENCE, is_asked).await.unwrap();
     let now = a.net.peer(b.net.advertise(), None).await.unwrap();
     assert!(!Arc::ptr_eq(&old, &now));
-    now.call(Call::Vouch { keys: vec![], ring: 0 }, PATIENCE).await.unwrap();
+    now.call(Vouch { keys: vec![], ring: 0 }, PATIENCE).await.unwrap();
     let mut body = endless.into_body();
     for _ in 0..100 {
         tokio::time::timeout(PATIENCE, body.frame()).await.unwrap().unwrap().unwrap();
@@ -374,7 +376,7 @@ async fn readers_that_stand_still_do_not_keep_a_peer_from_being_heard() {
         }
     };
     tokio::time::timeout(PATIENCE, stand).await.expect("each of them is sent what fits its window");
-    peer.call(Call::Vouch { keys: vec![], ring: 0 }, Duration::from_secs(5)).await.unwrap();
+    peer.call(Vouch { keys: vec![], ring: 0 }, Duration::from_secs(5)).await.unwrap();
 }
 
 #[tokio::test]
@@ -401,7 +403,7 @@ async fn an_oversized_or_malformed_frame_costs_only_its_stream() {
         let reply = codec::read_frame::<Reply>(&mut recv, codec::FRAME_BYTES_MAX).await.unwrap();
         assert!(matches!(reply, Some(Reply::Refused(Refusal::Malformed(_)))), "{reply:?}");
     }
-    peer.call(Call::Vouch { keys: vec![], ring: 0 }, Duration::from_secs(5)).await.unwrap();
+    peer.call(Vouch { keys: vec![], ring: 0 }, Duration::from_secs(5)).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -432,7 +434,7 @@ async fn what_is_answered_from_parts_leaves_room_for_other_requests() {
 async fn a_call_that_is_not_answered_ends_by_its_deadline() {
     let (a, b) = pair();
     let peer = a.net.peer(b.net.advertise(), None).await.unwrap();
-    let call = Call::Refresh { key: key("x"), from: vec![], patience_ms: 1 };
+    let call = wire::calls::Refresh { key: key("x"), from: vec![], patience_ms: 1 };
     let error = peer.call(call, Duration::from_millis(50)).await.unwrap_err();
     assert!(matches!(error, CallError::Timeout(_)), "{error}");
 }

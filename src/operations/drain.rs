@@ -29,7 +29,7 @@ use tracing::{info, warn};
 use crate::{
     key::{Key, NodeName},
     membership::{Announced, MemberState},
-    net::wire::{Call, Ensured, REVISION_RELAY, Reply},
+    net::wire::{Ensured, calls::KeepCopy},
     registry::HolderState,
     runtime::Shared,
 };
@@ -133,10 +133,10 @@ async fn hand_over(shared: &Arc<Shared>, key: Key, deadline: Instant) {
     let takes = |name: &&NodeName| **name != shared.context.name && view.is_staying(name) && !view.is_full(name);
     let Some(name) = view.ring().walk(&key).find(takes).cloned() else { return };
     let copied = async {
-        let peer = shared.peers.peer(&name).await.ok().filter(|peer| peer.revision >= REVISION_RELAY)?;
+        let peer = shared.peers.peer(&name).await.ok()?;
         let patience = deadline.saturating_duration_since(Instant::now());
-        match peer.call(Call::Copy { key: key.clone() }, patience).await {
-            Ok(Reply::Ensured(Ensured::Ready(_))) => Some(()),
+        match peer.call(KeepCopy { key: key.clone() }, patience).await {
+            Ok(Ensured::Ready(_)) => Some(()),
             _ => None,
         }
     };

@@ -7,10 +7,7 @@ use tracing::debug;
 
 use crate::{
     key::NodeName,
-    net::{
-        CallError,
-        wire::{Call, Reply},
-    },
+    net::{CallError, wire::calls::Pull},
     registry::{Delta, Position, Version},
     runtime::Shared,
 };
@@ -27,12 +24,8 @@ pub(crate) async fn pull_through(shared: &Arc<Shared>, name: &NodeName, relay: &
     let peer = shared.peers.peer(relay).await?;
     loop {
         let position = shared.ports.ledgers.position_of(name.clone()).await.map_err(gone)?;
-        let call = Call::Pull { node: name.clone(), position };
-        let delta = match peer.call(call, PULL_TIMEOUT).await? {
-            Reply::Delta(Some(delta)) => delta,
-            Reply::Delta(None) => return Ok(()),
-            other => return Err(CallError::Broken(format!("unexpected answer {other:?}"))),
-        };
+        let request = Pull { node: name.clone(), position };
+        let Some(delta) = peer.call(request, PULL_TIMEOUT).await? else { return Ok(()) };
         debug!(member = %name, %relay, changes = delta.changes.len(), "a part of its ledger was pulled");
         if !shared.ports.ledgers.received(name.clone(), delta).await.map_err(gone)? {
             return Err(CallError::Broken("it does not continue what is known".into()));

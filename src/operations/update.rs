@@ -7,7 +7,10 @@ use tokio::time::Instant;
 
 use crate::{
     key::{Key, NodeName},
-    net::wire::{Call, Ensured, Refusal, Reply},
+    net::{
+        CallError,
+        wire::{Ensured, Refusal, calls},
+    },
     registry::HolderState,
     route_error::{Attempt, AttemptError, RouteError, retry_after},
     router::ensure::{Wanted, ensure},
@@ -109,47 +112,44 @@ async fn refresh_at(
     patience: Duration,
 ) -> Option<AttemptError> {
     let failed = |reason: String| Some(AttemptError::FetchFailed(reason));
-    let reply = if *node == shared.context.name {
+    let outcome = if *node == shared.context.name {
         refresh(shared, key.clone(), from, patience).await
     } else {
         let patience_ms = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
-        let call = Call::Refresh { key: key.clone(), from, patience_ms };
-        let asked = async { shared.peers.peer(node).await?.call(call, patience).await };
+        let request = calls::Refresh { key: key.clone(), from, patience_ms };
+        let asked = async { shared.peers.peer(node).await?.call(request, patience).await };
         match asked.await {
-            Ok(reply) => reply,
+            Ok(ensured) => Ok(ensured),
+            Err(CallError::Refused(refusal)) => Err(refusal),
             Err(error) => return failed(error.to_string()),
         }
     };
-    match reply {
-        Reply::Ensured(Ensured::Ready(_)) => None,
-        Reply::Ensured(Ensured::NotFound) => failed("the origin has no such key any more".into()),
-        Reply::Ensured(Ensured::Forbidden(reason) | Ensured::Failed { reason, .. }) => failed(reason),
-        Reply::Ensured(Ensured::Later { reason, retry_after_ms, .. }) => {
+    match outcome {
+        Ok(Ensured::Ready(_)) => None,
+        Ok(Ensured::NotFound) => failed("the origin has no such key any more".into()),
+        Ok(Ensured::Forbidden(reason) | Ensured::Failed { reason, .. }) => failed(reason),
+        Ok(Ensured::Later { reason, retry_after_ms, .. }) => {
             Some(AttemptError::Later { reason, after: Duration::from_millis(retry_after_ms.into()) })
         }
-        Reply::Ensured(Ensured::Pending) => failed("not done in time; it goes on".into()),
-        Reply::Refused(Refusal::NotHeld) => Some(AttemptError::NotHeld),
-        Reply::Refused(refusal) => failed(refusal.to_string()),
-        Reply::Delta(_)
-        | Reply::Vouched(_)
-        | Reply::Intended
-        | Reply::Catalog(_)
-        | Reply::Drained { .. }
-        | Reply::Explained(_)
-        | Reply::Superseded(_)
-        | Reply::Gone { .. }
-        | Reply::Progress(_) => failed("unexpected answer".into()),
+        Ok(Ensured::Pending) => failed("not done in time; it goes on".into()),
+        Err(Refusal::NotHeld) => Some(AttemptError::NotHeld),
+        Err(refusal) => failed(refusal.to_string()),
     }
 }
 
 /// Brings a key that this node holds up to date, and waits for that.
-pub(crate) async fn refresh(shared: &Arc<Shared>, key: Key, from: Vec<NodeName>, patience: Duration) -> Reply {
+pub(crate) async fn refresh(
+    shared: &Arc<Shared>,
+    key: Key,
+    from: Vec<NodeName>,
+    patience: Duration,
+) -> Result<Ensured, Refusal> {
     if !matches!(shared.lookup.own_claim(&key), Some(HolderState::Ready | HolderState::Failed)) {
-        return Reply::Refused(Refusal::NotHeld);
+        return Err(Refusal::NotHeld);
     }
     match tokio::time::timeout(patience, shared.ports.updater.refresh(key, from)).await {
-        Ok(Ok(ensured)) => Reply::Ensured(ensured),
-        Ok(Err(_)) => Reply::Refused(Refusal::Stopping),
-        Err(_) => Reply::Ensured(Ensured::Pending),
+        Ok(Ok(ensured)) => Ok(ensured),
+        Ok(Err(_)) => Err(Refusal::Stopping),
+        Err(_) => Ok(Ensured::Pending),
     }
 }

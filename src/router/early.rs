@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     key::{Key, NodeName},
-    net::wire::{Call, Purpose, REVISION_RELAY, Reply},
+    net::wire::{Purpose, REVISION_RELAY, calls::Progress},
     provider::{self, Awaited, Body, Meanwhile},
     route_error::RouteError,
     runtime::Shared,
@@ -140,11 +140,8 @@ pub(crate) async fn progress_at(shared: &Arc<Shared>, key: &Key, node: &NodeName
         return shared.routing.underway.bytes(key);
     }
     let asked = async {
-        let peer = shared.peers.peer(node).await.ok().filter(|peer| peer.revision >= REVISION_RELAY)?;
-        match peer.call(Call::Progress { key: key.clone() }, PROGRESS_PATIENCE).await {
-            Ok(Reply::Progress(bytes)) => bytes,
-            _ => None,
-        }
+        let peer = shared.peers.peer(node).await.ok()?;
+        peer.call(Progress { key: key.clone() }, PROGRESS_PATIENCE).await.ok()?
     };
     timeout(PROGRESS_PATIENCE, asked).await.ok().flatten()
 }

@@ -23,7 +23,7 @@ use crate::{
     key::{Key, NodeName},
     net::{
         CallError,
-        wire::{Call, Ensured, REVISION_RELAY, Refusal, Reply},
+        wire::{Ensured, Refusal, calls},
     },
     provider::UpdateReason,
     registry::HolderState,
@@ -109,9 +109,9 @@ pub(crate) async fn ensure(shared: &Arc<Shared>, wanted: &Wanted<'_>) -> Result<
                     () = until_ready(shared, key, apart_from), if wanted.origin != Origin::Afresh => continue,
                 };
                 match asked {
-                    Ok(Reply::Ensured(ensured)) => Some(ensured),
-                    Ok(reply) => {
-                        debug!(%key, %name, ?reply, "it does not see to the key");
+                    Ok(ensured) => Some(ensured),
+                    Err(error) if error.was_answered() => {
+                        debug!(%key, %name, %error, "it does not see to the key");
                         seen_to = seen_to_until(seen_to, asked_at, Instant::now());
                         None
                     }
@@ -219,24 +219,21 @@ async fn ask_through_another(
         return None;
     }
     let other = connected(shared, leader).into_iter().next()?;
-    match ask(shared, wanted, &other).await {
-        Ok(Reply::Ensured(ensured)) => Some(ensured),
-        _ => None,
-    }
+    ask(shared, wanted, &other).await.ok()
 }
 
-async fn ask(shared: &Arc<Shared>, wanted: &Wanted<'_>, name: &NodeName) -> Result<Reply, CallError> {
+async fn ask(shared: &Arc<Shared>, wanted: &Wanted<'_>, name: &NodeName) -> Result<Ensured, CallError> {
     let patience = wanted.deadline.saturating_duration_since(Instant::now());
     let patience_ms = u32::try_from(patience.as_millis()).unwrap_or(u32::MAX);
     let (key, hops, ring) = (wanted.key.clone(), wanted.hops - 1, shared.lookup.view.load().ring().fingerprint());
     let answer = async {
         let peer = shared.peers.peer(name).await?;
-        let call = match wanted.origin {
-            Origin::Afresh if peer.revision >= REVISION_RELAY => Call::Create { key, patience_ms, hops, ring },
-            _ => Call::Ensure { key, patience_ms, hops, ring },
-        };
         // The other side waits as long as we do; its answer "pending" should arrive before we give up.
-        peer.call(call, patience + RETRY).await
+        let patience = patience + RETRY;
+        match wanted.origin {
+            Origin::Afresh => peer.call(calls::Create { key, patience_ms, hops, ring }, patience).await,
+            _ => peer.call(calls::Ensure { key, patience_ms, hops, ring }, patience).await,
+        }
     };
     tokio::select! {
         answer = answer => answer,
@@ -291,10 +288,11 @@ mod tests {
         let ring = shared.lookup.view.load().ring().fingerprint();
         let wanted = Wanted { hops: 0, ..Wanted::for_request(&key, 20_000) };
         assert_eq!(ensure(shared, &wanted).await, Err(Refusal::Elsewhere { ring }));
-        let call = |hops| Call::Ensure { key: key.clone(), patience_ms: 10_000, hops, ring };
+        let request = |hops| calls::Ensure { key: key.clone(), patience_ms: 10_000, hops, ring };
         let to_a = b.shared().peers.peer(a.name()).await.unwrap();
-        let refused = to_a.call(call(0), PATIENCE).await.unwrap();
-        assert_eq!(refused, Reply::Refused(Refusal::Elsewhere { ring }), "also over the wire");
-        assert_eq!(to_a.call(call(1), PATIENCE).await.unwrap(), Reply::Ensured(Ensured::Ready(vec![theirs])));
+        let refused = to_a.call(request(0), PATIENCE).await.unwrap_err();
+        let elsewhere = Refusal::Elsewhere { ring };
+        assert!(matches!(refused, CallError::Refused(refusal) if refusal == elsewhere), "also over the wire");
+        assert_eq!(to_a.call(request(1), PATIENCE).await.unwrap(), Ensured::Ready(vec![theirs]));
     }
 }

@@ -18,7 +18,7 @@ use tokio::time::{Sleep, timeout};
 use super::send::holders;
 use crate::{
     key::{Key, NodeName},
-    net::wire::{Call, REVISION_RELAY},
+    net::{CallError, wire::calls::Progress},
     runtime::Shared,
 };
 
@@ -94,7 +94,10 @@ async fn answers(shared: &Arc<Shared>, key: &Key, node: &NodeName) -> bool {
     let patience = PATIENCE.max(shared.context.config.profile.initial_rtt * ROUND_TRIPS);
     let asked = async {
         let Ok(peer) = shared.peers.peer(node).await else { return false };
-        peer.revision < REVISION_RELAY || peer.call(Call::Progress { key: key.clone() }, patience).await.is_ok()
+        match peer.call(Progress { key: key.clone() }, patience).await {
+            Ok(_) | Err(CallError::Unknown) => true,
+            Err(error) => error.was_answered(),
+        }
     };
     timeout(patience, asked).await.unwrap_or(false)
 }

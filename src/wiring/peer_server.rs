@@ -10,14 +10,15 @@ use futures::stream::BoxStream;
 use http::{Request, Response};
 
 use crate::{
+    catalog::Time,
     explain::insight,
     key::{Key, NodeName},
     membership::watch,
     net::{
         Inbound, Peer,
         wire::{
-            Call, Delta, Hello, HelloRefusal, MemberNews, Position, Purpose, REVISION_ELSEWHERE, REVISION_OUTDATED,
-            Record, Refusal, Reply, RequestHead,
+            Call, Delta, Ensured, GoneMembers, Hello, HelloRefusal, MemberNews, NodeRequest, Position, Purpose,
+            REVISION_OUTDATED, Record, Refusal, Reply, RequestHead, calls,
         },
     },
     operations::{
@@ -70,49 +71,52 @@ impl Inbound for Answers {
     async fn call(&self, from: &Peer, call: Call) -> Reply {
         let shared = &self.0;
         match call {
-            Call::Ensure { key, patience_ms, hops, ring } => {
+            Call::Ensure(calls::Ensure { key, patience_ms, hops, ring }) => {
                 let wanted = Wanted { hops, ..Wanted::for_request(&key, patience_ms) };
-                ensured(shared, from, &wanted, ring).await
+                calls::Ensure::respond(ensured(shared, from, &wanted, ring).await)
             }
-            Call::Create { key, patience_ms, hops, ring } => {
+            Call::Create(calls::Create { key, patience_ms, hops, ring }) => {
                 let wanted = Wanted { hops, origin: Origin::Afresh, ..Wanted::for_request(&key, patience_ms) };
-                ensured(shared, from, &wanted, ring).await
+                calls::Create::respond(ensured(shared, from, &wanted, ring).await)
             }
-            Call::Explain { key } => match insight(shared, &key).await {
-                Ok(insight) => Reply::Explained(Box::new(insight)),
-                Err(_) => Reply::Refused(Refusal::Stopping),
-            },
-            Call::Refresh { key, from: sources, patience_ms } => {
-                let reply = refresh(shared, key, sources, Duration::from_millis(patience_ms.into())).await;
-                for_revision(from, reply)
+            Call::Explain(calls::Explain { key }) => {
+                let insight = insight(shared, &key).await.map_err(|_| Refusal::Stopping);
+                calls::Explain::respond(insight.map(|insight| Box::new(insight.into())))
             }
-            Call::Pull { node, position } => {
+            Call::Refresh(calls::Refresh { key, from: sources, patience_ms }) => {
+                let patience = Duration::from_millis(patience_ms.into());
+                calls::Refresh::respond(refresh(shared, key, sources, patience).await)
+            }
+            Call::Pull(calls::Pull { node, position }) => {
                 let delta = shared.ports.ledgers.delta_since(Some(node), position).await;
-                delta.map_or(Reply::Refused(Refusal::Stopping), |delta| Reply::Delta(delta.map(Box::new)))
+                calls::Pull::respond(delta.map(|delta| delta.map(Box::new)).map_err(|_| Refusal::Stopping))
             }
-            Call::Intend { records } => intend(shared, from, records).await,
-            Call::PullCatalog { after } => {
+            Call::Intend(calls::Intend { records }) => calls::Intend::respond(intend(shared, records).await),
+            Call::PullCatalog(calls::PullCatalog { after }) => {
                 let page = shared.ports.catalog.page_after(after).await;
-                page.map_or(Reply::Refused(Refusal::Stopping), |page| Reply::Catalog(Box::new(page)))
+                calls::PullCatalog::respond(page.map(Box::new).map_err(|_| Refusal::Stopping))
             }
-            Call::Drain { force, patience_ms } => {
+            Call::Drain(calls::Drain { force, patience_ms }) => {
                 let Drained { left, remaining, keys, .. } =
                     drain(shared, force, Duration::from_millis(patience_ms.into())).await;
-                Reply::Drained { left, remaining, keys }
+                calls::Drain::respond(Ok(calls::Drained { left, remaining, keys }))
             }
-            Call::Copy { key } => for_revision(from, copy(shared, key).await),
-            Call::Progress { key } => Reply::Progress(shared.routing.underway.bytes(&key)),
-            Call::PullGone => match shared.ports.membership.gone_list().await {
-                Ok((gone, removed)) => Reply::Gone { gone, removed },
-                Err(_) => Reply::Refused(Refusal::Stopping),
-            },
-            Call::Vouch { keys, .. } => {
+            Call::Copy(calls::KeepCopy { key }) => calls::KeepCopy::respond(copy(shared, key).await),
+            Call::Progress(calls::Progress { key }) => {
+                calls::Progress::respond(Ok(shared.routing.underway.bytes(&key)))
+            }
+            Call::PullGone(calls::PullGone) => {
+                let told = shared.ports.membership.gone_list().await;
+                let told = told.map(|(gone, removed)| GoneMembers { gone, removed });
+                calls::PullGone::respond(told.map_err(|_| Refusal::Stopping))
+            }
+            Call::Vouch(calls::Vouch { keys, .. }) => {
                 tracing::debug!(from = %from.name, keys = keys.len(), "asked to vouch");
                 let asked = keys.clone();
-                match shared.ports.balancer.vouch(keys).await {
-                    Ok(vouched) => Reply::Vouched(without_lost(shared, &asked, vouched).await),
-                    Err(_) => Reply::Refused(Refusal::Stopping),
-                }
+                calls::Vouch::respond(match shared.ports.balancer.vouch(keys).await {
+                    Ok(vouched) => Ok(without_lost(shared, &asked, vouched).await),
+                    Err(_) => Err(Refusal::Stopping),
+                })
             }
         }
     }
@@ -160,50 +164,27 @@ impl Answers {
 }
 
 /// Sees to what `peer` wants of a key, which it asked for with `ring` in mind.
-async fn ensured(shared: &Arc<Shared>, peer: &Peer, wanted: &Wanted<'_>, ring: u64) -> Reply {
-    match ensure(shared, wanted).await {
-        Ok(ensured) => for_revision(peer, Reply::Ensured(ensured)),
-        Err(refusal) => Reply::Refused(in_words_of(peer, wanted.key, ring, refusal)),
+async fn ensured(shared: &Arc<Shared>, peer: &Peer, wanted: &Wanted<'_>, ring: u64) -> Result<Ensured, Refusal> {
+    let ensured = ensure(shared, wanted).await;
+    if let Err(Refusal::Elsewhere { ring: known }) = &ensured {
+        let key = wanted.key;
+        tracing::debug!(from = %peer.name, %key, theirs = ring, ours = known, "asked for what is neither here nor ours");
     }
-}
-
-/// `reply` as `peer` understands it.
-fn for_revision(peer: &Peer, reply: Reply) -> Reply {
-    match reply {
-        Reply::Ensured(ensured) => Reply::Ensured(ensured.for_revision(peer.revision)),
-        other => other,
-    }
-}
-
-/// `refusal` as `peer` understands it, who asked for `key` to be ensured with `ring` in mind.
-fn in_words_of(peer: &Peer, key: &Key, ring: u64, refusal: Refusal) -> Refusal {
-    match refusal {
-        Refusal::Elsewhere { ring: known } => {
-            tracing::debug!(from = %peer.name, %key, theirs = ring, ours = known, "asked for what is neither here nor ours");
-            if peer.revision >= REVISION_ELSEWHERE { refusal } else { Refusal::NotHeld }
-        }
-        other => other,
-    }
+    ensured
 }
 
 /// Copies a key from its only holder, which is about to be away. It is surplus when that one is back.
-async fn copy(shared: &Arc<Shared>, key: Key) -> Reply {
+async fn copy(shared: &Arc<Shared>, key: Key) -> Result<Ensured, Refusal> {
     if shared.lifecycle.is_on_its_way_out() || !shared.disk.accepts() {
-        return Reply::Refused(Refusal::Overloaded);
+        return Err(Refusal::Overloaded);
     }
-    let ensured = shared.ports.updater.ensure(key, Origin::Never, UpdateReason::Repair).await;
-    ensured.map_or(Reply::Refused(Refusal::Stopping), Reply::Ensured)
+    shared.ports.updater.ensure(key, Origin::Never, UpdateReason::Repair).await.map_err(|_| Refusal::Stopping)
 }
 
-/// Writes intents of a peer down.
-async fn intend(shared: &Shared, from: &Peer, records: Vec<Record>) -> Reply {
-    let Ok(_permit) = shared.admission.intents.try_acquire() else { return Reply::Refused(Refusal::Overloaded) };
-    match shared.ports.catalog.take(records).await {
-        Ok(Ok(Some(time))) if from.revision >= REVISION_ELSEWHERE => Reply::Superseded(time),
-        Ok(Ok(_)) => Reply::Intended,
-        Ok(Err(reason)) => Reply::Refused(Refusal::Failed(reason)),
-        Err(_) => Reply::Refused(Refusal::Stopping),
-    }
+/// Writes intents of a peer down. The time of something later that is known of the same key, if there is such a thing.
+async fn intend(shared: &Shared, records: Vec<Record>) -> Result<Option<Time>, Refusal> {
+    let _permit = shared.admission.intents.try_acquire().map_err(|_| Refusal::Overloaded)?;
+    shared.ports.catalog.take(records).await.map_err(|_| Refusal::Stopping)?.map_err(Refusal::Failed)
 }
 
 /// Takes back the word for keys whose data is gone from this machine, although the ledger says otherwise: somebody is

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::revision::REVISION_RELAY;
 use crate::key::NodeName;
 
-/// How an [`Call::Ensure`] or [`Call::Refresh`] ended.
+/// How it ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Ensured {
     /// These nodes have it.

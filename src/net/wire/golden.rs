@@ -4,13 +4,11 @@ use std::fmt::Debug;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::*;
+use super::{calls::*, reports::*, *};
 use crate::{
-    HoldingState, Insight, IntendedAction, Intention,
     catalog::{Intent, Page, Stamp, Time},
     key::{Key, NodeName},
     net::codec,
-    provider::Description,
     registry::{Change, ClaimState, Incarnation, Version},
 };
 
@@ -44,48 +42,50 @@ fn the_wire_form_of_every_message_is_pinned() {
             change(300, Some(ClaimState::failed("x", 8))),
         ],
     };
-    let call = |call| Opening::Call(call);
+    fn call(request: impl NodeRequest) -> Opening {
+        Opening::Call(request.into())
+    }
     pinned(&Opening::Hello(hello.clone()), "0001026e3105007f00000107");
-    pinned(&call(Call::Ensure { key: key.clone(), patience_ms: 300, hops: 2, ring: 7 }), "010003612f62fb2c010207");
+    pinned(&call(Ensure { key: key.clone(), patience_ms: 300, hops: 2, ring: 7 }), "010003612f62fb2c010207");
     let from = vec![name.clone()];
-    pinned(&call(Call::Refresh { key: key.clone(), from, patience_ms: 1 }), "010103612f6201026e3101");
-    pinned(&call(Call::Pull { node: name.clone(), position }), "0102026e31010203");
-    pinned(&call(Call::Vouch { keys: vec![key.clone()], ring: 1 }), "01030103612f6201");
+    pinned(&call(Refresh { key: key.clone(), from, patience_ms: 1 }), "010103612f6201026e3101");
+    pinned(&call(Pull { node: name.clone(), position }), "0102026e31010203");
+    pinned(&call(Vouch { keys: vec![key.clone()], ring: 1 }), "01030103612f6201");
     let stamp = Stamp { time: Time { ms: 300, count: 2 }, node: name.clone() };
     let records: Vec<Record> = [Intent::Pin { replicas: 3 }, Intent::Unpin, Intent::Forget]
         .map(|intent| Record { key: key.clone(), stamp: stamp.clone(), intent })
         .into();
     let intents = "0303612f62fb2c0102026e31000303612f62fb2c0102026e310103612f62fb2c0102026e3102";
-    pinned(&call(Call::Intend { records: records.clone() }), &format!("0104{intents}"));
-    pinned(&call(Call::PullCatalog { after: Some(key.clone()) }), "01050103612f62");
-    pinned(&call(Call::Drain { force: true, patience_ms: 300 }), "010601fb2c01");
-    pinned(&Reply::Drained { left: true, remaining: 2, keys: vec![key.clone()] }, "0601020103612f62");
-    pinned(&call(Call::Explain { key: key.clone() }), "010703612f62");
-    let data = Description { version: Some("v".into()), bytes: Some(3), updated_ms: None };
-    let insight = Insight {
+    pinned(&call(Intend { records: records.clone() }), &format!("0104{intents}"));
+    pinned(&call(PullCatalog { after: Some(key.clone()) }), "01050103612f62");
+    pinned(&call(Drain { force: true, patience_ms: 300 }), "010601fb2c01");
+    pinned(&Reply::Drained(Drained { left: true, remaining: 2, keys: vec![key.clone()] }), "0601020103612f62");
+    pinned(&call(Explain { key: key.clone() }), "010703612f62");
+    let data = Data { version: Some("v".into()), bytes: Some(3), updated_ms: None };
+    let report = KeyReport {
         node: name.clone(),
-        state: Some(HoldingState::Ready),
+        state: Some(Holding::Ready),
         data: Some(data),
         refresh_in_ms: Some(300),
-        intention: Intention { action: IntendedAction::Copy, waits_for: Some("w".into()) },
+        intention: Intended { action: Action::Copy, waits_for: Some("w".into()) },
         ring: 7,
     };
-    pinned(&Reply::Explained(Box::new(insight)), "07026e3101010101017601030001fb2c010101017707");
+    pinned(&Reply::Explained(Box::new(report)), "07026e3101010101017601030001fb2c010101017707");
     pinned(&Reply::Refused(Refusal::Elsewhere { ring: 7 }), "030507");
     pinned(&Reply::Refused(Refusal::Unreachable("m".into())), "0306016d");
     let busy = Refusal::Busy { retry_after_ms: 300 };
     assert_eq!(busy.clone().for_revision(REVISION_RELAY - 1), Refusal::Overloaded);
     pinned(&Reply::Refused(busy), "0307fb2c01");
-    pinned(&call(Call::PullGone), "0108");
-    pinned(&call(Call::Copy { key: key.clone() }), "010903612f62");
-    pinned(&call(Call::Create { key: key.clone(), patience_ms: 300, hops: 2, ring: 7 }), "010a03612f62fb2c010207");
+    pinned(&call(PullGone), "0108");
+    pinned(&call(KeepCopy { key: key.clone() }), "010903612f62");
+    pinned(&call(Create { key: key.clone(), patience_ms: 300, hops: 2, ring: 7 }), "010a03612f62fb2c010207");
     let gone = GoneMember { name: name.clone(), incarnation: 5, address: advertise, weight: 100, left: true, age_s: 9 };
     let removed = RemovedMember { name: name.clone(), incarnation: 5, age_s: 300 };
     let (gone, removed) = (vec![gone], vec![removed]);
-    pinned(&Reply::Gone { gone, removed }, "0901026e3105007f0000010764010901026e3105fb2c01");
+    pinned(&Reply::Gone(GoneMembers { gone, removed }), "0901026e3105007f0000010764010901026e3105fb2c01");
     pinned(&Purpose::Relay { to: name.clone() }, "02026e31");
     pinned(&Purpose::Part, "03");
-    pinned(&call(Call::Progress { key: key.clone() }), "010b03612f62");
+    pinned(&call(Progress { key: key.clone() }), "010b03612f62");
     pinned(&Reply::Progress(Some(300)), "0a01fb2c01");
     pinned(&Reply::Superseded(stamp.time), "08fb2c0102");
     pinned(&Reply::Intended, "04");

@@ -28,6 +28,15 @@ pub(crate) struct MemberSeen {
     pub(crate) facts: Vec<(String, String)>,
 }
 
+/// What a node remembers of those that are not there any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct GoneMembers {
+    /// Members that are gone.
+    pub(crate) gone: Vec<GoneMember>,
+    /// Those that were removed.
+    pub(crate) removed: Vec<RemovedMember>,
+}
+
 /// What a node remembers of a member that is gone. Gossip tells only of the living and of those that died a moment ago.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct GoneMember {

@@ -13,7 +13,7 @@
 //! uni  gossip message, raw
 //! ```
 
-mod calls;
+pub(crate) mod calls;
 mod ensured;
 mod exchange;
 #[cfg(test)]
@@ -21,18 +21,19 @@ mod golden;
 mod hello;
 mod members;
 mod refusal;
+pub(crate) mod reports;
 mod revision;
 
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::{
-    calls::{Call, Reply},
+    calls::{Call, NodeRequest, Reply},
     ensured::Ensured,
     exchange::{Purpose, RequestHead, ResponseHead},
     hello::{Hello, HelloRefusal, HelloReply},
-    members::{GoneMember, MemberNews, MemberSeen, RemovedMember},
+    members::{GoneMember, GoneMembers, MemberNews, MemberSeen, RemovedMember},
     refusal::Refusal,
-    revision::{ALPN, GOSSIP_BYTES_MAX, REVISION, REVISION_ELSEWHERE, REVISION_OUTDATED, REVISION_RELAY},
+    revision::{ALPN, GOSSIP_BYTES_MAX, REVISION, REVISION_OUTDATED, REVISION_RELAY},
 };
 /// A record of an intent is its own wire form: it is plain data, made to travel.
 pub(crate) use crate::catalog::Record;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::revision::REVISION_RELAY;
+use super::revision::{REVISION_ELSEWHERE, REVISION_RELAY};
 
 /// Why a node does not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -33,6 +33,7 @@ impl Refusal {
     pub(crate) fn for_revision(self, revision: u16) -> Self {
         match self {
             Self::Busy { .. } if revision < REVISION_RELAY => Self::Overloaded,
+            Self::Elsewhere { .. } if revision < REVISION_ELSEWHERE => Self::NotHeld,
             other => other,
         }
     }

@@ -1,22 +1,19 @@
 //! The version of the messages: the protocol's name for what is incompatible, and a number for what was added.
 
-#[cfg(doc)]
-use super::{Call, Ensured, HelloRefusal, Opening, Purpose, Refusal, Reply};
-
 /// The application protocol of a connection (RFC 7301).
 pub(crate) const ALPN: &[u8] = b"datad/1";
 
 /// The revision of the messages below that this build speaks.
 pub(crate) const REVISION: u16 = 5;
 
-/// The first revision that knows [`HelloRefusal::Outdated`].
+/// The first revision that knows `HelloRefusal::Outdated`.
 pub(crate) const REVISION_OUTDATED: u16 = 3;
 
-/// The first revision that knows [`Refusal::Elsewhere`], [`Call::Explain`] and [`Reply::Superseded`].
+/// The first revision that knows `Refusal::Elsewhere`, `Explain` and `Reply::Superseded`.
 pub(crate) const REVISION_ELSEWHERE: u16 = 4;
 
-/// The first revision that knows [`Purpose::Relay`], [`Refusal::Unreachable`], [`Call::PullGone`], [`Call::Copy`],
-/// [`Call::Create`], [`Ensured::Later`], [`Refusal::Busy`], [`Opening::Watch`], [`Purpose::Part`] and [`Call::Progress`].
+/// The first revision that knows `Purpose::Relay`, `Refusal::Unreachable`, `PullGone`, `KeepCopy`,
+/// `Create`, `Ensured::Later`, `Refusal::Busy`, `Opening::Watch`, `Purpose::Part` and `Progress`.
 pub(crate) const REVISION_RELAY: u16 = 5;
 
 /// Largest gossip message, in bytes, before and after decompression is chitchat's own limit of a UDP datagram.
