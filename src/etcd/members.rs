@@ -34,7 +34,7 @@ use super::{
 };
 use crate::{
     key::NodeName,
-    membership::{Announced, Facts, MemberState, Observation, RemoveError, Roster, publish},
+    membership::{Announced, Facts, GoneMembers, MemberState, Observation, RemoveError, Roster, publish},
     net::wire::HelloRefusal,
     runtime::{Shared, lifecycle::ActorKind},
     runtime::{
@@ -185,7 +185,7 @@ impl State {
             Request::LoadChanged => self.note_load(),
             Request::Remove { name, reply } => drop(reply.send(Err(RemoveError::InEtcd(name)))),
             // Nothing is remembered from node to node: each sees in etcd who is there.
-            Request::TellGone(reply) => drop(reply.send((Vec::new(), Vec::new()))),
+            Request::TellGone(reply) => drop(reply.send(GoneMembers { gone: Vec::new(), removed: Vec::new() })),
         }
     }
 

@@ -16,20 +16,15 @@ use tracing::info;
 
 use super::{
     Announced, Facts, LedgerMark, Observation, RemoveError, Role,
+    gone::{GoneMember, GoneMembers, RemovedMember},
     message::Message,
     outlook::Outlook,
     removals::REMOVALS_MAX,
     roster::{Departed, GONE_MAX},
 };
-use crate::{
-    key::NodeName,
-    net::wire::{GoneMember, GoneMembers, RemovedMember, calls::PullGone},
-};
+use crate::{key::NodeName, net::wire::calls::PullGone};
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// What a node remembers of those that are gone.
-pub(crate) type GoneList = (Vec<GoneMember>, Vec<RemovedMember>);
 
 /// Asking others of those that are gone.
 #[derive(Debug, Default)]
@@ -57,17 +52,16 @@ impl Asking {
         outlook.shared.context.spawn(async move {
             let asked = async {
                 let peer = shared.peers.peer(&name).await.ok()?;
-                let GoneMembers { gone, removed } = peer.call(PullGone, ANSWER_TIMEOUT).await.ok()?;
-                Some((gone, removed))
+                peer.call(PullGone, ANSWER_TIMEOUT).await.ok()
             };
             let _ = myself.send_message(Message::GoneHeard(asked.await));
         });
     }
 
     /// Takes in the answer, if there was one.
-    pub(super) fn heard(&mut self, outlook: &mut Outlook, heard: Option<GoneList>) {
+    pub(super) fn heard(&mut self, outlook: &mut Outlook, heard: Option<GoneMembers>) {
         self.under_way = false;
-        let Some((gone, removed)) = heard else { return };
+        let Some(GoneMembers { gone, removed }) = heard else { return };
         let now = outlook.shared.context.uptime();
         let removed = removed.into_iter().take(REMOVALS_MAX);
         let removed = removed.map(|RemovedMember { name, incarnation, age_s }| (name, incarnation, seconds(age_s)));
@@ -77,7 +71,7 @@ impl Asking {
 }
 
 /// What this node remembers of those that are gone.
-pub(super) fn told(outlook: &Outlook) -> GoneList {
+pub(super) fn told(outlook: &Outlook) -> GoneMembers {
     outlook.roster.departed(outlook.shared.context.uptime())
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{departed::GoneList, seeds::SeedStatus};
+use super::{gone::GoneMembers, seeds::SeedStatus};
 use crate::runtime::{
     mailbox::{Envelope, receives},
     ports::membership::Request,
@@ -18,7 +18,7 @@ pub(crate) enum Message {
     /// Every seed was tried.
     SeedsTried(Vec<SeedStatus>),
     /// What a member remembers of those that are gone; `None` if it did not answer.
-    GoneHeard(Option<GoneList>),
+    GoneHeard(Option<GoneMembers>),
 }
 
 receives!(Message: Asked(Request));

@@ -19,6 +19,7 @@ mod brake;
 mod clocks;
 mod departed;
 mod followed;
+pub(crate) mod gone;
 mod gossip;
 #[cfg(test)]
 mod harness;
@@ -39,7 +40,7 @@ mod watch;
 pub(crate) use self::{actor::publish, roster::Roster};
 pub(crate) use self::{
     brake::Brake,
-    departed::GoneList,
+    gone::GoneMembers,
     gossip::{Gossip, gossip_channel},
     outlook::SharedMark,
     roster::{Announced, Facts, LedgerMark, Observation, Role},

@@ -21,6 +21,7 @@ use siphasher::sip::SipHasher13;
 
 use super::{
     brake::{Brake, BrakePolicy},
+    gone::{GoneMember, GoneMembers, RemovedMember},
     removals::{Removals, RemoveError},
     serves::Serves,
     view::{Member, MemberState, View},
@@ -28,7 +29,6 @@ use super::{
 use crate::{
     config::NodeConfig,
     key::{Key, NodeName},
-    net::wire::{GoneMember, RemovedMember},
     placement::{Ring, RingOptions},
 };
 
@@ -388,7 +388,7 @@ impl Roster {
     }
 
     /// The members that are gone, as far as this node remembers, without observers, which had nothing; and the removals.
-    pub(crate) fn departed(&self, now: Duration) -> (Vec<GoneMember>, Vec<RemovedMember>) {
+    pub(crate) fn departed(&self, now: Duration) -> GoneMembers {
         let gone = self.entries.values().filter(|entry| !entry.member.observer);
         let gone = gone.filter_map(|entry| {
             let Member { name, incarnation, address, weight, state, .. } = &entry.member;
@@ -399,7 +399,7 @@ impl Roster {
             let (name, age_s) = (name.clone(), age.as_secs());
             RemovedMember { name, incarnation, age_s }
         });
-        (gone.take(GONE_MAX).collect(), removed.collect())
+        GoneMembers { gone: gone.take(GONE_MAX).collect(), removed: removed.collect() }
     }
 
     /// A member that others remember as dead is one here as well, if it has not been heard from for `repair_delay`.
@@ -838,7 +838,7 @@ mod tests {
         let mut there = Roster::new(name("b"), DELAY, BRAKE);
         there.observe(at(0), vec![seen("c", 1, true, Announced::Serving)]);
         there.observe(at(1), vec![seen("c", 1, false, Announced::Serving)]);
-        let (gone, _) = there.departed(at(1_001));
+        let GoneMembers { gone, .. } = there.departed(at(1_001));
         assert_eq!(gone.iter().map(|gone| (gone.name.as_str(), gone.age_s)).collect::<Vec<_>>(), [("c", 1_000)]);
         let mut here = Roster::new(name("a"), DELAY, BRAKE);
         let a = || vec![seen("a", 1, true, Announced::Serving)];
@@ -872,7 +872,7 @@ mod tests {
                 live.map(|(at, (start, _))| seen(&format!("x{at}"), *start, true, Announced::Serving)).collect()
             };
             let tell = |rosters: &mut Vec<Roster>, from: usize, to: usize, now| {
-                let (gone, removed) = rosters[from].departed(now);
+                let GoneMembers { gone, removed } = rosters[from].departed(now);
                 let removed = removed.into_iter().map(|gone| (gone.name, gone.incarnation, at(gone.age_s)));
                 let removed = removed.collect();
                 let gone = gone.into_iter().map(|gone| Departed {

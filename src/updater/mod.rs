@@ -13,10 +13,12 @@
 //! ```
 
 pub(crate) mod actor;
+mod ensured;
 mod flights;
 mod job;
 mod others;
 mod shares;
 mod upstreams;
 
+pub(crate) use ensured::Ensured;
 pub(crate) use flights::{FETCH_MAX, Origin};

@@ -17,8 +17,8 @@ use crate::{
     net::{
         Inbound, Peer,
         wire::{
-            Call, Delta, Ensured, GoneMembers, Hello, HelloRefusal, MemberNews, NodeRequest, Position, Purpose,
-            REVISION_OUTDATED, Record, Refusal, Reply, RequestHead, calls,
+            Call, Delta, Ensured, Hello, HelloRefusal, MemberNews, NodeRequest, Position, Purpose, REVISION_OUTDATED,
+            Record, Refusal, Reply, RequestHead, calls,
         },
     },
     operations::{
@@ -107,7 +107,6 @@ impl Inbound for Answers {
             }
             Call::PullGone(calls::PullGone) => {
                 let told = shared.ports.membership.gone_list().await;
-                let told = told.map(|(gone, removed)| GoneMembers { gone, removed });
                 calls::PullGone::respond(told.map_err(|_| Refusal::Stopping))
             }
             Call::Vouch(calls::Vouch { keys, .. }) => {

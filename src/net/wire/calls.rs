@@ -9,8 +9,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ensured::Ensured,
-    members::GoneMembers,
+    Ensured, GoneMembers,
     refusal::Refusal,
     reports::KeyReport,
     revision::{REVISION_ELSEWHERE, REVISION_RELAY},
@@ -189,7 +188,7 @@ impl Reply {
     /// The same, as a peer of this revision understands it.
     pub(crate) fn for_revision(self, revision: u16) -> Self {
         match self {
-            Self::Ensured(ensured) => Self::Ensured(ensured.for_revision(revision)),
+            Self::Ensured(ensured) => Self::Ensured(for_revision(ensured, revision)),
             Self::Refused(refusal) => Self::Refused(refusal.for_revision(revision)),
             Self::Superseded(_) if revision < REVISION_ELSEWHERE => Self::Intended,
             other => other,
@@ -258,6 +257,16 @@ impl NodeRequest for Intend {
             Reply::Superseded(time) => Ok(Some(time)),
             other => Err(other),
         }
+    }
+}
+
+/// How it ended, as a peer of this revision understands it.
+fn for_revision(ensured: Ensured, revision: u16) -> Ensured {
+    match ensured {
+        Ensured::Later { node, reason, retry_after_ms } if revision < REVISION_RELAY => {
+            Ensured::Failed { node, reason, retry_after_ms }
+        }
+        other => other,
     }
 }
 

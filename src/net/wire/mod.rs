@@ -14,7 +14,6 @@
 //! ```
 
 pub(crate) mod calls;
-mod ensured;
 mod exchange;
 #[cfg(test)]
 mod golden;
@@ -28,17 +27,20 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::{
     calls::{Call, NodeRequest, Reply},
-    ensured::Ensured,
     exchange::{Purpose, RequestHead, ResponseHead},
     hello::{Hello, HelloRefusal, HelloReply},
-    members::{GoneMember, GoneMembers, MemberNews, MemberSeen, RemovedMember},
+    members::{MemberNews, MemberSeen},
     refusal::Refusal,
     revision::{ALPN, GOSSIP_BYTES_MAX, REVISION, REVISION_OUTDATED, REVISION_RELAY},
 };
 /// A record of an intent is its own wire form: it is plain data, made to travel.
 pub(crate) use crate::catalog::Record;
+/// Likewise what is remembered of members that are gone.
+pub(crate) use crate::membership::GoneMembers;
 /// Likewise a ledger's own positions and deltas.
 pub(crate) use crate::registry::{Delta, Position};
+/// Likewise how it ended that a node was asked to have a key.
+pub(crate) use crate::updater::Ensured;
 
 /// The first frame of every bidirectional stream.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -4,7 +4,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     key::NodeName,
-    membership::{Announced, GoneList, RemoveError},
+    membership::{Announced, GoneMembers, RemoveError},
     runtime::mailbox::{Gone, Mailbox},
 };
 
@@ -14,7 +14,7 @@ pub(crate) enum Request {
     /// Whether this node takes new keys, or which keys are hot here, may have changed.
     LoadChanged,
     /// What does this node remember of the members that are gone?
-    TellGone(oneshot::Sender<GoneList>),
+    TellGone(oneshot::Sender<GoneMembers>),
     /// A member that is gone comes off the list, here and everywhere.
     Remove { name: NodeName, reply: oneshot::Sender<Result<(), RemoveError>> },
     /// This node announces its end, for good or until soon. The reply comes when others had a chance to hear it.
@@ -36,7 +36,7 @@ impl Mailbox<Request> {
     }
 
     /// What this node remembers of the members that are gone.
-    pub(crate) async fn gone_list(&self) -> Result<GoneList, Gone> {
+    pub(crate) async fn gone_list(&self) -> Result<GoneMembers, Gone> {
         self.ask(Request::TellGone).await
     }
 

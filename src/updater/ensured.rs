@@ -1,8 +1,7 @@
-//! How it ended that a node was asked to have a key.
+//! How it ended that a node was asked to have a key. Plain data that is its own wire form.
 
 use serde::{Deserialize, Serialize};
 
-use super::revision::REVISION_RELAY;
 use crate::key::NodeName;
 
 /// How it ended.
@@ -20,16 +19,4 @@ pub(crate) enum Ensured {
     Pending,
     /// Nothing is wrong with the key, but `node` or the origin has too much to do: ask again after that time.
     Later { node: NodeName, reason: String, retry_after_ms: u32 },
-}
-
-impl Ensured {
-    /// The same, as a peer of this revision understands it.
-    pub(crate) fn for_revision(self, revision: u16) -> Self {
-        match self {
-            Self::Later { node, reason, retry_after_ms } if revision < REVISION_RELAY => {
-                Self::Failed { node, reason, retry_after_ms }
-            }
-            other => other,
-        }
-    }
 }
