@@ -1,4 +1,5 @@
 //! Spreads an existing data source over a cluster.
+pub mod api;
 mod balancer;
 mod catalog;
 mod client;

@@ -21,7 +21,7 @@ use prometheus_client::{
 };
 use tokio::time::Instant;
 
-use crate::{Client, Member, MemberState, Status, router::Guarded};
+use crate::{Client, Member, Status, api::state_name, router::Guarded};
 
 /// Of the text that [`Metrics::render`] makes.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -249,16 +249,5 @@ struct InFlight(Gauge);
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.dec();
-    }
-}
-
-fn state_name(state: MemberState) -> &'static str {
-    match state {
-        MemberState::Joining => "joining",
-        MemberState::Serving => "serving",
-        MemberState::Leaving | MemberState::Away => "leaving",
-        MemberState::Draining => "draining",
-        MemberState::Left => "left",
-        MemberState::Dead => "dead",
     }
 }

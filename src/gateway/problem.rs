@@ -7,51 +7,36 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use http::{HeaderValue, StatusCode, header};
-use serde::Serialize;
 
 use crate::{
-    Attempt, AttemptError, DrainError, Drained, IntentError, PathError, RemoveError, RouteError,
-    key::{Key, KeyError, NodeName},
+    Attempt, AttemptError, DrainError, Drained, IntentError, PathError, RemoveError, RouteError, api,
+    key::{Key, KeyError},
 };
 
 /// A problem document on its way to a client. Boxed, because it is the rare end of many results.
 #[derive(Debug)]
-pub(super) struct Problem(Box<Document>);
+pub(super) struct Problem(Box<Contents>);
 
-#[derive(Debug, Serialize)]
-struct Document {
-    #[serde(rename = "type")]
-    kind: String,
-    title: &'static str,
-    #[serde(serialize_with = "as_number")]
+#[derive(Debug)]
+struct Contents {
     status: StatusCode,
-    detail: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    key: Option<Key>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    attempts: Option<Vec<AttemptDocument>>,
-    #[serde(skip)]
+    document: api::Problem,
     retry_after: Option<Duration>,
-    #[serde(skip)]
     field: Option<(header::HeaderName, &'static str)>,
-}
-
-#[derive(Debug, Serialize)]
-struct AttemptDocument {
-    node: NodeName,
-    error: String,
-}
-
-fn as_number<S: serde::Serializer>(status: &StatusCode, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_u16(status.as_u16())
 }
 
 impl Problem {
     /// A problem of the kind `name`, which is the end of its type URI.
     pub(super) fn new(status: StatusCode, name: &str, title: &'static str, detail: impl Into<String>) -> Self {
-        let (key, attempts, retry_after, field) = (None, None, None, None);
-        let kind = format!("urn:datad-gossip:problem:{name}");
-        Self(Box::new(Document { kind, title, status, detail: detail.into(), key, attempts, retry_after, field }))
+        let document = api::Problem {
+            kind: format!("urn:datad-gossip:problem:{name}"),
+            title: title.into(),
+            status: status.as_u16(),
+            detail: detail.into(),
+            key: None,
+            attempts: None,
+        };
+        Self(Box::new(Contents { status, document, retry_after: None, field: None }))
     }
 
     pub(super) fn bad_request(detail: impl Into<String>) -> Self {
@@ -102,14 +87,12 @@ impl Problem {
     }
 
     fn about(mut self, key: &Key) -> Self {
-        self.0.key = Some(key.clone());
+        self.0.document.key = Some(key.clone());
         self
     }
 
     fn after(mut self, attempts: &[Attempt]) -> Self {
-        let document =
-            |attempt: &Attempt| AttemptDocument { node: attempt.node.clone(), error: attempt.error.to_string() };
-        self.0.attempts = Some(attempts.iter().map(document).collect());
+        self.0.document.attempts = Some(attempts.iter().map(api::Attempt::from).collect());
         self
     }
 }
@@ -209,18 +192,18 @@ impl From<PathError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let document = self.0;
+        let Contents { status, document, retry_after, field } = *self.0;
         let body = serde_json::to_vec(&document).expect("a problem is plain data");
         let mut response = Response::new(Body::from(body));
-        *response.status_mut() = document.status;
+        *response.status_mut() = status;
         let fields = response.headers_mut();
         fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         // Errors pass; a cache on the way must not keep them.
         fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some(after) = document.retry_after {
+        if let Some(after) = retry_after {
             fields.insert(header::RETRY_AFTER, whole_seconds(after).into());
         }
-        if let Some((name, value)) = document.field {
+        if let Some((name, value)) = field {
             fields.insert(name, HeaderValue::from_static(value));
         }
         response
@@ -237,6 +220,7 @@ mod tests {
     use http_body_util::BodyExt;
 
     use super::*;
+    use crate::key::NodeName;
 
     fn key() -> Key {
         Key::new("a/b").unwrap()

@@ -18,11 +18,11 @@ use axum::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tracing::info;
 
 use super::{problem::Problem, state::State};
-use crate::key::Key;
+use crate::{api::Started, key::Key};
 
 /// Longest body. A push of many commits takes some hundred kilobytes.
 pub(super) const BODY_BYTES_MAX: usize = 4 << 20;
@@ -50,9 +50,7 @@ pub(super) async fn receive(Shared(state): Shared<Arc<State>>, request: Request)
     }
     let event = event_of(&parts.headers);
     if event.as_deref().is_some_and(|event| !NEWS.contains(&event)) {
-        return Ok(
-            Json(json!({ "started": false, "reason": "nothing is pushed by an event of this kind" })).into_response()
-        );
+        return Ok(Json(Started::nothing(None, "nothing is pushed by an event of this kind")).into_response());
     }
     let payload = payload_of(&parts.headers, &body)?;
     let key = state.client.key_of_repository(&urls_in(&payload), path_in(&payload));
@@ -65,11 +63,11 @@ fn update(state: &State, key: &Key) -> Result<Response, Problem> {
     let is_held = !state.client.nodes_for_key(key).is_empty();
     info!(%key, is_held, "a forge tells of a push");
     if !is_held {
-        return Ok(Json(json!({ "key": key, "started": false, "reason": "no node holds it" })).into_response());
+        return Ok(Json(Started::nothing(Some(key.clone()), "no node holds it")).into_response());
     }
     let started = state.background.update(&state.client, key);
     started.then_some(()).ok_or_else(|| Problem::overloaded("too many updates are under way; send it again"))?;
-    Ok((StatusCode::ACCEPTED, Json(json!({ "key": key, "started": true }))).into_response())
+    Ok((StatusCode::ACCEPTED, Json(Started::of(key.clone()))).into_response())
 }
 
 async fn read(body: Body) -> Result<Bytes, Problem> {
@@ -121,6 +119,8 @@ fn path_in(payload: &Value) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn fields(pairs: &[(&'static str, &str)]) -> HeaderMap {
