@@ -18,8 +18,9 @@ use datad_gossip::ClusterKey;
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{
-    Failure, admin,
+    admin,
     child::{self, Said, Stop},
+    failure::Failure,
     hints,
     log::{LogFormat, LogOptions},
     output,

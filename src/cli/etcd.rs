@@ -6,7 +6,7 @@ use clap::Args;
 use datad_gossip::etcd::EtcdConfig;
 use serde::{Deserialize, Serialize};
 
-use super::{Failure, secret};
+use super::{failure::Failure, secret};
 
 #[derive(Args, Clone, Default, Serialize, Deserialize)]
 #[serde(default)]

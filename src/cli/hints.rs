@@ -5,7 +5,11 @@ use std::path::Path;
 
 use percent_encoding::utf8_percent_encode;
 
-use super::{api::IN_PATH, output, provider::Origin};
+use super::{
+    endpoint::{AT, IN_PATH},
+    output,
+    provider::Origin,
+};
 
 /// Entries that are looked at in search of an example, so that a huge folder does not hold anybody up.
 const ENTRIES_MAX: usize = 1_000;
@@ -29,7 +33,7 @@ fn text(origin: &Origin, url: &str) -> String {
             (format!("curl -i {url}/{}", utf8_percent_encode(&path, IN_PATH)), key)
         }
     };
-    let at = if url == super::api::AT { String::new() } else { format!(" --at {url}") };
+    let at = if url == AT { String::new() } else { format!(" --at {url}") };
     let key = if path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._".contains(&b)) {
         path
     } else {

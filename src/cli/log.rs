@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal};
 use clap::{Args, ValueEnum};
 use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt};
 
-use super::Failure;
+use super::failure::Failure;
 
 #[derive(Args, Clone)]
 pub(crate) struct LogOptions {

@@ -1,14 +1,16 @@
 //! The command `members`: who is in the cluster, and taking one off the list that is gone for good.
 
 use clap::Args;
-use datad_gossip::key::NodeName;
+use datad_gossip::{
+    api::{Member, RemovedMember},
+    key::NodeName,
+};
 use reqwest::Method;
-use serde::Deserialize;
 
 use super::{
-    Failure,
-    api::Admin,
-    query::{Ask, print},
+    ask::{Ask, print},
+    endpoint::Admin,
+    failure::Failure,
     table::{Table, yes_no},
 };
 
@@ -30,30 +32,11 @@ pub(crate) struct Members {
     admin: Admin,
 }
 
-#[derive(Deserialize)]
-struct MemberDocument {
-    name: String,
-    state: String,
-    accepting: bool,
-    keys: u64,
-    address: String,
-    http: Option<String>,
-    only_there: Option<u64>,
-}
-
-impl MemberDocument {
-    /// Why it is still listed, if it has been dead for long.
-    fn kept(&self) -> Option<String> {
-        let Self { name, only_there, .. } = self;
-        let keys = (*only_there)?;
-        Some(format!("{name} stays listed: {keys} keys are only there; give them up with `members --remove {name}`"))
-    }
-}
-
-#[derive(Deserialize)]
-struct RemovedDocument {
-    node: String,
-    only_there: u64,
+/// Why a member is still listed, if it has been dead for long.
+fn kept(member: &Member) -> Option<String> {
+    let Member { name, only_there, .. } = member;
+    let keys = (*only_there)?;
+    Some(format!("{name} stays listed: {keys} keys are only there; give them up with `members --remove {name}`"))
 }
 
 pub(super) async fn members(members: &Members) -> Result<(), Failure> {
@@ -61,19 +44,19 @@ pub(super) async fn members(members: &Members) -> Result<(), Failure> {
         return remove(members, name).await;
     }
     let document = members.ask.endpoint.get("members", &[]).await?;
-    print(document, members.ask.json, |listed: &Vec<MemberDocument>| {
+    print(document, members.ask.json, |listed: &Vec<Member>| {
         let mut table = Table::new(&["name", "state", "accepting", "keys", "address", "http"]);
         for member in listed {
             table.row([
-                member.name.clone(),
-                member.state.clone(),
+                member.name.to_string(),
+                member.state.to_string(),
                 yes_no(member.accepting),
                 member.keys.to_string(),
-                member.address.clone(),
+                member.address.to_string(),
                 member.http.clone().unwrap_or_default(),
             ]);
         }
-        let lines = std::iter::once(table.text()).chain(listed.iter().filter_map(MemberDocument::kept));
+        let lines = std::iter::once(table.text()).chain(listed.iter().filter_map(kept));
         lines.collect::<Vec<_>>().join("\n")
     })
 }
@@ -81,7 +64,7 @@ pub(super) async fn members(members: &Members) -> Result<(), Failure> {
 async fn remove(members: &Members, name: &NodeName) -> Result<(), Failure> {
     let path = format!("members/{name}");
     let document = members.ask.endpoint.change(Method::DELETE, &path, &[], &members.admin).await?;
-    print(document, members.ask.json, |removed: &RemovedDocument| match removed.only_there {
+    print(document, members.ask.json, |removed: &RemovedMember| match removed.only_there {
         0 => format!("{} is off the list; nothing was on it alone", removed.node),
         keys => format!(
             "{} is off the list; {keys} keys were on it alone: the origin is asked for them when somebody wants them",

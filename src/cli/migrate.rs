@@ -9,21 +9,21 @@ use std::{collections::BTreeSet, path::PathBuf};
 use anyhow::{Context, anyhow};
 use clap::Args;
 use datad_gossip::{
-    Pin,
+    Pin, api,
     etcd::{recorded_pins, registered_keys},
     key::Key,
 };
 use futures::StreamExt;
 use http::Method;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    Failure,
-    api::{Admin, Endpoint, in_path},
+    ask::typed,
+    endpoint::{Admin, Endpoint, in_path},
     etcd::EtcdOptions,
+    failure::Failure,
+    keys::each_page,
     output,
-    query::each_page,
 };
 
 /// Keys that are fetched at once.
@@ -94,13 +94,13 @@ pub(super) async fn run(migrate: &Migrate) -> Result<(), Failure> {
     let pinned = set_lacking(migrate, &pins).await?;
     let mut registered = registered_keys(&etcd).await.map_err(anyhow::Error::from)?;
     let total = registered.len();
-    let mut known: BTreeSet<String> = BTreeSet::new();
+    let mut known: BTreeSet<Key> = BTreeSet::new();
     each_page(&migrate.endpoint, "", |page| {
         known.extend(page);
         Ok(())
     })
     .await?;
-    registered.retain(|key| !known.contains(key.as_str()));
+    registered.retain(|key| !known.contains(key));
     let missing = registered.len();
     let failed = futures::stream::iter(&registered)
         .map(|key| async move { fetch(migrate, key).await.err().map(|error| (key, error)) })
@@ -129,15 +129,10 @@ pub(super) async fn run(migrate: &Migrate) -> Result<(), Failure> {
 
 /// Sets those of `pins` that the cluster has not got; how many.
 async fn set_lacking(migrate: &Migrate, pins: &[Pin]) -> anyhow::Result<usize> {
-    #[derive(Deserialize)]
-    struct Known {
-        key: String,
-    }
-    let known: Vec<Known> = serde_json::from_value(migrate.endpoint.get("pins", &[]).await?)
-        .context("the node answered with something that is no list of pins")?;
-    let known: BTreeSet<&str> = known.iter().map(|pin| pin.key.as_str()).collect();
+    let known: Vec<api::Pin> = typed(migrate.endpoint.get("pins", &[]).await?)?;
+    let known: BTreeSet<&Key> = known.iter().map(|pin| &pin.key).collect();
     let mut set = 0;
-    for Pin { key, replicas, .. } in pins.iter().filter(|pin| !known.contains(pin.key.as_str())) {
+    for Pin { key, replicas, .. } in pins.iter().filter(|pin| !known.contains(&pin.key)) {
         let query = [("replicas", &*replicas.to_string())];
         let path = format!("pins/{}", in_path(key));
         let put = migrate.endpoint.change(Method::PUT, &path, &query, &migrate.admin);

@@ -8,19 +8,25 @@
 //! | `admin`, `secret` | what lets a program change something at a node; files that hold a secret |
 //! | `dev`, `child`, `hints`, `running` | a local cluster, one process per node, and how commands find it |
 //! | `lifeline` | a program of a node that ends with it |
-//! | `query`, `members`, `api`, `table` | asking a running node, and showing what it said |
+//! | `endpoint`, `ask`, `table` | asking a running node, and showing what it said |
+//! | `status`, `members`, `keys`, `locate`, `update`, `intents`, `plan`, `drain` | the commands that do so |
 //! | `init` | the first process of a container |
 //! | `migrate` | from etcd to gossip |
-//! | `log`, `signals`, `output`, `limits`, `watchdog` | the process's surroundings |
+//! | `failure`, `log`, `signals`, `output`, `limits`, `watchdog` | the process's surroundings |
 
 mod admin;
-mod api;
+mod ask;
 mod child;
 mod dev;
+mod drain;
+mod endpoint;
 #[cfg(feature = "etcd")]
 mod etcd;
+mod failure;
 mod hints;
 mod init;
+mod intents;
+mod keys;
 mod lifeline;
 mod limits;
 mod locate;
@@ -29,14 +35,16 @@ mod members;
 #[cfg(feature = "etcd")]
 mod migrate;
 mod output;
+mod plan;
 mod provider;
-mod query;
 mod running;
 mod secret;
 mod serve;
 mod settings;
 mod signals;
+mod status;
 mod table;
+mod update;
 mod watchdog;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
@@ -45,7 +53,7 @@ use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand, parse
 use datad_gossip::ClusterKey;
 use rustix::fs::Mode;
 
-use self::watchdog::Watchdog;
+use self::{failure::Failure, watchdog::Watchdog};
 
 /// How long work that nobody waits for may hold up the end of the process.
 const LAST_WORK: Duration = Duration::from_secs(1);
@@ -87,45 +95,30 @@ enum Command {
         out: Option<PathBuf>,
     },
     /// Shows the cluster in numbers
-    Status(query::Ask),
+    Status(ask::Ask),
     /// Lists the members; takes one off the list that is gone for good
     Members(members::Members),
     /// Lists the known keys
-    Keys(query::Keys),
+    Keys(keys::Keys),
     /// Shows where a key is and where it should be
     Locate(locate::Locate),
     /// Brings every replica of a key up to date; fetches it if nobody has it
-    Update(query::Update),
+    Update(update::Update),
     /// Keeps a key always, though nobody asks for it; or all keys that match a pattern
-    Pin(query::PinKey),
+    Pin(intents::PinKey),
     /// Keeps a key as any other again
-    Unpin(query::UnpinKey),
+    Unpin(intents::UnpinKey),
     /// Drops every copy of a key
-    Forget(query::ForgetKey),
+    Forget(intents::ForgetKey),
     /// Lists the pins
-    Pins(query::Ask),
+    Pins(ask::Ask),
     /// Says what would move if members went or came; nothing is moved
-    Plan(query::Plan),
+    Plan(plan::Plan),
     /// Takes a node out of service: it hands over what only it holds, and leaves
-    Drain(query::Drain),
+    Drain(drain::Drain),
     /// Has the cluster fetch the keys that an etcd knows, after its nodes were moved from there
     #[cfg(feature = "etcd")]
     Migrate(migrate::Migrate),
-}
-
-/// Why a command did not do what it was asked for.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// It was asked for wrongly.
-    Usage(String),
-    /// It could not be done.
-    Failed(anyhow::Error),
-}
-
-impl From<anyhow::Error> for Failure {
-    fn from(error: anyhow::Error) -> Self {
-        Self::Failed(error)
-    }
 }
 
 /// Runs the command that the process was started with.
@@ -222,17 +215,17 @@ fn run(log: log::LogOptions, command: Command) -> Result<(), Failure> {
             Command::Serve(options) => serve::run(*options, watchdog.as_ref()).await,
             Command::Check(options) => serve::check(&options),
             Command::Keygen { .. } => Ok(()),
-            Command::Status(ask) => query::status(&ask).await,
+            Command::Status(ask) => status::status(&ask).await,
             Command::Members(members) => members::members(&members).await,
-            Command::Keys(keys) => query::keys(&keys).await,
+            Command::Keys(keys) => keys::keys(&keys).await,
             Command::Locate(locate) => locate::locate(&locate).await,
-            Command::Update(update) => query::update(&update).await,
-            Command::Pin(pin) => query::pin(&pin).await,
-            Command::Unpin(unpin) => query::unpin(&unpin).await,
-            Command::Forget(forget) => query::forget(&forget).await,
-            Command::Pins(ask) => query::pins(&ask).await,
-            Command::Plan(plan) => query::plan(&plan).await,
-            Command::Drain(drain) => query::drain(&drain).await,
+            Command::Update(update) => update::update(&update).await,
+            Command::Pin(pin) => intents::pin(&pin).await,
+            Command::Unpin(unpin) => intents::unpin(&unpin).await,
+            Command::Forget(forget) => intents::forget(&forget).await,
+            Command::Pins(ask) => intents::pins(&ask).await,
+            Command::Plan(plan) => plan::plan(&plan).await,
+            Command::Drain(drain) => drain::drain(&drain).await,
             #[cfg(feature = "etcd")]
             Command::Migrate(migrate) => migrate::run(&migrate).await,
         }

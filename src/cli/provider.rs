@@ -13,7 +13,7 @@ use datad_gossip::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Failure, limits, secret};
+use super::{failure::Failure, limits, secret};
 
 #[derive(Args, Clone, Default, Serialize, Deserialize)]
 #[command(next_help_heading = "Data (one of --git and --files)")]

@@ -28,7 +28,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{
-    Failure, admin, limits, output,
+    admin,
+    failure::Failure,
+    limits, output,
     provider::{self, Origin, Upstream},
     secret,
     settings::{PORT, Settings, Sources},

@@ -23,7 +23,7 @@ use serde::Serialize;
 
 use self::node::NodeOptions;
 pub(crate) use self::own::OwnOptions;
-use super::{Failure, secret};
+use super::{failure::Failure, secret};
 
 /// Both protocols' port, if none is chosen.
 pub(crate) const PORT: u16 = 8400;

@@ -10,7 +10,7 @@ use datad_gossip::{ClusterKey, Credentials, key::NodeName};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::{
-    Failure,
+    failure::Failure,
     provider::{Origin, ProviderOptions, has_user},
     secret,
 };

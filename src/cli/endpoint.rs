@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use clap::Args;
-use datad_gossip::key::Key;
+use datad_gossip::{api::Problem, key::Key};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Method, Response, StatusCode, Url, header};
 use serde_json::Value;
@@ -200,10 +200,9 @@ fn unreachable(at: &At, error: &reqwest::Error) -> anyhow::Error {
 /// What the node says is wrong.
 async fn refusal(response: Response) -> anyhow::Error {
     let status = response.status();
-    let problem: Value = response.json().await.unwrap_or_default();
-    match (problem["title"].as_str(), problem["detail"].as_str()) {
-        (Some(title), Some(detail)) => anyhow!("{title}: {detail}"),
-        _ => anyhow!("the node answered {status}"),
+    match response.json::<Problem>().await {
+        Ok(problem) => anyhow!("{}: {}", problem.title, problem.detail),
+        Err(_) => anyhow!("the node answered {status}"),
     }
 }
 
