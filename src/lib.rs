@@ -9,6 +9,7 @@ mod durable;
 pub mod etcd;
 mod explain;
 pub mod gateway;
+mod hop;
 pub mod key;
 mod meanwhile;
 mod membership;

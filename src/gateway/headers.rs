@@ -1,33 +1,18 @@
 //! Header fields at the border: what belongs to one hop stays there (RFC 9110, section 7.6.1), what only this system
 //! may say is taken from nobody else, and every response says who answered and whether it had to be fetched (RFC 9211).
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::{key::NodeName, router::AnsweredBy};
+use crate::{hop, key::NodeName, router::AnsweredBy};
 
 /// Fields with this prefix are ours.
 const OWN_PREFIX: &str = "x-datad-";
 const NODE: HeaderName = HeaderName::from_static("x-datad-node");
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
-/// Fields of one hop, whether or not `Connection` names them.
-const HOP_BY_HOP: [HeaderName; 8] = [
-    header::CONNECTION,
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("keep-alive"),
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-];
-
-/// Fields that `Connection` must not name; a request that does so anyway means to confuse somebody further on.
-const END_TO_END: [HeaderName; 3] = [header::HOST, header::CONTENT_LENGTH, header::AUTHORIZATION];
-
 /// Leaves of a request's fields what the provider may see.
 pub(super) fn strip_request(fields: &mut HeaderMap) {
-    strip_hop_by_hop(fields);
+    hop::strip(fields);
     let own: Vec<HeaderName> = fields.keys().filter(|name| name.as_str().starts_with(OWN_PREFIX)).cloned().collect();
     for name in own {
         fields.remove(name);
@@ -36,21 +21,7 @@ pub(super) fn strip_request(fields: &mut HeaderMap) {
 
 /// Leaves of a response's fields what the client may see.
 pub(super) fn strip_response(fields: &mut HeaderMap) {
-    strip_hop_by_hop(fields);
-}
-
-fn strip_hop_by_hop(fields: &mut HeaderMap) {
-    let nominated: Vec<HeaderName> = fields
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|token| HeaderName::from_bytes(token.trim().as_bytes()).ok())
-        .filter(|name| !END_TO_END.contains(name))
-        .collect();
-    for name in nominated.iter().chain(&HOP_BY_HOP) {
-        fields.remove(name);
-    }
+    hop::strip(fields);
 }
 
 /// Says who answered, and whether the key was there already.
@@ -75,30 +46,6 @@ mod tests {
 
     fn names(fields: &HeaderMap) -> Vec<&str> {
         fields.keys().map(HeaderName::as_str).collect()
-    }
-
-    #[test]
-    fn what_belongs_to_one_hop_stays_there() {
-        let mut map = fields(&[
-            ("connection", "close, X-Trace , keep-alive"),
-            ("x-trace", "1"),
-            ("keep-alive", "timeout=5"),
-            ("te", "trailers"),
-            ("transfer-encoding", "chunked"),
-            ("upgrade", "h2c"),
-            ("proxy-authorization", "Basic x"),
-            ("proxy-connection", "close"),
-            ("range", "bytes=0-1"),
-        ]);
-        strip_response(&mut map);
-        assert_eq!(names(&map), ["range"]);
-    }
-
-    #[test]
-    fn connection_cannot_take_away_what_the_provider_needs() {
-        let mut map = fields(&[("connection", "host, authorization"), ("host", "a"), ("authorization", "b")]);
-        strip_request(&mut map);
-        assert_eq!((map.len(), &map["host"]), (2, &HeaderValue::from_static("a")));
     }
 
     #[test]

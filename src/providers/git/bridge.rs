@@ -14,7 +14,7 @@
 use std::{convert::Infallible, io, net::Ipv4Addr};
 
 use futures::{StreamExt, stream::FuturesUnordered};
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use subtle::ConstantTimeEq;
@@ -22,6 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::template::{Remote, Scheme, in_url};
 use crate::{
+    hop,
     key::{Key, NodeName},
     provider::{Body, BoxError, UpdateContext, body, full},
 };
@@ -29,9 +30,9 @@ use crate::{
 /// Connections at a time; git uses one or two.
 const CONNECTIONS_MAX: usize = 8;
 
-/// Headers that belong to one connection (RFC 9110, section 7.6.1).
-const HOP_BY_HOP: [HeaderName; 6] =
-    [header::CONNECTION, header::TRANSFER_ENCODING, header::UPGRADE, header::TE, header::TRAILER, header::HOST];
+/// Fields that mean something between git and the bridge alone: git asks a loopback address, and a body is handed on without what
+/// may follow it.
+const OF_THE_BRIDGE: [HeaderName; 2] = [header::HOST, header::TRAILER];
 
 /// The server for one peer and one key.
 pub(crate) struct Bridge<'a> {
@@ -91,7 +92,7 @@ impl<'a> Bridge<'a> {
                 plain(StatusCode::BAD_GATEWAY, "the peer did not answer\n")
             },
             |mut response| {
-                HOP_BY_HOP.iter().for_each(|name| drop(response.headers_mut().remove(name)));
+                strip(response.headers_mut());
                 response
             },
         ))
@@ -105,9 +106,14 @@ impl<'a> Bridge<'a> {
             return None;
         }
         parts.uri = parts.uri.path_and_query()?.as_str().parse::<Uri>().ok()?;
-        HOP_BY_HOP.iter().for_each(|name| drop(parts.headers.remove(name)));
+        strip(&mut parts.headers);
         Some(Request::from_parts(parts, body(incoming)))
     }
+}
+
+fn strip(fields: &mut HeaderMap) {
+    hop::strip(fields);
+    OF_THE_BRIDGE.iter().for_each(|name| drop(fields.remove(name)));
 }
 
 fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
