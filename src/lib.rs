@@ -11,7 +11,6 @@ mod explain;
 pub mod gateway;
 mod hop;
 pub mod key;
-mod meanwhile;
 mod membership;
 mod net;
 mod node;

@@ -1,4 +1,6 @@
-//! Why a request has no response.
+//! Why a request has no response: what each node answered that was asked.
+//!
+//! It stands apart from the router, because a provider that begins a response before the key is there is told of it too.
 
 use std::time::Duration;
 

@@ -18,9 +18,10 @@ use tokio::{sync::oneshot, time::timeout};
 use tracing::debug;
 
 use super::{
-    body::{Resumable, hold_back},
+    course::{AnsweredBy, Waiting, refetch},
     ensure::fetching,
-    send::{AnsweredBy, Waiting, refetch},
+    hold_back::hold_back,
+    resumable::Resumable,
     serve::serve_part,
 };
 use crate::{

@@ -15,7 +15,7 @@ use std::{
 use futures::{FutureExt, future::BoxFuture};
 use tokio::time::{Sleep, timeout};
 
-use super::send::holders;
+use super::holders::holders;
 use crate::{
     key::{Key, NodeName},
     net::{CallError, wire::calls::Progress},

@@ -15,7 +15,7 @@ use http::{Request, Response};
 use http_body_util::BodyExt;
 use tracing::debug;
 
-use super::send::Failure;
+use super::failure::Failure;
 use crate::{
     key::{Key, NodeName},
     net::{

@@ -16,7 +16,7 @@ use http_body_util::BodyExt;
 use tokio::sync::oneshot;
 use tracing::{debug, error, warn};
 
-use super::body::{Guarded, all_of};
+use super::{guarded::Guarded, replay::all_of};
 use crate::{
     key::Key,
     net::wire::{Ensured, Purpose, Refusal},

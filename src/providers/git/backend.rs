@@ -28,10 +28,7 @@ use super::{
     readers::{Readers, Reading},
     turns::{Turn, Turns},
 };
-use crate::{
-    provider::{Body, BoxError, SECOND_OPINION, ServeError, body, empty},
-    router::read_ahead,
-};
+use crate::provider::{Body, BoxError, SECOND_OPINION, ServeError, body, empty, read_ahead};
 
 /// A request's body is read up to this length before it gets its turn, so that a client that sends slowly holds no turn.
 /// What git clients say while they negotiate is shorter.

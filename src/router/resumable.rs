@@ -1,252 +1,22 @@
-//! Bodies on their way through the router: requests that can be sent twice, responses that survive their holder, and those
-//! that give back what they hold when they end, however they end.
-//!
-//! - A request body is kept for a second attempt if it is short ([`Replay`]).
-//! - The beginning of a response is held back until it is long enough or has taken too long ([`hold_back`]): a holder
-//!   that dies within a short response then costs the client nothing.
-//! - A longer one goes on from another holder where both have the same bytes, which a strong ETag says
-//!   ([`Resumable`]; RFC 9110, sections 8.8.3 and 14.2).
+//! Responses that survive their holder: one that breaks off goes on from another holder where both have the same bytes, which
+//! a strong ETag says (RFC 9110, sections 8.8.3 and 14.2).
 
 use std::{
-    collections::VecDeque,
     pin::Pin,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use headers::{ContentLength, ContentRange, ETag, HeaderMapExt};
 use http::{Method, Request, Response, StatusCode, header, request::Parts};
-use http_body::{Body as _, Frame, SizeHint};
-use http_body_util::BodyExt;
-use tokio::time::Instant;
+use http_body::{Frame, SizeHint};
 
 use super::lookout::Lookout;
 use crate::provider::{self, Body, BodyError, BoxError};
 
-/// Longest request body that is kept for a second attempt: ample for what a git client says while it negotiates.
-const REPLAY_BYTES_MAX: usize = 256 << 10;
-/// How much of a response is held back, and for how long after its head.
-const HOLD_BACK_BYTES: usize = 256 << 10;
-const HOLD_BACK_TIME: Duration = Duration::from_millis(500);
 /// How often one response is taken up again.
 const RESUMES_MAX: u8 = 3;
-
-/// A request body, for as many attempts as it allows.
-pub(super) enum Replay {
-    /// All of it.
-    Kept(Bytes),
-    /// Too long to keep, or not worth it: for one attempt.
-    Once(Option<Body>),
-}
-
-impl Replay {
-    /// Keeps `body` if it is short. Waits until it is there or proves to be long.
-    pub(super) async fn new(mut body: Body, keep: bool) -> Result<Self, BoxError> {
-        if body.is_end_stream() {
-            return Ok(Self::Kept(Bytes::new()));
-        }
-        if !keep || body.size_hint().lower() > REPLAY_BYTES_MAX as u64 {
-            return Ok(Self::Once(Some(body)));
-        }
-        Ok(match start_of(&mut body, REPLAY_BYTES_MAX).await? {
-            Start::Whole(parts) => Self::Kept(parts.into_iter().flatten().collect()),
-            Start::Part(start) => Self::Once(Some(provider::body(Prefixed { start, rest: Some(body) }))),
-        })
-    }
-
-    /// The body for one more attempt, if there can be one.
-    pub(super) fn take(&mut self) -> Option<Body> {
-        match self {
-            Self::Kept(bytes) if bytes.is_empty() => Some(provider::empty()),
-            Self::Kept(bytes) => Some(provider::full(bytes.clone())),
-            Self::Once(body) => body.take(),
-        }
-    }
-
-    /// Whether [`Replay::take`] has a body to give.
-    pub(super) fn is_there(&self) -> bool {
-        matches!(self, Self::Kept(_) | Self::Once(Some(_)))
-    }
-
-    /// Takes a body back that was not sent.
-    pub(super) fn put_back(&mut self, body: Body) {
-        if let Self::Once(gone @ None) = self {
-            *gone = Some(body);
-        }
-    }
-
-    pub(super) fn can_repeat(&self) -> bool {
-        matches!(self, Self::Kept(_))
-    }
-
-    /// The whole of it, if it is kept.
-    pub(super) fn kept(&self) -> Option<&Bytes> {
-        match self {
-            Self::Kept(bytes) => Some(bytes),
-            Self::Once(_) => None,
-        }
-    }
-}
-
-/// The beginning of a body.
-enum Start {
-    /// It has ended.
-    Whole(VecDeque<Bytes>),
-    /// It goes on.
-    Part(VecDeque<Bytes>),
-}
-
-/// Reads `body` until it ends or has more than `limit` bytes.
-async fn start_of(body: &mut Body, limit: usize) -> Result<Start, BodyError> {
-    let (mut start, mut length) = (VecDeque::new(), 0);
-    while length <= limit {
-        match body.frame().await {
-            Some(frame) => {
-                if let Ok(data) = frame?.into_data() {
-                    length += data.len();
-                    set_aside(&mut start, data);
-                }
-            }
-            None => return Ok(Start::Whole(start)),
-        }
-    }
-    Ok(Start::Part(start))
-}
-
-/// The same body, of which a beginning of about `limit` bytes is there already when this returns.
-///
-/// # Errors
-/// The body broke off within that.
-pub(crate) async fn read_ahead(mut body: Body, limit: usize) -> Result<Body, BodyError> {
-    Ok(match start_of(&mut body, limit).await? {
-        Start::Whole(start) => whole(start),
-        Start::Part(start) => provider::body(Prefixed { start, rest: Some(body) }),
-    })
-}
-
-/// Only what has a length counts towards a limit, so nothing else is kept.
-fn set_aside(start: &mut VecDeque<Bytes>, data: Bytes) {
-    if !data.is_empty() {
-        start.push_back(data);
-    }
-}
-
-/// All of a request's body, which is short enough to be kept.
-///
-/// # Errors
-/// It breaks off, or is longer.
-pub(super) async fn all_of(mut body: Body) -> Result<Bytes, BodyError> {
-    match start_of(&mut body, REPLAY_BYTES_MAX).await? {
-        Start::Whole(mut start) => Ok(start.make_contiguous().concat().into()),
-        Start::Part(_) => Err(BodyError::new(format!("its body has more than {REPLAY_BYTES_MAX} bytes"))),
-    }
-}
-
-/// What was read ahead, then the rest.
-struct Prefixed {
-    start: VecDeque<Bytes>,
-    rest: Option<Body>,
-}
-
-impl http_body::Body for Prefixed {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if let Some(data) = self.start.pop_front() {
-            return Poll::Ready(Some(Ok(Frame::data(data))));
-        }
-        match &mut self.rest {
-            Some(rest) => Pin::new(rest).poll_frame(context),
-            None => Poll::Ready(None),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.start.is_empty() && self.rest.as_ref().is_none_or(http_body::Body::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        let ahead: u64 = self.start.iter().map(|data| data.len() as u64).sum();
-        let Some(rest) = &self.rest else { return SizeHint::with_exact(ahead) };
-        let rest = rest.size_hint();
-        let mut hint = SizeHint::new();
-        hint.set_lower(rest.lower() + ahead);
-        if let Some(upper) = rest.upper() {
-            hint.set_upper(upper + ahead);
-        }
-        hint
-    }
-}
-
-/// A body that keeps `held` until it is dropped.
-pub(crate) struct Guarded<B, G> {
-    inner: B,
-    _held: G,
-}
-
-impl<B, G> Guarded<B, G> {
-    pub(crate) fn new(inner: B, held: G) -> Self {
-        Self { inner, _held: held }
-    }
-}
-
-impl<B: http_body::Body + Unpin, G: Unpin> http_body::Body for Guarded<B, G> {
-    type Data = B::Data;
-    type Error = B::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        Pin::new(&mut self.inner).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
-/// Reads the beginning of a response, so that its failure is still a failed attempt and not a failed response.
-pub(super) async fn hold_back(response: Response<Body>) -> Result<Response<Body>, BoxError> {
-    let (head, mut body) = response.into_parts();
-    let until = Instant::now() + HOLD_BACK_TIME;
-    let mut start = VecDeque::new();
-    let mut length = 0;
-    while length < HOLD_BACK_BYTES {
-        let Ok(frame) = tokio::time::timeout_at(until, body.frame()).await else { break };
-        match frame {
-            Some(frame) => {
-                if let Ok(data) = frame?.into_data() {
-                    length += data.len();
-                    set_aside(&mut start, data);
-                }
-            }
-            None => return Ok(Response::from_parts(head, whole(start))),
-        }
-    }
-    Ok(Response::from_parts(head, provider::body(Prefixed { start, rest: Some(body) })))
-}
-
-fn whole(mut start: VecDeque<Bytes>) -> Body {
-    match (start.pop_front(), start.is_empty()) {
-        (None, _) => provider::empty(),
-        (Some(only), true) => provider::full(only),
-        (Some(first), false) => {
-            start.push_front(first);
-            provider::body(Prefixed { start, rest: None })
-        }
-    }
-}
 
 /// Asks another holder for the rest of a response.
 pub(super) type Refetch = Box<dyn FnMut(Request<Body>) -> BoxFuture<'static, Result<Response<Body>, BoxError>> + Send>;
@@ -390,6 +160,8 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use futures::{FutureExt, stream};
+    use http_body_util::BodyExt;
+    use tokio::time::Instant;
 
     use super::*;
     use crate::router::lookout::testing::{PAUSES, answering};
@@ -402,58 +174,6 @@ mod tests {
 
     async fn text(body: Body) -> String {
         String::from_utf8(body.collect().await.unwrap().to_bytes().to_vec()).unwrap()
-    }
-
-    #[tokio::test]
-    async fn a_short_request_body_can_be_sent_again_and_a_long_one_once() {
-        let mut short = Replay::new(provider::full("abc"), true).await.unwrap();
-        for _ in 0..2 {
-            assert_eq!(text(short.take().unwrap()).await, "abc");
-        }
-        let chunks = (0..9).map(|_| Ok::<_, std::io::Error>(Frame::data(Bytes::from(vec![b'x'; 50_000]))));
-        let long = provider::body(http_body_util::StreamBody::new(stream::iter(chunks.collect::<Vec<_>>())));
-        let mut long = Replay::new(long, true).await.unwrap();
-        assert!(!long.can_repeat());
-        assert_eq!(text(long.take().unwrap()).await.len(), 450_000);
-        assert!(long.take().is_none());
-    }
-
-    #[tokio::test]
-    async fn frames_without_data_are_not_kept() {
-        let body = || {
-            let chunks = [0; 1_000].into_iter().chain([REPLAY_BYTES_MAX + 1]);
-            let frames = chunks.map(|bytes| Ok::<_, std::io::Error>(Frame::data(Bytes::from(vec![b'x'; bytes]))));
-            provider::body(http_body_util::StreamBody::new(stream::iter(frames)))
-        };
-        let mut request = Replay::new(body(), true).await.unwrap().take().unwrap();
-        assert!(!request.frame().await.unwrap().unwrap().into_data().unwrap().is_empty());
-        let mut response = hold_back(Response::new(body())).await.unwrap().into_body();
-        assert!(!response.frame().await.unwrap().unwrap().into_data().unwrap().is_empty());
-    }
-
-    #[tokio::test]
-    async fn a_response_that_breaks_early_is_a_failed_attempt() {
-        assert!(hold_back(Response::new(broken_after(&["a", "b"]))).await.is_err());
-        let good = hold_back(Response::new(provider::full("abc"))).await.unwrap();
-        assert_eq!(text(good.into_body()).await, "abc");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_response_that_trickles_is_not_held_for_long() {
-        let (_keep, body) = http_body_util::channel::Channel::<Bytes, BoxError>::new(1);
-        let started = Instant::now();
-        hold_back(Response::new(provider::body(body))).await.unwrap();
-        assert_eq!(started.elapsed(), HOLD_BACK_TIME);
-    }
-
-    #[test]
-    fn what_is_held_is_given_back_with_the_body() {
-        let held = Arc::new(());
-        let body = Guarded::new(http_body_util::Full::new(Bytes::from_static(b"abc")), held.clone());
-        assert_eq!(http_body::Body::size_hint(&body).exact(), Some(3));
-        assert_eq!(Arc::strong_count(&held), 2);
-        drop(body);
-        assert_eq!(Arc::strong_count(&held), 1);
     }
 
     fn resumed(first: Response<Body>, second: Response<Body>) -> (Body, Arc<Mutex<Vec<String>>>) {

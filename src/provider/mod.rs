@@ -8,65 +8,33 @@
 //!   atomically and let readers finish on the old version.
 //! - A future that is dropped is cancelled: no key may be left half written.
 
-use std::{
-    fmt,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+mod ahead;
+mod body;
+mod errors;
+mod meanwhile;
+mod update;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
 use http::{HeaderName, Request, Response};
-use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 
-use crate::key::{Key, KeyError, NodeName};
-pub use crate::meanwhile::{Awaited, Meanwhile};
+pub(crate) use self::{
+    ahead::{Prefixed, Start, read_ahead, set_aside, start_of, whole},
+    errors::is_shortage,
+    update::Progress,
+};
+pub use self::{
+    body::{Body, BodyError, BoxError, body, empty, full},
+    errors::{ProviderError, ServeError, UpdateError},
+    meanwhile::{Awaited, Meanwhile},
+    update::{PeerFetch, UpdateContext, UpdateReason},
+};
+use crate::key::{Key, KeyError};
 
 /// A field with which a provider marks a response that says what it lacks, such as a version that another copy of the key may
 /// have: the other holders are asked first, and the response is passed on, without the field, if none has a better one.
 pub const SECOND_OPINION: HeaderName = HeaderName::from_static("x-datad-second-opinion");
-
-/// Any error, boxed.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// A streamed body. Make one with [`body`], [`empty`] or [`full`].
-pub type Body = UnsyncBoxBody<Bytes, BodyError>;
-
-/// A body broke off. A type of its own, because the compiler cannot see through a bare [`BoxError`] when it checks that
-/// a future which holds a body may be sent to another thread.
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub struct BodyError(pub BoxError);
-
-impl BodyError {
-    /// An error that says `reason`.
-    pub fn new(reason: impl Into<BoxError>) -> Self {
-        Self(reason.into())
-    }
-}
-
-/// Boxes any body of bytes.
-pub fn body<B>(inner: B) -> Body
-where
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    inner.map_err(BodyError::new).boxed_unsync()
-}
-
-/// The body of no bytes.
-#[must_use]
-pub fn empty() -> Body {
-    body(http_body_util::Empty::new())
-}
-
-/// A body that is all there already.
-pub fn full(bytes: impl Into<Bytes>) -> Body {
-    body(http_body_util::Full::new(bytes.into()))
-}
 
 /// The local data source of one node. All methods take `&self` and may run concurrently; see the module for the rules.
 #[async_trait]
@@ -286,249 +254,5 @@ impl Capacity {
     #[must_use]
     pub fn share(self) -> f64 {
         if self.total == 0 { 1.0 } else { self.used as f64 / self.total as f64 }
-    }
-}
-
-/// The local data source failed. A retry may help.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct ProviderError(pub BoxError);
-
-impl ProviderError {
-    /// An error that says `reason`.
-    pub fn new(reason: impl Into<BoxError>) -> Self {
-        Self(reason.into())
-    }
-}
-
-impl From<std::io::Error> for ProviderError {
-    fn from(error: std::io::Error) -> Self {
-        Self(error.into())
-    }
-}
-
-/// Why a node cannot answer for a key.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ServeError {
-    /// The key is not on this machine. The node withdraws its claim.
-    #[error("the key is not held here")]
-    NotHeld,
-    /// The data cannot be read. The node marks its claim as failed and repairs it later.
-    #[error("the data source failed: {0}")]
-    Failed(BoxError),
-    /// This machine has no descriptors, processes, memory or turns to spare. Says nothing about the key: another holder is
-    /// asked, and the claim stands. Clients get 503.
-    #[error("overloaded: {reason}")]
-    Overloaded {
-        /// What is lacking.
-        reason: String,
-        /// When to ask again.
-        retry_after: std::time::Duration,
-    },
-}
-
-impl ServeError {
-    /// This machine lacks something for the moment.
-    pub(crate) fn shortage(reason: impl ToString) -> Self {
-        Self::Overloaded { reason: reason.to_string(), retry_after: std::time::Duration::from_secs(1) }
-    }
-}
-
-impl From<std::io::Error> for ServeError {
-    fn from(error: std::io::Error) -> Self {
-        if is_shortage(&error) { Self::shortage(error) } else { Self::Failed(error.into()) }
-    }
-}
-
-/// Whether this machine lacks open files, processes or memory. That passes, and says nothing about what was to be done.
-pub(crate) fn is_shortage(error: &std::io::Error) -> bool {
-    use rustix::io::Errno;
-    let shortages = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN, Errno::NOBUFS];
-    error.raw_os_error().is_some_and(|number| shortages.iter().any(|shortage| shortage.raw_os_error() == number))
-}
-
-/// Why an update did not happen. Whatever the variant, the previous state of the key still stands.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum UpdateError {
-    /// The origin says that there is no such key: 404 for everyone, and remembered for a while.
-    #[error("the origin has no such key")]
-    NotFound,
-    /// The operator's rules do not let this key be fetched: 403. Asking again does not help.
-    #[error("this key may not be fetched: {0}")]
-    Forbidden(String),
-    /// The origin has too much to do, or this caller has asked too often, and it says when to come back: 503 with that time,
-    /// and the origin is not asked for the key before, for at most an hour.
-    #[error("{reason}; to be asked again after {after:?}")]
-    Later {
-        /// What the origin said.
-        reason: String,
-        /// When to ask it again.
-        after: std::time::Duration,
-    },
-    /// The origin or peer could not be reached or broke off: 502, retried with back-off.
-    #[error("{0}")]
-    Unavailable(String),
-    /// There is no room for it on this machine: 502, retried with back-off. The node looks at its
-    /// [capacity](Provider::capacity) at once, and if it is full, another node fetches the key.
-    #[error("{0}")]
-    NoRoom(String),
-    /// Anything else: 502, retried with back-off.
-    #[error("{0}")]
-    Failed(String),
-}
-
-impl From<std::io::Error> for UpdateError {
-    fn from(error: std::io::Error) -> Self {
-        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
-        match error.kind() {
-            StorageFull | QuotaExceeded => Self::NoRoom(error.to_string()),
-            _ if is_shortage(&error) => Self::Unavailable(error.to_string()),
-            _ => Self::Failed(error.to_string()),
-        }
-    }
-}
-
-/// Why an update runs; also its place in the queue, most urgent first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
-#[non_exhaustive]
-pub enum UpdateReason {
-    /// Somebody waits for the key.
-    Request,
-    /// The key has fewer replicas than it should.
-    Repair,
-    /// The key is held and may be out of date.
-    Refresh,
-    /// The ring gave the key to this node.
-    Rebalance,
-}
-
-/// Sends requests to other nodes on behalf of an update.
-#[async_trait]
-pub trait PeerFetch: Send + Sync + 'static {
-    /// Asks `peer`'s [`Provider::export`] about `key`.
-    ///
-    /// # Errors
-    /// The peer cannot be reached, or refuses.
-    async fn fetch(&self, peer: &NodeName, key: &Key, request: Request<Body>) -> Result<Response<Body>, BoxError>;
-}
-
-/// What an update is told.
-#[derive(Clone)]
-pub struct UpdateContext {
-    reason: UpdateReason,
-    peers: Vec<NodeName>,
-    fetch: Arc<dyn PeerFetch>,
-    changed: Arc<OnceLock<bool>>,
-    progress: Progress,
-}
-
-/// How far an update is. A handle; clones count together.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Progress(Arc<AtomicU64>);
-
-impl Progress {
-    /// So many bytes more.
-    pub(crate) fn note(&self, bytes: u64) {
-        self.0.fetch_add(bytes, Ordering::Relaxed);
-    }
-
-    /// All bytes so far.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-impl UpdateContext {
-    /// Nodes make these; public for those who test a provider on its own.
-    #[must_use]
-    pub fn new(reason: UpdateReason, peers: Vec<NodeName>, fetch: Arc<dyn PeerFetch>) -> Self {
-        Self { reason, peers, fetch, changed: Arc::default(), progress: Progress::default() }
-    }
-
-    /// Why the update runs.
-    #[must_use]
-    pub fn reason(&self) -> UpdateReason {
-        self.reason
-    }
-
-    /// The nodes to copy the key from, best first. Empty: fetch it from the origin.
-    #[must_use]
-    pub fn peers(&self) -> &[NodeName] {
-        &self.peers
-    }
-
-    /// Says whether the update changes what is held, if the provider can tell; the first word counts. How often a key is
-    /// refreshed follows it. Saying nothing is fine.
-    pub fn report_changed(&self, changed: bool) {
-        let _ = self.changed.set(changed);
-    }
-
-    /// What [`UpdateContext::report_changed`] was told, by this or any clone.
-    #[must_use]
-    pub fn changed(&self) -> Option<bool> {
-        self.changed.get().copied()
-    }
-
-    pub(crate) fn with_progress(self, progress: Progress) -> Self {
-        Self { progress, ..self }
-    }
-
-    /// Says that the update got so many bytes further. What [`UpdateContext::fetch`] brings is counted without it. An
-    /// update that stands still may be cancelled: when no request waits for it any more, or when its origin has more than
-    /// its share of the updaters and keys of another one wait. A provider that never says anything stands still.
-    pub fn note_progress(&self, bytes: u64) {
-        self.progress.note(bytes);
-    }
-
-    /// The bytes that [`UpdateContext::note_progress`] was told of so far, by this or any clone.
-    #[must_use]
-    pub fn progress_bytes(&self) -> u64 {
-        self.progress.bytes()
-    }
-
-    /// Sends a request to `peer`'s [`Provider::export`]. The body of the response streams and fails if the peer dies.
-    ///
-    /// # Errors
-    /// The peer cannot be reached, or refuses; try the next one.
-    pub async fn fetch(&self, peer: &NodeName, key: &Key, request: Request<Body>) -> Result<Response<Body>, BoxError> {
-        let progress = self.progress.clone();
-        let response = self.fetch.fetch(peer, key, request).await?;
-        Ok(response.map(|inner| {
-            body(inner.map_frame(move |frame| {
-                progress.note(frame.data_ref().map_or(0, |data| data.len() as u64));
-                frame
-            }))
-        }))
-    }
-}
-
-impl fmt::Debug for UpdateContext {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UpdateContext")
-            .field("reason", &self.reason)
-            .field("peers", &self.peers)
-            .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::Error;
-
-    use rustix::io::Errno;
-
-    use super::*;
-
-    #[test]
-    fn a_lack_of_resources_is_no_damage_of_a_key() {
-        for shortage in [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN] {
-            assert!(matches!(ServeError::from(Error::from(shortage)), ServeError::Overloaded { .. }), "{shortage}");
-            assert!(matches!(UpdateError::from(Error::from(shortage)), UpdateError::Unavailable(_)), "{shortage}");
-        }
-        assert!(matches!(ServeError::from(Error::from(Errno::IO)), ServeError::Failed(_)));
-        assert!(matches!(UpdateError::from(Error::from(Errno::IO)), UpdateError::Failed(_)));
-        assert!(matches!(UpdateError::from(Error::from(Errno::NOSPC)), UpdateError::NoRoom(_)));
     }
 }

@@ -15,7 +15,8 @@ use std::fmt;
 use futures::future::BoxFuture;
 use http::Response;
 
-use crate::{provider::Body, route_error::RouteError};
+use super::body::Body;
+use crate::route_error::RouteError;
 
 /// What can be done about a request while its key is fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
