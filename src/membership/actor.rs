@@ -24,9 +24,10 @@ use super::{
     gossip::QuicTransport,
     identities::Identities,
     message::Message,
+    observation::Observation,
     outlook::{Outlook, SharedMark},
     reaper::Reaper,
-    roster::{GONE_GRACE, Observation},
+    roster::GONE_GRACE,
     seeking::{Seeking, is_lonely},
 };
 use crate::{

@@ -15,12 +15,8 @@ use rand::{rngs::StdRng, seq::IndexedRandom};
 use tracing::info;
 
 use super::{
-    Announced, Facts, LedgerMark, Observation, RemoveError, Role,
-    gone::{GoneMember, GoneMembers, RemovedMember},
-    message::Message,
-    outlook::Outlook,
-    removals::REMOVALS_MAX,
-    roster::{Departed, GONE_MAX},
+    Announced, Facts, GoneMember, GoneMembers, LedgerMark, Observation, RemoveError, RemovedMember, Role,
+    gone::GONE_MAX, message::Message, observation::Departed, outlook::Outlook, removals::REMOVALS_MAX,
 };
 use crate::{key::NodeName, net::wire::calls::PullGone};
 

@@ -6,7 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use super::roster::{Facts, Observation, Role};
+use super::{
+    facts::{Facts, Role},
+    observation::Observation,
+};
 use crate::{
     key::NodeName,
     net::wire::{MemberNews, MemberSeen},

@@ -1,11 +1,16 @@
-//! What members remember, and tell each other, of the members that are gone. Plain data that is its own wire form.
+//! Members that are gone, as nodes remember them and tell each other of them.
+//!
+//! These are their own wire form: they are plain data, made to travel.
 
-use std::net::SocketAddr;
+use std::{hash::Hasher, net::SocketAddr};
 
 use serde::{Deserialize, Serialize};
+use siphasher::sip::SipHasher13;
 
 use crate::key::NodeName;
 
+/// Members that are remembered after they died or left; beyond, those gone longest are forgotten first.
+pub(super) const GONE_MAX: usize = 1024;
 /// What a node remembers of those that are not there any more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct GoneMembers {
@@ -35,4 +40,11 @@ pub(crate) struct RemovedMember {
     pub(crate) incarnation: u64,
     /// How many seconds ago it was removed.
     pub(crate) age_s: u64,
+}
+
+/// A part of a digest of starts of nodes.
+pub(super) fn digest_of(kind: u64, name: &NodeName, incarnation: u64) -> u64 {
+    let mut hash = SipHasher13::new_with_keys(kind, incarnation);
+    hash.write(name.as_str().as_bytes());
+    hash.finish()
 }

@@ -18,13 +18,15 @@ pub(crate) mod actor;
 mod brake;
 mod clocks;
 mod departed;
+mod facts;
 mod followed;
-pub(crate) mod gone;
+mod gone;
 mod gossip;
 #[cfg(test)]
 mod harness;
 mod identities;
 mod message;
+mod observation;
 pub(crate) mod observer;
 mod outlook;
 mod reaper;
@@ -40,10 +42,11 @@ mod watch;
 pub(crate) use self::{actor::publish, roster::Roster};
 pub(crate) use self::{
     brake::Brake,
-    gone::GoneMembers,
+    facts::{Announced, Facts, LedgerMark, Role},
+    gone::{GoneMember, GoneMembers, RemovedMember},
     gossip::{Gossip, gossip_channel},
+    observation::Observation,
     outlook::SharedMark,
-    roster::{Announced, Facts, LedgerMark, Observation, Role},
     seeds::Joining,
     serves::Serves,
     watch::watch,

@@ -15,7 +15,8 @@ use super::{
     Announced, Facts, LedgerMark,
     actor::publish,
     clocks::{self, Clocks},
-    roster::{Observation, Roster},
+    observation::Observation,
+    roster::Roster,
 };
 use crate::runtime::{Shared, lifecycle::ActorKind};
 

@@ -10,7 +10,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::roster::digest_of;
+use super::gone::{GONE_MAX, digest_of};
 use crate::key::NodeName;
 
 /// How long a removal spreads. Longer than nodes are usually cut off from each other.
@@ -18,7 +18,7 @@ pub(super) const TOLD_FOR: Duration = Duration::from_secs(23 * 3600);
 /// How long a removal counts here.
 pub(super) const KEPT_FOR: Duration = Duration::from_secs(24 * 3600);
 /// Removals that are kept; beyond, the oldest go first. As many as members that are remembered after their death.
-pub(super) const REMOVALS_MAX: usize = super::roster::GONE_MAX;
+pub(super) const REMOVALS_MAX: usize = GONE_MAX;
 
 /// Why a member was not taken off the list. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -9,7 +9,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Ensured, GoneMembers,
+    Ensured,
     refusal::Refusal,
     reports::KeyReport,
     revision::{REVISION_ELSEWHERE, REVISION_RELAY},
@@ -17,6 +17,7 @@ use super::{
 use crate::{
     catalog::{Page, Record, Time},
     key::{Key, NodeName},
+    membership::GoneMembers,
     registry::{Delta, Position},
 };
 

@@ -8,7 +8,7 @@ use super::{calls::*, reports::*, *};
 use crate::{
     catalog::{Intent, Page, Stamp, Time},
     key::{Key, NodeName},
-    membership::gone::{GoneMember, RemovedMember},
+    membership::{GoneMember, RemovedMember},
     net::codec,
     registry::{Change, ClaimState, Incarnation, Version},
 };

@@ -1,4 +1,4 @@
-//! What members tell observers of the members.
+//! What members tell observers, who do not gossip, of the members.
 
 use std::net::SocketAddr;
 

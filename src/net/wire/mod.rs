@@ -35,8 +35,6 @@ pub(crate) use self::{
 };
 /// A record of an intent is its own wire form: it is plain data, made to travel.
 pub(crate) use crate::catalog::Record;
-/// Likewise what is remembered of members that are gone.
-pub(crate) use crate::membership::GoneMembers;
 /// Likewise a ledger's own positions and deltas.
 pub(crate) use crate::registry::{Delta, Position};
 /// Likewise how it ended that a node was asked to have a key.
