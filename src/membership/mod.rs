@@ -29,6 +29,7 @@ mod message;
 mod observation;
 pub(crate) mod observer;
 mod outlook;
+mod publish;
 mod reaper;
 mod removals;
 mod roster;
@@ -38,8 +39,6 @@ mod serves;
 mod view;
 mod watch;
 
-#[cfg(feature = "etcd")]
-pub(crate) use self::{actor::publish, roster::Roster};
 pub(crate) use self::{
     brake::Brake,
     facts::{Announced, Facts, LedgerMark, Role},
@@ -57,3 +56,5 @@ pub use self::{
     seeds::SeedStatus,
     view::{Member, MemberState, View},
 };
+#[cfg(feature = "etcd")]
+pub(crate) use self::{publish::publish, roster::Roster};

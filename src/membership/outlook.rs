@@ -13,9 +13,9 @@ use tracing::{info, warn};
 
 use super::{
     Announced, Facts, LedgerMark,
-    actor::publish,
     clocks::{self, Clocks},
     observation::Observation,
+    publish::publish,
     roster::Roster,
 };
 use crate::runtime::{Shared, lifecycle::ActorKind};

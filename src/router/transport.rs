@@ -16,10 +16,10 @@ use tower::Service;
 
 use super::route;
 use crate::{
-    client::Nodes,
     key::{Key, KeyError},
     provider::{self, Body, BoxError},
     route_error::RouteError,
+    runtime::Names,
     runtime::Shared,
 };
 
@@ -51,13 +51,13 @@ impl KeyTransport {
 
     /// The nodes that would be asked now. Every request looks anew, so there is nothing to keep fresh.
     #[must_use]
-    pub fn nodes(&self) -> Nodes {
+    pub fn nodes(&self) -> Names {
         self.shared.lookup.ready_holders(&self.key)
     }
 
     /// Asks every live member for what it has published so far, and returns the nodes that hold the key then. For those
     /// who cannot wait the moment until a change elsewhere arrives by itself. Cancel safe.
-    pub async fn sync_with_registry(&self) -> Nodes {
+    pub async fn sync_with_registry(&self) -> Names {
         crate::operations::pull::sync(&self.shared).await;
         self.nodes()
     }

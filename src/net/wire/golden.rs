@@ -8,7 +8,7 @@ use super::{calls::*, reports::*, *};
 use crate::{
     catalog::{Intent, Page, Stamp, Time},
     key::{Key, NodeName},
-    membership::{GoneMember, RemovedMember},
+    membership::{GoneMember, GoneMembers, RemovedMember},
     net::codec,
     registry::{Change, ClaimState, Incarnation, Version},
 };
