@@ -29,6 +29,7 @@ mod hold_back;
 mod holders;
 mod lookout;
 mod pace;
+mod paced;
 mod peer_client;
 mod preview;
 mod relay;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use http::{Request, Response};
 
-use super::pace::Paced;
+use super::paced::Paced;
 use crate::{
     key::{Key, NodeName},
     net::wire::{Purpose, Refusal},
