@@ -26,8 +26,10 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::io::poll_read_buf;
 
 use super::{
-    CallError, Inbound, Peer, code,
     codec::{self, CodecError, OPENING_BYTES_MAX},
+    errors::{CallError, code},
+    inbound::Inbound,
+    peer::Peer,
     wire::{Opening, Purpose, Refusal, RequestHead, ResponseHead},
 };
 use crate::{

@@ -35,3 +35,9 @@ pub(super) fn in_words(error: &ConnectionError) -> String {
         error.to_string()
     }
 }
+
+/// The reason that a peer gave for closing a connection, if it gave one.
+pub(super) fn refusal_of(connection: &quinn::Connection) -> Option<String> {
+    let words = in_words(&connection.close_reason()?);
+    Some(if words.is_empty() { "the peer closed it".into() } else { words })
+}

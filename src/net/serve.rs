@@ -13,9 +13,14 @@ use tokio::time::Instant;
 use tracing::{Instrument, debug, debug_span, info, warn};
 
 use super::{
-    DIAL_TIMEOUT, HANDSHAKES_MAX, Inbound, Net, OPENING_TIMEOUT, Peer, code,
     codec::{self, CodecError, FRAME_BYTES_MAX, OPENING_BYTES_MAX},
+    endpoint::Net,
+    errors::code,
     exchange, identity,
+    inbound::Inbound,
+    peer::Peer,
+    refusal,
+    transport::{DIAL_TIMEOUT, HANDSHAKES_MAX, OPENING_TIMEOUT},
     wire::{GOSSIP_BYTES_MAX, Hello, HelloRefusal, HelloReply, Opening, Refusal, Reply},
 };
 
@@ -148,7 +153,7 @@ impl Net {
                     () = net.stop.cancelled() => break,
                 }
             }
-            let reason = super::refusal_of(&peer.connection).unwrap_or_else(|| "this node stops".into());
+            let reason = refusal::refusal_of(&peer.connection).unwrap_or_else(|| "this node stops".into());
             info!(peer = %peer.name, %reason, "disconnected");
             net.forget(address, &peer);
         };

@@ -1,19 +1,40 @@
 //! Two endpoints on loopback: who is let in, and what a misbehaving peer costs.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
-use futures::{StreamExt, stream};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
+use http::{Request, Response};
 use http_body_util::BodyExt;
 use quinn::ConnectionError;
 
 use super::{
-    identity::{ClusterKey, Credentials},
-    wire::Purpose,
+    errors::code,
+    identity::{ClusterKey, Credentials, Identity},
+    peer::PART_STREAMS_MAX,
+    slot::Slot,
+    transport::{DIAL_TIMEOUT, HANDSHAKES_MAX, STREAM_WINDOW_BYTES},
+    wire::{
+        Call, Delta, Hello, HelloRefusal, MemberNews, NodeRequest, Position, Purpose, Refusal, Reply, RequestHead,
+        calls::Vouch,
+    },
     *,
 };
 use crate::{
-    key::Key,
-    provider::{self, body, full},
+    config::Profile,
+    key::{Key, NodeName},
+    provider::{self, Body, body, full},
     registry::{Change, ClaimState, Incarnation, Version},
     world::Machine,
 };
