@@ -9,25 +9,27 @@ use futures::StreamExt;
 use serde::Serialize;
 
 use crate::{
-    balancer::Short,
-    catalog::{self, Intent, IntentError, Pin, Recorded},
     config::REPLICAS_MAX,
-    explain::{Explanation, explain, size},
+    core::{
+        balancer::Short,
+        catalog::{self, Intent, IntentError, Pin, Recorded},
+        membership::{Brake, ClockDifference, Member, MemberState, RemoveError, SeedStatus, View},
+        placement::{Change, Forecast, Forecaster, WEIGHT_SHARE},
+        registry::{HolderState, HoldingState},
+    },
     key::{Key, KeyError, NodeName},
-    membership::{Brake, ClockDifference, Member, MemberState, RemoveError, SeedStatus, View},
     net::wire::calls,
     operations::{
         drain::{Drained, drain},
+        explain::{Explanation, explain, size},
         sole_copies::keys_only_with,
+        spread,
         update::{UpdatedReplica, update},
     },
-    placement::{Change, Forecast, Forecaster, WEIGHT_SHARE},
     provider::Capacity,
-    registry::{HolderState, HoldingState},
     route_error::RouteError,
-    router::{KeyTransport, PathTransport},
-    runtime::ports::updater::Trouble,
-    runtime::{Names, Shared},
+    runtime::{Names, Shared, ports::updater::Trouble},
+    transport::{KeyTransport, PathTransport},
 };
 
 /// Keys that are asked for in one go when all are listed.
@@ -462,7 +464,7 @@ impl Client {
             let may = if catalog::is_pattern(key) { provider.may_fetch_some(key) } else { provider.may_fetch(key) };
             may.map_err(|reason| IntentError::Refused { key: key.clone(), reason })?;
         }
-        catalog::write(&self.shared, key.clone(), Intent::Pin { replicas }).await
+        spread::write(&self.shared, key.clone(), Intent::Pin { replicas }).await
     }
 
     /// Keeps `key` as any other from now on. Patterns that match it go on to apply. See [`Client::pin`].
@@ -470,7 +472,7 @@ impl Client {
     /// # Errors
     /// See [`IntentError`].
     pub async fn unpin(&self, key: &Key) -> Result<Recorded, IntentError> {
-        catalog::write(&self.shared, key.clone(), Intent::Unpin).await
+        spread::write(&self.shared, key.clone(), Intent::Unpin).await
     }
 
     /// Drops every copy of `key` and what is known of it, and unpins it. Who is away drops its copy when it returns.
@@ -483,7 +485,7 @@ impl Client {
         if catalog::is_pattern(key) {
             return Err(IntentError::Pattern(key.clone()));
         }
-        catalog::write(&self.shared, key.clone(), Intent::Forget).await
+        spread::write(&self.shared, key.clone(), Intent::Forget).await
     }
 
     /// Takes `node` out of service: it takes no more keys, hands over what only it holds, for at most `patience` (`None`:

@@ -1,45 +1,43 @@
 //! Spreads an existing data source over a cluster.
+mod actors;
 pub mod api;
-mod balancer;
-mod catalog;
 mod client;
 pub mod config;
+mod core;
 mod durable;
 #[cfg(feature = "etcd")]
 pub mod etcd;
-mod explain;
 pub mod gateway;
 mod hop;
 pub mod key;
-mod membership;
 mod net;
 mod node;
 mod operations;
-pub mod placement;
-mod places;
 pub mod provider;
 pub mod providers;
-mod published;
-mod refresh;
-pub mod registry;
 mod route_error;
-mod router;
 mod runtime;
-mod timers;
-mod updater;
+mod transport;
+mod util;
 mod wiring;
 pub mod world;
 
-pub use balancer::{IntendedAction, Intention};
-pub use catalog::{IntentError, Lacking, Pin, Recorded};
+pub use self::core::{
+    balancer::{IntendedAction, Intention},
+    catalog::{IntentError, Lacking, Pin, Recorded},
+    membership::{ClockDifference, Member, MemberState, RemoveError, SeedStatus, View},
+    placement, registry,
+    registry::HoldingState,
+};
 pub use client::{Client, DrainError, Holding, Location, MemberStatus, Nodes, RemovedMember, Shortage, Status};
-pub use explain::{Explanation, Insight, Place, Silent};
-pub use membership::{ClockDifference, Member, MemberState, RemoveError, SeedStatus, View};
 pub use net::identity::{ClusterKey, Credentials, IdentityError};
 pub use node::{Node, NodeBuilder};
-pub use operations::{drain::Drained, update::UpdatedReplica};
-pub use registry::HoldingState;
+pub use operations::{
+    drain::Drained,
+    explain::{Explanation, Insight, Place, Silent},
+    update::UpdatedReplica,
+};
 pub use route_error::{Attempt, AttemptError, RouteError};
-pub use router::{KeyTransport, PathError, PathTransport};
 pub use runtime::lifecycle::ActorKind;
+pub use transport::{KeyTransport, PathError, PathTransport};
 pub use wiring::{AdvertiseError, StartError, StopReason};

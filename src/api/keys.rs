@@ -4,8 +4,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{Text, documents};
 use crate::{
-    HoldingState, Insight, IntendedAction, Intention, Lacking, Place, Silent,
+    core::{
+        balancer::{IntendedAction, Intention},
+        catalog::Lacking,
+        registry::HoldingState,
+    },
     key::{Key, NodeName},
+    operations::explain::{Insight, Place, Silent},
     provider::Description,
 };
 
@@ -23,9 +28,9 @@ pub struct Location {
     pub pinned: bool,
 }
 
-impl From<crate::Location> for Location {
-    fn from(location: crate::Location) -> Self {
-        let crate::Location { key, owners, holders, pinned } = location;
+impl From<crate::client::Location> for Location {
+    fn from(location: crate::client::Location) -> Self {
+        let crate::client::Location { key, owners, holders, pinned } = location;
         Self { key, owners, holders: documents(holders), pinned }
     }
 }
@@ -40,8 +45,8 @@ pub struct Holding {
     pub state: Text,
 }
 
-impl From<crate::Holding> for Holding {
-    fn from(holding: crate::Holding) -> Self {
+impl From<crate::client::Holding> for Holding {
+    fn from(holding: crate::client::Holding) -> Self {
         Self { node: holding.node, state: holding_name(holding.state) }
     }
 }
@@ -76,9 +81,10 @@ pub struct Explanation {
     pub silent: Vec<Unanswered>,
 }
 
-impl From<crate::Explanation> for Explanation {
-    fn from(explanation: crate::Explanation) -> Self {
-        let crate::Explanation { key, replicas, replicas_from, extra, places, nodes, silent } = explanation;
+impl From<crate::operations::explain::Explanation> for Explanation {
+    fn from(explanation: crate::operations::explain::Explanation) -> Self {
+        let crate::operations::explain::Explanation { key, replicas, replicas_from, extra, places, nodes, silent } =
+            explanation;
         Self {
             key,
             replicas,
@@ -205,9 +211,9 @@ pub struct Pin {
     pub replicas: usize,
 }
 
-impl From<crate::Pin> for Pin {
-    fn from(pin: crate::Pin) -> Self {
-        let crate::Pin { key, replicas } = pin;
+impl From<crate::core::catalog::Pin> for Pin {
+    fn from(pin: crate::core::catalog::Pin) -> Self {
+        let crate::core::catalog::Pin { key, replicas } = pin;
         Self { key, replicas }
     }
 }
@@ -224,9 +230,9 @@ pub struct Recorded {
     pub lacking: Vec<Unconfirmed>,
 }
 
-impl From<crate::Recorded> for Recorded {
-    fn from(recorded: crate::Recorded) -> Self {
-        let crate::Recorded { key, confirmed, lacking } = recorded;
+impl From<crate::core::catalog::Recorded> for Recorded {
+    fn from(recorded: crate::core::catalog::Recorded) -> Self {
+        let crate::core::catalog::Recorded { key, confirmed, lacking } = recorded;
         Self { key, confirmed, lacking: documents(lacking) }
     }
 }
@@ -294,9 +300,9 @@ pub struct UpdatedReplica {
     pub error: Option<String>,
 }
 
-impl From<crate::UpdatedReplica> for UpdatedReplica {
-    fn from(replica: crate::UpdatedReplica) -> Self {
-        let crate::UpdatedReplica { node, error } = replica;
+impl From<crate::operations::update::UpdatedReplica> for UpdatedReplica {
+    fn from(replica: crate::operations::update::UpdatedReplica) -> Self {
+        let crate::operations::update::UpdatedReplica { node, error } = replica;
         Self { node, error }
     }
 }

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Text;
 use crate::{
-    MemberStatus,
+    client::MemberStatus,
+    core::membership::MemberState,
     key::{Key, NodeName},
-    membership::MemberState,
 };
 
 /// The state of a member as text.
@@ -85,9 +85,9 @@ pub struct RemovedMember {
     pub only_there: u64,
 }
 
-impl From<crate::RemovedMember> for RemovedMember {
-    fn from(removed: crate::RemovedMember) -> Self {
-        let crate::RemovedMember { node, only_there } = removed;
+impl From<crate::client::RemovedMember> for RemovedMember {
+    fn from(removed: crate::client::RemovedMember) -> Self {
+        let crate::client::RemovedMember { node, only_there } = removed;
         Self { node, only_there }
     }
 }
@@ -106,9 +106,9 @@ pub struct Drained {
     pub keys: Vec<Key>,
 }
 
-impl From<crate::Drained> for Drained {
-    fn from(drained: crate::Drained) -> Self {
-        let crate::Drained { node, left, remaining, keys } = drained;
+impl From<crate::operations::drain::Drained> for Drained {
+    fn from(drained: crate::operations::drain::Drained) -> Self {
+        let crate::operations::drain::Drained { node, left, remaining, keys } = drained;
         Self { node, left, remaining, keys }
     }
 }

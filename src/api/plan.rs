@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::documents;
-use crate::placement::{Forecast, NodeForecast};
+use crate::core::placement::{Forecast, NodeForecast};
 
 /// `/-/plan`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -37,8 +37,8 @@ pub struct Attempt {
     pub error: String,
 }
 
-impl From<&crate::Attempt> for Attempt {
-    fn from(attempt: &crate::Attempt) -> Self {
+impl From<&crate::route_error::Attempt> for Attempt {
+    fn from(attempt: &crate::route_error::Attempt) -> Self {
         Self { node: attempt.node.clone(), error: attempt.error.to_string() }
     }
 }

@@ -4,15 +4,15 @@ use serde::{Deserialize, Serialize};
 
 use super::documents;
 use crate::{
+    core::membership::{ClockDifference, SeedStatus},
     key::{Key, NodeName},
-    membership::{ClockDifference, SeedStatus},
     provider::Capacity,
 };
 
 /// `/-/status`. See [`crate::Status`] for what each field means.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-#[expect(missing_docs, reason = "they are those of `crate::Status`")]
+#[expect(missing_docs, reason = "they are those of `crate::client::Status`")]
 pub struct Status {
     pub node: NodeName,
     pub members: usize,
@@ -58,8 +58,8 @@ pub struct Status {
     pub trouble: Option<String>,
 }
 
-impl From<crate::Status> for Status {
-    fn from(status: crate::Status) -> Self {
+impl From<crate::client::Status> for Status {
+    fn from(status: crate::client::Status) -> Self {
         Self {
             node: status.node,
             members: status.members,
@@ -105,9 +105,9 @@ pub struct Shortage {
     pub reason: Option<String>,
 }
 
-impl From<crate::Shortage> for Shortage {
-    fn from(shortage: crate::Shortage) -> Self {
-        let crate::Shortage { key, replicas, ready, seconds, reason } = shortage;
+impl From<crate::client::Shortage> for Shortage {
+    fn from(shortage: crate::client::Shortage) -> Self {
+        let crate::client::Shortage { key, replicas, ready, seconds, reason } = shortage;
         Self { key, replicas, ready, seconds, reason }
     }
 }

@@ -7,9 +7,8 @@ use serde_json::{Value, from_str, json, to_string};
 
 use super::*;
 use crate::{
-    IntendedAction,
+    core::{balancer::IntendedAction, membership::MemberState},
     key::{Key, NodeName},
-    membership::MemberState,
 };
 
 fn key(text: &str) -> Key {
@@ -30,14 +29,14 @@ where
     assert_eq!(from_str::<D>(text).unwrap(), document);
 }
 
-fn status() -> crate::Status {
-    crate::Status {
+fn status() -> crate::client::Status {
+    crate::client::Status {
         node: name("n1"),
         members: 3,
         observers: 1,
         keys: 9,
         under_replicated: 1,
-        lacking: vec![crate::Shortage { key: key("a"), replicas: 2, ready: 1, seconds: 5, reason: None }],
+        lacking: vec![crate::client::Shortage { key: key("a"), replicas: 2, ready: 1, seconds: 5, reason: None }],
         hot: 2,
         fetching: 4,
         repairs_waiting: 6,
@@ -45,8 +44,8 @@ fn status() -> crate::Status {
         repairs_paused: None,
         converged: true,
         scanning: None,
-        seeds: vec![crate::SeedStatus { address: "h:1".into(), answers: true, reason: None }],
-        clocks_apart: vec![crate::ClockDifference { node: name("n2"), ahead_seconds: -90 }],
+        seeds: vec![crate::core::membership::SeedStatus { address: "h:1".into(), answers: true, reason: None }],
+        clocks_apart: vec![crate::core::membership::ClockDifference { node: name("n2"), ahead_seconds: -90 }],
         waiting_for: vec!["a member".into()],
         connections: 2,
         gossip_messages: 10,
@@ -76,7 +75,8 @@ fn a_status_says_what_is_wrong() {
     let mut status = status();
     status.repairs_paused = Some("half is lost".into());
     status.scanning = Some(8);
-    status.seeds[0] = crate::SeedStatus { address: "h:1".into(), answers: false, reason: Some("refused".into()) };
+    status.seeds[0] =
+        crate::core::membership::SeedStatus { address: "h:1".into(), answers: false, reason: Some("refused".into()) };
     status.disk = Some(crate::provider::Capacity { used: 1, total: 2 });
     status.trouble = Some("no etcd".into());
     let document = serde_json::to_value(Status::from(status)).unwrap();
@@ -100,7 +100,7 @@ fn documents_of_an_older_node_are_read() {
 
 #[test]
 fn a_member_stands_beside_what_it_has() {
-    let member = crate::Member {
+    let member = crate::core::membership::Member {
         name: name("n1"),
         incarnation: 7,
         address: "127.0.0.1:8401".parse().unwrap(),
@@ -111,7 +111,7 @@ fn a_member_stands_beside_what_it_has() {
         observer: false,
         serves_other: false,
     };
-    let status = |only_there| crate::MemberStatus { member: member.clone(), keys: 4, only_there };
+    let status = |only_there| crate::client::MemberStatus { member: member.clone(), keys: 4, only_there };
     let text = concat!(
         r#"{"name":"n1","incarnation":7,"address":"127.0.0.1:8401","http":null,"state":"leaving","weight":100,"#,
         r#""accepting":false,"observer":false,"serves_other":false,"keys":4"#,
@@ -126,52 +126,53 @@ fn states_are_the_words_that_the_library_writes() {
     for state in [Joining, Serving, Leaving, Away, Draining, Left, Dead] {
         assert_eq!(serde_json::to_value(state).unwrap(), state_name(state));
     }
-    use crate::HoldingState::{Failed, Fetching, Ready};
+    use crate::core::registry::HoldingState::{Failed, Fetching, Ready};
     for state in [Fetching, Ready, Failed] {
-        let holding = Holding::from(crate::Holding { node: name("n1"), state });
+        let holding = Holding::from(crate::client::Holding { node: name("n1"), state });
         assert_eq!(serde_json::to_value(state).unwrap(), *holding.state);
     }
     use IntendedAction::{Copy, Fetch, Nothing, Release};
     for action in [Nothing, Copy, Fetch, Release] {
-        let planned = PlannedAction::from(crate::Intention { action, waits_for: None });
+        let planned = PlannedAction::from(crate::core::balancer::Intention { action, waits_for: None });
         assert_eq!(serde_json::to_value(action).unwrap(), *planned.action);
     }
 }
 
 #[test]
 fn what_is_done_to_a_member_says_what_only_it_has() {
-    let removed = crate::RemovedMember { node: name("n1"), only_there: 3 };
+    let removed = crate::client::RemovedMember { node: name("n1"), only_there: 3 };
     is_written::<_, RemovedMember>(removed, r#"{"node":"n1","only_there":3}"#);
-    let drained = crate::Drained { node: name("n1"), left: true, remaining: 1, keys: vec![key("a")] };
+    let drained =
+        crate::operations::drain::Drained { node: name("n1"), left: true, remaining: 1, keys: vec![key("a")] };
     is_written::<_, Drained>(drained, r#"{"node":"n1","left":true,"remaining":1,"keys":["a"]}"#);
 }
 
 #[test]
 fn a_location_names_owners_and_holders() {
-    let holders = vec![crate::Holding { node: name("n2"), state: crate::HoldingState::Ready }];
-    let location = crate::Location { key: key("a"), owners: vec![name("n1")], holders, pinned: false };
+    let holders = vec![crate::client::Holding { node: name("n2"), state: crate::core::registry::HoldingState::Ready }];
+    let location = crate::client::Location { key: key("a"), owners: vec![name("n1")], holders, pinned: false };
     let text = r#"{"key":"a","owners":["n1"],"holders":[{"node":"n2","state":"ready"}],"pinned":false}"#;
     is_written::<_, Location>(location, text);
 }
 
 #[test]
 fn an_explanation_says_what_each_node_has_and_intends() {
-    let report = crate::Insight {
+    let report = crate::operations::explain::Insight {
         node: name("n1"),
-        state: Some(crate::HoldingState::Fetching),
+        state: Some(crate::core::registry::HoldingState::Fetching),
         data: Some(crate::provider::Description { version: Some("v".into()), bytes: Some(1), updated_ms: None }),
         refresh_in_ms: None,
-        intention: crate::Intention { action: IntendedAction::Copy, waits_for: Some("room".into()) },
+        intention: crate::core::balancer::Intention { action: IntendedAction::Copy, waits_for: Some("room".into()) },
         ring: 5,
     };
-    let explanation = crate::Explanation {
+    let explanation = crate::operations::explain::Explanation {
         key: key("a"),
         replicas: 2,
         replicas_from: "default",
         extra: 0,
-        places: vec![crate::Place { node: name("n1"), owner: true, why: "first".into() }],
+        places: vec![crate::operations::explain::Place { node: name("n1"), owner: true, why: "first".into() }],
         nodes: vec![report],
-        silent: vec![crate::Silent { node: name("n3"), reason: "gone".into() }],
+        silent: vec![crate::operations::explain::Silent { node: name("n3"), reason: "gone".into() }],
     };
     let text = concat!(
         r#"{"key":"a","replicas":2,"replicas_from":"default","extra":0,"#,
@@ -185,9 +186,9 @@ fn an_explanation_says_what_each_node_has_and_intends() {
 
 #[test]
 fn pins_and_what_members_say_of_them_name_the_key() {
-    is_written::<_, Pin>(crate::Pin { key: key("a/*"), replicas: 2 }, r#"{"key":"a/*","replicas":2}"#);
-    let lacking = vec![crate::Lacking { node: name("n2"), reason: "away".into() }];
-    let recorded = crate::Recorded { key: key("a"), confirmed: vec![name("n1")], lacking };
+    is_written::<_, Pin>(crate::core::catalog::Pin { key: key("a/*"), replicas: 2 }, r#"{"key":"a/*","replicas":2}"#);
+    let lacking = vec![crate::core::catalog::Lacking { node: name("n2"), reason: "away".into() }];
+    let recorded = crate::core::catalog::Recorded { key: key("a"), confirmed: vec![name("n1")], lacking };
     let text = r#"{"key":"a","confirmed":["n1"],"lacking":[{"node":"n2","reason":"away"}]}"#;
     is_written::<_, Recorded>(recorded, text);
 }
@@ -198,14 +199,14 @@ fn an_update_has_started_or_ended() {
     assert_eq!(started(Some(key("a")), None, true), r#"{"key":"a","started":true}"#);
     let not_held = started(Some(key("a")), Some("no node holds it".into()), false);
     assert_eq!(not_held, r#"{"key":"a","reason":"no node holds it","started":false}"#);
-    let replicas = vec![crate::UpdatedReplica { node: name("n1"), error: None }];
+    let replicas = vec![crate::operations::update::UpdatedReplica { node: name("n1"), error: None }];
     let updated = UpdatedKey { key: key("a"), replicas: documents(replicas) };
     assert_eq!(to_string(&updated).unwrap(), r#"{"key":"a","replicas":[{"node":"n1","error":null}]}"#);
 }
 
 #[test]
 fn a_plan_counts_keys_and_bytes() {
-    let node = crate::placement::NodeForecast {
+    let node = crate::core::placement::NodeForecast {
         node: "n1".into(),
         owned_now: 1,
         owned_then: 2,
@@ -213,8 +214,14 @@ fn a_plan_counts_keys_and_bytes() {
         bytes_gained: None,
         lost: 4,
     };
-    let forecast =
-        crate::placement::Forecast { keys: 5, keys_moved: 6, copies: 7, sampled: 8, bytes: Some(9), nodes: vec![node] };
+    let forecast = crate::core::placement::Forecast {
+        keys: 5,
+        keys_moved: 6,
+        copies: 7,
+        sampled: 8,
+        bytes: Some(9),
+        nodes: vec![node],
+    };
     let text = concat!(
         r#"{"keys":5,"keys_moved":6,"copies":7,"sampled":8,"bytes":9,"nodes":[{"node":"n1","owned_now":1,"#,
         r#""owned_then":2,"gained":3,"bytes_gained":null,"lost":4}]}"#,
@@ -224,7 +231,7 @@ fn a_plan_counts_keys_and_bytes() {
 
 #[test]
 fn a_problem_says_more_than_a_status_and_any_server_may_say_it() {
-    let attempt = crate::Attempt { node: name("n1"), error: crate::AttemptError::Timeout };
+    let attempt = crate::route_error::Attempt { node: name("n1"), error: crate::route_error::AttemptError::Timeout };
     let problem = Problem {
         kind: "urn:datad-gossip:problem:no-answer".into(),
         title: "No node could answer".into(),

@@ -214,10 +214,8 @@ fn cut_short(found: u64, wanted: u64) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::testing::{Fault, Faulty, SmallDisk},
-        *,
-    };
+    use super::*;
+    use crate::durable::testing::{Fault, Faulty, SmallDisk};
 
     /// A folder, and files on a medium that fails from its `nth` operation of that kind on.
     fn failing(fault: Fault) -> (tempfile::TempDir, Arc<Faulty>, Durable) {

@@ -91,10 +91,8 @@ impl FileStream {
 mod tests {
     use std::{fs, sync::Arc};
 
-    use super::{
-        super::testing::{Fault, Faulty},
-        *,
-    };
+    use super::*;
+    use crate::durable::testing::{Fault, Faulty};
 
     async fn written(durable: &Durable, dir: &Path, parts: usize) -> io::Result<()> {
         let mut stream = durable.stream(dir.join("part"));

@@ -22,8 +22,8 @@ use super::{
     layout::{Layout, Place, Written},
 };
 use crate::{
+    core::registry::{ClaimState, HolderState},
     key::{Key, NodeName},
-    registry::{ClaimState, HolderState},
 };
 
 /// Keys in one transaction: two operations each, and etcd takes 128 unless told otherwise.

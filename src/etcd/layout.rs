@@ -18,9 +18,11 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    core::{
+        membership::{Announced, Facts, LedgerMark, Role, Serves},
+        registry::{ClaimState, HolderState},
+    },
     key::{Key, NodeName},
-    membership::{Announced, Facts, LedgerMark, Role, Serves},
-    registry::{ClaimState, HolderState},
 };
 
 const NODES: &str = "/$$nodes/";

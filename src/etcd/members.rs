@@ -33,11 +33,13 @@ use super::{
     list, pins,
 };
 use crate::{
+    actors::membership::publish,
+    core::membership::{Announced, Facts, GoneMembers, MemberState, Observation, RemoveError, Roster},
     key::NodeName,
-    membership::{Announced, Facts, GoneMembers, MemberState, Observation, RemoveError, Roster, publish},
     net::wire::HelloRefusal,
-    runtime::{Shared, lifecycle::ActorKind},
     runtime::{
+        Shared,
+        lifecycle::ActorKind,
         mailbox::{Envelope, receives},
         ports::membership::Request,
     },

@@ -24,7 +24,7 @@ use super::{
     layout::Place,
     list, open_any,
 };
-use crate::{catalog::Pin, config::REPLICAS_MAX, runtime::Shared};
+use crate::{config::REPLICAS_MAX, core::catalog::Pin, runtime::Shared};
 
 /// How often the mirror is held against the catalog though that has not changed: strangers write, and an etcd forgets.
 const LOOK: Duration = Duration::from_secs(15);

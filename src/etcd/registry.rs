@@ -33,17 +33,21 @@ use super::{
     list,
 };
 use crate::{
+    actors::registry,
+    core::{
+        membership::Announced,
+        registry::{ClaimState, IndexWriter},
+        updater::Origin,
+    },
     key::Key,
-    membership::Announced,
     net::wire::Ensured,
     provider::UpdateReason,
-    registry::{ClaimState, IndexWriter, actor as registry},
-    runtime::{Shared, lifecycle::ActorKind},
     runtime::{
+        Shared,
+        lifecycle::ActorKind,
         mailbox::{Envelope, Mailbox, receives},
         ports::registry::{NotRecorded, Request, Summary},
     },
-    updater::Origin,
 };
 
 /// Transactions under way. More do not make etcd faster, and fewer keys share one.

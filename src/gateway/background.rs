@@ -9,7 +9,7 @@ use std::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::warn;
 
-use crate::{Client, key::Key};
+use crate::{client::Client, key::Key};
 
 /// What runs, and whether once more.
 type Running = Arc<Mutex<BTreeMap<Key, bool>>>;

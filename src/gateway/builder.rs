@@ -25,7 +25,7 @@ use super::{
     signature::WebhookSecret,
     state::State,
 };
-use crate::{Client, places::Places};
+use crate::{client::Client, util::places::Places};
 
 /// Changes that go on after their request was answered; more are refused.
 const BACKGROUND_CHANGES_MAX: usize = 256;

@@ -15,8 +15,9 @@ use tower::Service;
 
 use super::{access::Peer, body::Impatient, headers, page, problem::Problem, state::State};
 use crate::{
-    MemberState, PathError,
-    router::{AnsweredBy, Guarded},
+    core::membership::MemberState,
+    operations::{Guarded, send::AnsweredBy},
+    transport::PathError,
 };
 
 /// How long a request waits for a node that is still joining. It takes a moment, so few get to see the 503 after it.

@@ -3,7 +3,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::{hop, key::NodeName, router::AnsweredBy};
+use crate::{hop, key::NodeName, operations::send::AnsweredBy};
 
 /// Fields with this prefix are ours.
 const OWN_PREFIX: &str = "x-datad-";

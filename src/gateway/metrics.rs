@@ -21,7 +21,12 @@ use prometheus_client::{
 };
 use tokio::time::Instant;
 
-use crate::{Client, Member, Status, api::state_name, router::Guarded};
+use crate::{
+    api::state_name,
+    client::{Client, Status},
+    core::membership::Member,
+    operations::Guarded,
+};
 
 /// Of the text that [`Metrics::render`] makes.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

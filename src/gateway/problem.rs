@@ -9,8 +9,13 @@ use axum::{
 use http::{HeaderValue, StatusCode, header};
 
 use crate::{
-    Attempt, AttemptError, DrainError, Drained, IntentError, PathError, RemoveError, RouteError, api,
+    api,
+    client::DrainError,
+    core::{catalog::IntentError, membership::RemoveError},
     key::{Key, KeyError},
+    operations::drain::Drained,
+    route_error::{Attempt, AttemptError, RouteError},
+    transport::PathError,
 };
 
 /// A problem document on its way to a client. Boxed, because it is the rare end of many results.

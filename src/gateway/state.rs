@@ -10,7 +10,7 @@ use super::{
     access::Access, admission::Admission, background::Background, metrics::Metrics, progress::Responses,
     signature::WebhookSecret,
 };
-use crate::{Client, PathTransport, places::Places};
+use crate::{client::Client, transport::PathTransport, util::places::Places};
 
 /// What all requests share.
 #[derive(Debug)]

@@ -12,7 +12,6 @@ use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use super::{
-    codec,
     endpoint::Net,
     errors::{DialError, code},
     identity,
@@ -22,7 +21,7 @@ use super::{
     transport::DIAL_TIMEOUT,
     wire::{Hello, HelloRefusal, HelloReply, Opening, REVISION, calls::Vouch},
 };
-use crate::key::NodeName;
+use crate::{key::NodeName, util::codec};
 
 /// First and longest pause after a failed dial of one address. Together with the above, a link that is back is found within
 /// a second.

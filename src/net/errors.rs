@@ -2,11 +2,8 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::{
-    codec::CodecError,
-    wire::{HelloRefusal, Refusal},
-};
-use crate::key::NodeName;
+use super::wire::{HelloRefusal, Refusal};
+use crate::{key::NodeName, util::codec::CodecError};
 
 /// Application codes of closed connections and reset streams.
 pub(crate) mod code {

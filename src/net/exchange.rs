@@ -26,7 +26,6 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::io::poll_read_buf;
 
 use super::{
-    codec::{self, CodecError, OPENING_BYTES_MAX},
     errors::{CallError, code},
     inbound::Inbound,
     peer::Peer,
@@ -35,6 +34,7 @@ use super::{
 use crate::{
     key::Key,
     provider::{self, Body, BoxError},
+    util::codec::{self, CodecError, OPENING_BYTES_MAX},
 };
 
 /// Read buffer of one body. Fewer, larger chunks cost less per byte further up.

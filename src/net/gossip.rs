@@ -4,7 +4,8 @@ use std::{net::SocketAddr, sync::Arc, sync::atomic::Ordering, time::Duration};
 
 use bytes::Bytes;
 
-use super::{codec, endpoint::Net};
+use super::endpoint::Net;
+use crate::util::codec;
 
 /// A gossip message that is not through by then is worth nothing.
 const GOSSIP_TIMEOUT: Duration = Duration::from_secs(1);

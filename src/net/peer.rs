@@ -7,12 +7,11 @@ use serde::de::DeserializeOwned;
 use tokio::{sync::Semaphore, time::Instant};
 
 use super::{
-    codec,
     errors::CallError,
     transport::DIAL_TIMEOUT,
     wire::{Call, Delta, Hello, MemberNews, NodeRequest, Opening, Position, Reply},
 };
-use crate::key::NodeName;
+use crate::{key::NodeName, util::codec};
 
 /// Of the streams that one peer may have open, how many requests of clients and copies of keys may take up, each until its answer has ended. The others are left
 /// to calls and feeds, so that stalled readers of data do not stop what holds the cluster together.

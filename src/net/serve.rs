@@ -13,7 +13,6 @@ use tokio::time::Instant;
 use tracing::{Instrument, debug, debug_span, info, warn};
 
 use super::{
-    codec::{self, CodecError, FRAME_BYTES_MAX, OPENING_BYTES_MAX},
     endpoint::Net,
     errors::code,
     exchange, identity,
@@ -23,6 +22,7 @@ use super::{
     transport::{DIAL_TIMEOUT, HANDSHAKES_MAX, OPENING_TIMEOUT},
     wire::{GOSSIP_BYTES_MAX, Hello, HelloRefusal, HelloReply, Opening, Refusal, Reply},
 };
+use crate::util::codec::{self, CodecError, FRAME_BYTES_MAX, OPENING_BYTES_MAX};
 
 /// How often within the time that makes a long pause it is looked for.
 const PAUSE_LOOKS: u32 = 4;

@@ -33,9 +33,10 @@ use super::{
 };
 use crate::{
     config::Profile,
+    core::registry::{Change, ClaimState, Incarnation, Version},
     key::{Key, NodeName},
     provider::{self, Body, body, full},
-    registry::{Change, ClaimState, Incarnation, Version},
+    util::codec,
     world::Machine,
 };
 

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::Node;
 use crate::{
-    membership::{Member, MemberState, View},
+    core::membership::{Member, MemberState, View},
     net::wire::HelloRefusal,
     wiring::StartError,
 };

@@ -27,10 +27,12 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::{
+    core::{
+        membership::{Announced, MemberState},
+        registry::HolderState,
+    },
     key::{Key, NodeName},
-    membership::{Announced, MemberState},
     net::wire::{Ensured, calls::KeepCopy},
-    registry::HolderState,
     runtime::Shared,
 };
 

@@ -6,9 +6,9 @@ use futures::{StreamExt, stream::BoxStream};
 use tracing::debug;
 
 use crate::{
+    core::registry::{Delta, Position, Version},
     key::NodeName,
     net::{CallError, wire::calls::Pull},
-    registry::{Delta, Position, Version},
     runtime::Shared,
 };
 

@@ -6,9 +6,8 @@ use std::{
 };
 
 use crate::{
+    core::{membership::View, registry::HolderState},
     key::{Key, NodeName},
-    membership::View,
-    registry::HolderState,
     runtime::Shared,
 };
 
@@ -47,8 +46,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{
-        Member, MemberState,
+    use crate::core::{
+        membership::{Member, MemberState},
         placement::{Ring, RingOptions},
     };
 

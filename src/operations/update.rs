@@ -5,17 +5,19 @@ use std::{sync::Arc, time::Duration};
 use serde::Serialize;
 use tokio::time::Instant;
 
+use super::ensure::{Wanted, ensure};
 use crate::{
+    core::{
+        registry::HolderState,
+        updater::{FETCH_MAX, Origin},
+    },
     key::{Key, NodeName},
     net::{
         CallError,
         wire::{Ensured, Refusal, calls},
     },
-    registry::HolderState,
     route_error::{Attempt, AttemptError, RouteError, retry_after},
-    router::ensure::{Wanted, ensure},
     runtime::Shared,
-    updater::{FETCH_MAX, Origin},
 };
 
 /// How the update of one replica went.

@@ -22,13 +22,13 @@ use futures::{
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 
+use super::{there_is, version_of};
 use crate::{
     key::{Key, NodeName},
     provider::{
         Body, BoxError, Capacity, Description, Provider, ProviderError, ServeError, UpdateContext, UpdateError, empty,
         full,
     },
-    providers::{there_is, version_of},
 };
 
 /// Longest value that is copied from a peer, in bytes: values live in RAM, and a peer may not fill it.

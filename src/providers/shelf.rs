@@ -358,8 +358,8 @@ mod tests {
 
     use futures::TryStreamExt;
 
-    use super::{testing::key, *};
-    use crate::durable::testing::SmallDisk;
+    use super::*;
+    use crate::{durable::testing::SmallDisk, providers::shelf::testing::key};
 
     fn built(shelf: &Shelf, text: &str) -> Scratch {
         let scratch = shelf.scratch().unwrap();

@@ -2,7 +2,7 @@
 
 use tokio::sync::Semaphore;
 
-use crate::{key::NodeName, places::Places};
+use crate::{key::NodeName, util::places::Places};
 
 /// Requests of clients at peers that are answered at once, and copies that peers make; more are told that the node is
 /// overloaded and go elsewhere.

@@ -7,7 +7,7 @@ use std::sync::{
 
 use super::context::Context;
 use crate::{
-    balancer::{Doubts, Level, Room},
+    core::balancer::{Doubts, Level, Room},
     provider::Capacity,
 };
 

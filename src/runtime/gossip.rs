@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
 };
@@ -14,9 +14,9 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
 use crate::{
+    core::membership::{ClockDifference, LedgerMark, Observation},
     key::NodeName,
-    membership::{ClockDifference, Observation},
-    published::Published,
+    util::published::Published,
 };
 
 /// Observers that may follow one member: ten thousand, and those of a neighbour that has just died.
@@ -61,6 +61,21 @@ impl Default for GossipState {
     }
 }
 
+/// The mark of this node's own ledger: written by the registry at every change, read at every tick. Behind a lock, for a
+/// version with the digest of another one would look like a broken copy to everybody who has that version.
+#[derive(Debug, Default)]
+pub(crate) struct SharedMark(Mutex<LedgerMark>);
+
+impl SharedMark {
+    pub(crate) fn store(&self, mark: LedgerMark) {
+        *self.0.lock().expect("no panic under this lock") = mark;
+    }
+
+    pub(crate) fn load(&self) -> LedgerMark {
+        *self.0.lock().expect("no panic under this lock")
+    }
+}
+
 /// How many observers follow this node.
 #[derive(Debug, Default)]
 pub(crate) struct Watchers(Arc<AtomicUsize>);
@@ -86,5 +101,26 @@ pub(crate) struct WatcherPlace(Arc<AtomicUsize>);
 impl Drop for WatcherPlace {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_and_the_digest_of_a_mark_are_always_of_one_ledger() {
+        const LAST: u64 = 1_000_000;
+        let mark = SharedMark::default();
+        std::thread::scope(|scope| {
+            scope.spawn(|| (1..=LAST).for_each(|number| mark.store(LedgerMark { version: number, digest: number })));
+            loop {
+                let LedgerMark { version, digest } = mark.load();
+                assert_eq!(version, digest);
+                if version == LAST {
+                    break;
+                }
+            }
+        });
     }
 }

@@ -12,9 +12,9 @@ use tokio::sync::watch;
 
 use super::{context::Context, peers::Peers};
 use crate::{
-    membership::{Joining, SeedStatus, View},
+    core::membership::{Joining, SeedStatus, View},
     net::wire::HelloRefusal,
-    published::Published,
+    util::published::Published,
 };
 
 /// The actors of a node.

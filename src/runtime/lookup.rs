@@ -7,13 +7,15 @@ use smallvec::SmallVec;
 
 use super::context::Context;
 use crate::{
-    catalog::Intents,
     config::REPLICAS_MAX,
+    core::{
+        catalog::Intents,
+        membership::View,
+        placement::{Ring, RingOptions},
+        registry::{HolderState, Index, IndexWriter, KeyHasher},
+    },
     key::{Key, NodeName},
-    membership::View,
-    placement::{Ring, RingOptions},
-    published::Published,
-    registry::{HolderState, Index, IndexWriter, KeyHasher},
+    util::published::Published,
 };
 
 /// A few node names, inline.

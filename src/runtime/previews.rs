@@ -7,7 +7,7 @@ use std::{
 
 use tokio::sync::Semaphore;
 
-use crate::{key::Key, provider::UpdateError, timers::Timers};
+use crate::{key::Key, provider::UpdateError, util::timers::Timers};
 
 /// Heads that the origin is asked for at once.
 const AT_ONCE: usize = 16;

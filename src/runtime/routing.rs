@@ -5,10 +5,9 @@ use std::sync::Arc;
 use super::{previews::Previews, underway::Underway};
 use crate::{
     config::NodeConfig,
+    core::router::{Pace, RetryBudget, Routes},
     key::Key,
-    places::Places,
-    published::Published,
-    router::{Pace, RetryBudget, Routes},
+    util::{places::Places, published::Published},
 };
 
 /// Requests that wait for as long as a fetch gets on. Further ones wait for `request_patience`: each takes a stream to the node

@@ -6,7 +6,7 @@ use super::{
     admission::Admission, context::Context, disk::DiskState, gossip::GossipState, lifecycle::Lifecycle, lookup::Lookup,
     peers::Peers, ports::Ports, routing::Routing, traffic::Traffic,
 };
-use crate::{membership::SeedStatus, net::Net};
+use crate::{core::membership::SeedStatus, net::Net};
 
 /// All parts of one node. An actor takes those that it needs; operations and clients take all of them.
 pub(crate) struct Shared {

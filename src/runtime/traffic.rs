@@ -7,9 +7,11 @@ use std::{
 
 use super::context::Context;
 use crate::{
-    balancer::{Heat, Uses},
+    core::{
+        balancer::{Heat, Uses},
+        registry::KeyHasher,
+    },
     key::Key,
-    registry::KeyHasher,
 };
 
 /// Statistics of the requests that this node has answered.

@@ -6,10 +6,13 @@ use ractor::{Actor, ActorCell, SpawnErr};
 
 use super::start_error::StartError;
 use crate::{
+    actors::{
+        membership::{actor as membership, gossip_channel, observer},
+        registry,
+    },
     config::NodeConfig,
-    membership::{Facts, SeedStatus, SharedMark, actor as membership, gossip_channel, observer},
-    registry::actor as registry,
-    runtime::Shared,
+    core::membership::{Facts, SeedStatus},
+    runtime::{Shared, gossip::SharedMark},
 };
 
 /// How the nodes of a cluster find each other and learn who holds what.

@@ -10,10 +10,9 @@ use futures::stream::BoxStream;
 use http::{Request, Response};
 
 use crate::{
-    catalog::Time,
-    explain::insight,
+    actors::membership::watch,
+    core::{catalog::Time, updater::Origin},
     key::{Key, NodeName},
-    membership::watch,
     net::{
         Inbound, Peer,
         wire::{
@@ -22,18 +21,17 @@ use crate::{
         },
     },
     operations::{
+        Guarded,
         drain::{Drained, drain},
+        ensure::{Wanted, ensure},
+        explain::insight,
         pull::feed,
+        send::pass_on,
+        serve::{report_trouble, serve_local, serve_part},
         update::refresh,
     },
     provider::{self, Body, UpdateReason},
-    router::{
-        Guarded,
-        ensure::{Wanted, ensure},
-        pass_on, report_trouble, serve_local, serve_part,
-    },
     runtime::Shared,
-    updater::Origin,
 };
 
 pub(crate) struct Answers(pub(crate) Arc<Shared>);

@@ -25,13 +25,9 @@ use super::{
     incarnation,
 };
 use crate::{
-    balancer::actor::Balancer,
-    catalog::actor::CatalogKeeper,
-    membership::{Announced, Facts, LedgerMark, Role, Serves, SharedMark},
-    refresh::actor::Refresher,
-    router::actor::Router,
-    runtime::{Shared, lifecycle::ActorKind},
-    updater::actor::Updater,
+    actors::{balancer::Balancer, catalog::CatalogKeeper, refresher::Refresher, router::Router, updater::Updater},
+    core::membership::{Announced, Facts, LedgerMark, Role, Serves},
+    runtime::{Shared, gossip::SharedMark, lifecycle::ActorKind},
 };
 
 const RESTARTS_MAX: usize = 5;

@@ -12,7 +12,7 @@ use http::{Uri, header, request::Parts};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    catalog::is_pattern,
+    core::catalog::is_pattern,
     gateway::{access::Peer, problem::Problem, state::State},
     key::{Key, KeyError, NodeName},
 };

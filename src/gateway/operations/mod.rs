@@ -43,7 +43,7 @@ use axum::{
 };
 use http::{Method, Uri};
 
-use super::{admission::admit, page, problem::Problem, state::State, webhook};
+use crate::gateway::{admission::admit, page, problem::Problem, state::State, webhook};
 
 pub(super) fn routes(state: Arc<State>) -> Router {
     Router::new()

@@ -10,9 +10,9 @@ use tokio::runtime::Handle;
 use super::extract::{Parameters, document};
 use crate::{
     api,
+    core::placement::Change,
     gateway::{problem::Problem, state::State},
     key::NodeName,
-    placement::Change,
 };
 
 /// Names in a plan: what somebody changes at a time.

@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 use axum::extract::State as Shared;
 
 use crate::{
-    Client, MemberState,
+    client::Client,
+    core::membership::MemberState,
     gateway::{problem::Problem, state::State},
 };
 

@@ -53,7 +53,7 @@ async fn a_request_whose_body_breaks_at_any_byte_ends_and_hurts_no_other() {
     assert_eq!(front.get("/held").await.status(), StatusCode::OK);
     let located = front.node.client().locate(&Key::new("held").unwrap());
     assert!(
-        located.holders.iter().all(|holding| holding.state == crate::HoldingState::Ready),
+        located.holders.iter().all(|holding| holding.state == crate::core::registry::HoldingState::Ready),
         "a client's trouble is not the holder's: {located:?}"
     );
     front.stop().await;

@@ -31,11 +31,12 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{Gateway, GatewayBuilder};
 use crate::{
-    ClusterKey, Credentials, Node,
     config::{NodeConfig, Profile},
+    gateway::{Gateway, GatewayBuilder},
     key::{Key, NodeName},
+    net::identity::{ClusterKey, Credentials},
+    node::Node,
     provider::{self, Body, Description, Provider, ProviderError, ServeError, UpdateContext, UpdateError, full},
     runtime::admission::DESCRIBING_MAX,
 };

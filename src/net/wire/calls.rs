@@ -15,10 +15,12 @@ use super::{
     revision::{REVISION_ELSEWHERE, REVISION_RELAY},
 };
 use crate::{
-    catalog::{Page, Record, Time},
+    core::{
+        catalog::{Page, Record, Time},
+        membership::GoneMembers,
+        registry::{Delta, Position},
+    },
     key::{Key, NodeName},
-    membership::GoneMembers,
-    registry::{Delta, Position},
 };
 
 /// A short question to one node.

@@ -6,11 +6,13 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::{calls::*, reports::*, *};
 use crate::{
-    catalog::{Intent, Page, Stamp, Time},
+    core::{
+        catalog::{Intent, Page, Stamp, Time},
+        membership::{GoneMember, GoneMembers, RemovedMember},
+        registry::{Change, ClaimState, Incarnation, Version},
+    },
     key::{Key, NodeName},
-    membership::{GoneMember, GoneMembers, RemovedMember},
-    net::codec,
-    registry::{Change, ClaimState, Incarnation, Version},
+    util::codec,
 };
 
 /// Encodes, compares with the pinned bytes, and decodes again.

@@ -34,11 +34,11 @@ pub(crate) use self::{
     revision::{ALPN, GOSSIP_BYTES_MAX, REVISION, REVISION_OUTDATED, REVISION_RELAY},
 };
 /// A record of an intent is its own wire form: it is plain data, made to travel.
-pub(crate) use crate::catalog::Record;
+pub(crate) use crate::core::catalog::Record;
 /// Likewise a ledger's own positions and deltas.
-pub(crate) use crate::registry::{Delta, Position};
+pub(crate) use crate::core::registry::{Delta, Position};
 /// Likewise how it ended that a node was asked to have a key.
-pub(crate) use crate::updater::Ensured;
+pub(crate) use crate::core::updater::Ensured;
 
 /// The first frame of every bidirectional stream.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

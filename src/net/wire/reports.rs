@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    balancer::{IntendedAction, Intention},
+    core::balancer::{IntendedAction, Intention},
     key::NodeName,
     provider::Description,
 };

@@ -287,10 +287,13 @@ impl Draft {
 mod tests {
     use futures::stream;
 
-    use super::{super::manifest::Object, *};
+    use super::*;
     use crate::{
         durable::testing::{Fault, Faulty, SmallDisk},
-        providers::shelf::testing::{alone, key},
+        providers::{
+            files::manifest::Object,
+            shelf::testing::{alone, key},
+        },
     };
 
     /// Writes `text` as the only object of `name`.

@@ -26,9 +26,9 @@ use super::{
     setup::Git,
 };
 use crate::{
-    RouteError,
     key::Key,
     provider::{Awaited, Body, BoxError, Meanwhile, ServeError, body, full},
+    route_error::RouteError,
 };
 
 /// How often a client hears that its response goes on: git's own servers do it as often.
@@ -228,7 +228,8 @@ fn amount(bytes: u64) -> String {
 mod tests {
     use futures::FutureExt;
 
-    use super::{super::packets::packet, *};
+    use super::*;
+    use crate::providers::git::packets::packet;
 
     fn fetch(arguments: &[&str]) -> Request<Bytes> {
         let lines = [&["want 1"], arguments, &["done"]].concat();

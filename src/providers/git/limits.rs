@@ -79,7 +79,8 @@ fn memory_bytes() -> Option<u64> {
 mod tests {
     use tokio::{io::AsyncWriteExt, process::Command};
 
-    use super::{super::process::Group, *};
+    use super::*;
+    use crate::providers::git::process::Group;
 
     #[tokio::test]
     async fn a_program_and_what_it_starts_is_limited() {
@@ -95,7 +96,7 @@ mod tests {
         let lines: Vec<u64> = said.lines().filter_map(|line| line.parse().ok()).collect();
         let [data_kib, cpu, files, core] = lines[..] else { panic!("{said}") };
         assert_eq!((data_kib, cpu, core), (memory / 1024, seconds, 0));
-        assert!(seconds >= crate::updater::FETCH_MAX.as_secs(), "an update that gets on may take that long");
+        assert!(seconds >= crate::core::updater::FETCH_MAX.as_secs(), "an update that gets on may take that long");
         assert!(files <= FILES_MAX);
     }
 }

@@ -125,7 +125,8 @@ mod tests {
     use futures::FutureExt;
     use tokio::sync::Notify;
 
-    use super::{super::template::Scheme, *};
+    use super::*;
+    use crate::providers::git::template::Scheme;
 
     const HEAD: &str = "0123456789012345678901234567890123456789\tHEAD\n";
 

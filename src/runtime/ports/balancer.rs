@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::{
-    balancer::{Intention, Short},
+    core::balancer::{Intention, Short},
     key::Key,
     runtime::mailbox::{Gone, Mailbox},
 };

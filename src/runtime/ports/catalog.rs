@@ -3,7 +3,7 @@
 use tokio::sync::oneshot;
 
 use crate::{
-    catalog::{Intent, IntentError, Page, Pin, Record, Stamp, Time},
+    core::catalog::{Intent, IntentError, Page, Pin, Record, Stamp, Time},
     key::{Key, NodeName},
     runtime::mailbox::{Gone, Mailbox},
 };

@@ -4,9 +4,11 @@
 use tokio::sync::oneshot;
 
 use crate::{
+    core::{
+        membership::LedgerMark,
+        registry::{Delta, Position},
+    },
     key::NodeName,
-    membership::LedgerMark,
-    registry::{Delta, Position},
     runtime::mailbox::{Gone, Mailbox},
 };
 

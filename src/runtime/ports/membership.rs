@@ -3,8 +3,8 @@
 use tokio::sync::oneshot;
 
 use crate::{
+    core::membership::{Announced, GoneMembers, RemoveError},
     key::NodeName,
-    membership::{Announced, GoneMembers, RemoveError},
     runtime::mailbox::{Gone, Mailbox},
 };
 

@@ -17,7 +17,7 @@ pub(crate) mod registry;
 pub(crate) mod router;
 pub(crate) mod updater;
 
-use super::mailbox::Mailbox;
+use crate::runtime::mailbox::Mailbox;
 
 /// The mailboxes of the actors of one node.
 #[derive(Debug, Default)]

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use tokio::sync::oneshot;
 
 use crate::{
+    core::registry::ClaimState,
     key::{Key, NodeName},
-    registry::ClaimState,
     runtime::mailbox::{Gone, Mailbox},
 };
 

@@ -5,11 +5,11 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::{
+    core::updater::Origin,
     key::{Key, NodeName},
     net::wire::Ensured,
     provider::UpdateReason,
     runtime::mailbox::{Gone, Mailbox},
-    updater::Origin,
 };
 
 pub(crate) enum Request {

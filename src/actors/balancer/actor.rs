@@ -1,0 +1,670 @@
+//! The balancer actor: which keys to look at, and carrying out what the plan says.
+//!
+//! Supervised by the node and restarted alone; it keeps nothing that it cannot find out again, but for what it vouched for in
+//! the last half minute. *In*: changed keys,
+//! finished updates, sweeps (after membership changed, and now and then), how much room there is. *Out*: work for the
+//! updater pool; before a copy is dropped, a question to every other owner.
+//!
+//! ```text
+//!  keys changed --> dirty --+                        /--> queue --plan again--> Ensure --> updater
+//!  sweep: registry.Keys ----+--> slice of keys --> plan
+//!  retry / trim timers -----+                        \--> Vouch --> owners --yes from all--> Release, Remove
+//!  the disk is full --> the best to give up --------------^                 (or from one, if there is no room)
+//!                              \--the only copies--> the origin --has it--> Release, Remove        (see eviction)
+//! ```
+//!
+//! Invariants: a slice is bounded, and between slices other messages are handled; work in the pool that came from here
+//! is bounded and leaves room for requests; whoever vouched for a key does not drop it while others may still act on that.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use rand::{RngExt, rngs::StdRng};
+use tokio::task::yield_now as let_others_run;
+use tracing::{debug, info};
+
+use super::{
+    eviction,
+    pressure::{self, Found},
+    sight::Sight,
+};
+use crate::{
+    core::{
+        balancer::{
+            Action, Candidate, Grounds, Intention, Level, Obstacles, Pace, Queue, Shortages, Situation, Urgency, intent,
+        },
+        membership::MemberState,
+        placement::Ring,
+        registry::HolderState,
+        updater::Origin,
+    },
+    key::{Key, NodeName},
+    net::wire::calls::Vouch,
+    provider::UpdateReason,
+    runtime::{
+        Shared,
+        mailbox::{Envelope, receives},
+        ports::balancer::{Request, Summary},
+    },
+    util::timers::Timers,
+};
+
+/// Keys that are looked at in one go: well below a millisecond of work.
+const SLICE_KEYS: usize = 256;
+/// Changed keys that are remembered one by one; beyond, all keys are looked at.
+const DIRTY_MAX: usize = 65_536;
+/// For how many times the time to settle to wait for a member that is joining.
+const ARRIVAL_SETTLES: u32 = 5;
+/// Share of the repair delay by which nodes differ in when they begin to repair.
+const JITTER_SHARE: f64 = 0.25;
+/// How long whoever vouched keeps its replica, and how long a trim may take after the last owner vouched.
+const VOUCH_HOLD: Duration = Duration::from_secs(30);
+const VOUCH_TIMEOUT: Duration = Duration::from_secs(5);
+/// Keys in one question to an owner.
+const VOUCH_KEYS_MAX: usize = SLICE_KEYS;
+/// How often timers are looked at.
+const TICK: Duration = Duration::from_millis(250);
+/// How often the node looks at how much room there is.
+const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+pub(crate) enum Message {
+    /// What others ask.
+    Asked(Envelope<Request>),
+    /// Here is a part of all keys.
+    Swept { keys: Vec<Key> },
+    /// Go on with what is waiting.
+    Proceed,
+    /// Look at timers.
+    Tick,
+    /// Enough of the other owners vouched for these, in time.
+    Vouched { keys: Vec<(Key, Grounds)>, until: Duration },
+    /// The node has looked at how much room there is. If it is full: it holds so many keys.
+    Looked { held: usize },
+    /// These may be given up, for there is no room.
+    Found(Found),
+    /// The origin was asked about the only copies that were found.
+    OriginsAsked,
+}
+
+receives!(Message: Asked(Request));
+
+pub(crate) struct Balancer;
+
+pub(crate) struct State {
+    shared: Arc<Shared>,
+    myself: ActorRef<Message>,
+    dirty: BTreeSet<Key>,
+    sweep: Sweep,
+    proceeding: bool,
+    queue: Queue,
+    /// The ring that plans were last made on, and until when to wait since it lost somebody.
+    ring: Arc<Ring>,
+    hold_until: Duration,
+    rng: StdRng,
+    shortages: Shortages,
+    /// Until when failed keys are left alone.
+    back_off: Timers,
+    /// From when on surplus keys may go.
+    trim_at: Timers,
+    /// Until when others rely on these.
+    vouched_until: Timers,
+    next_sweep: Duration,
+    relief: Relief,
+}
+
+/// Looking at the room that there is, and making some.
+#[derive(Debug, Default)]
+struct Relief {
+    looking: bool,
+    next_look: Duration,
+    /// Whether there was little room at the last look.
+    tight: bool,
+    pace: Pace,
+    /// Whether keys to give up are looked for, or the origin is asked about them.
+    finding: bool,
+    /// Where to go on finding.
+    after: Option<Key>,
+    /// When this node last gave up a copy because only the origin has to have the key.
+    evicted: Option<Duration>,
+}
+
+/// A walk over all keys.
+#[derive(Debug)]
+enum Sweep {
+    Idle,
+    /// The next part was asked for; `again` if another walk was wished for meanwhile.
+    Asking {
+        again: bool,
+    },
+}
+
+impl Actor for Balancer {
+    type Msg = Message;
+    type State = State;
+    type Arguments = Arc<Shared>;
+
+    async fn pre_start(&self, myself: ActorRef<Message>, shared: Arc<Shared>) -> Result<State, ActorProcessingErr> {
+        myself.send_interval(TICK, || Message::Tick);
+        let next_sweep = shared.context.uptime();
+        // One updater is left to requests.
+        let queue =
+            Queue::new(shared.context.config.repairs.min(shared.context.config.updaters.saturating_sub(1)).max(1));
+        let ring = shared.lookup.view.load().ring().clone();
+        let rng = shared.context.rng();
+        Ok(State {
+            shared,
+            myself,
+            dirty: BTreeSet::new(),
+            sweep: Sweep::Idle,
+            proceeding: false,
+            queue,
+            ring,
+            hold_until: Duration::ZERO,
+            rng,
+            shortages: Shortages::default(),
+            back_off: Timers::default(),
+            trim_at: Timers::default(),
+            vouched_until: Timers::default(),
+            next_sweep,
+            relief: Relief::default(),
+        })
+    }
+
+    async fn handle(
+        &self,
+        _myself: ActorRef<Message>,
+        message: Message,
+        state: &mut State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            Message::Asked(asked) => state.asked(asked.open()),
+            Message::Swept { keys } => {
+                state.swept(&keys);
+                let_others_run().await;
+            }
+            Message::Proceed => {
+                state.proceed();
+                let_others_run().await;
+            }
+            Message::Tick => state.tick(),
+            Message::Vouched { keys, until } => state.trim(keys, until),
+            Message::Looked { held } => state.looked(held),
+            Message::Found(found) => state.found(found),
+            Message::OriginsAsked => state.relief.finding = false,
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn asked(&mut self, request: Request) {
+        match request {
+            Request::KeysChanged(keys) => self.mark_dirty(keys),
+            Request::Sweep => self.start_sweep(),
+            Request::UpdateFinished(key) => self.update_finished(key),
+            Request::RetryAfter(key, pause) => self.retry_after(key, pause),
+            Request::Vouch { keys, reply } => drop(reply.send(self.vouch(keys))),
+            Request::Explain { key, reply } => drop(reply.send(self.explain(&key))),
+            Request::Shortages { prefix, limit, reply } => drop(reply.send(self.shortages.first(&prefix, limit))),
+            Request::Summarize(reply) => drop(reply.send(self.summarize())),
+        }
+    }
+
+    fn mark_dirty(&mut self, keys: impl IntoIterator<Item = Key>) {
+        if self.is_joining() {
+            // It looks at everything when it serves.
+            self.next_sweep = self.shared.context.uptime();
+            return;
+        }
+        self.dirty.extend(keys);
+        if self.dirty.len() > DIRTY_MAX {
+            self.dirty.clear();
+            self.start_sweep();
+        }
+        self.wake();
+    }
+
+    /// Makes sure that `Proceed` comes, once.
+    fn wake(&mut self) {
+        if !self.proceeding && !self.dirty.is_empty() && self.is_settled() {
+            self.proceeding = true;
+            let _ = self.myself.send_message(Message::Proceed);
+        }
+    }
+
+    fn proceed(&mut self) {
+        self.proceeding = false;
+        let mut surplus = Vec::new();
+        for _ in 0..SLICE_KEYS {
+            let Some(key) = self.dirty.pop_first() else { break };
+            self.look_at(key, &mut surplus);
+        }
+        self.ask_owners(surplus);
+        self.launch();
+        self.wake();
+    }
+
+    /// Whether the members are the same for long enough to act on it. While somebody is about to take a place on the ring
+    /// that is longer: after a start of the whole cluster not all are ready at once.
+    fn is_settled(&self) -> bool {
+        self.shared.context.uptime() >= self.settled_at() && !self.is_joining()
+    }
+
+    /// Whether this node still learns what the others hold.
+    fn is_joining(&self) -> bool {
+        self.shared
+            .lookup
+            .view
+            .load()
+            .member(&self.shared.context.name)
+            .is_none_or(|member| member.state == MemberState::Joining)
+    }
+
+    fn settled_at(&self) -> Duration {
+        let arriving = self.shared.lookup.view.load().is_anybody_arriving();
+        let more =
+            if arriving { self.shared.context.config.profile.settle() * ARRIVAL_SETTLES } else { Duration::ZERO };
+        self.shared.lookup.settled_at() + more
+    }
+
+    fn start_sweep(&mut self) {
+        if !self.is_settled() {
+            self.next_sweep = self.shared.lookup.settled_at();
+            return;
+        }
+        self.next_sweep = self.shared.context.uptime() + self.shared.context.config.balance_interval;
+        self.add_pinned();
+        match &mut self.sweep {
+            Sweep::Asking { again } => *again = true,
+            Sweep::Idle => self.ask_for_keys(None),
+        }
+    }
+
+    /// Pinned keys that nobody has are not among those that the registry knows.
+    fn add_pinned(&mut self) {
+        let pinned = self.shared.lookup.intents.pinned_keys();
+        self.dirty.extend(pinned.into_iter().filter(|key| !self.shared.lookup.index.contains(key)));
+        self.wake();
+    }
+
+    fn ask_for_keys(&mut self, after: Option<Key>) {
+        self.sweep = Sweep::Asking { again: false };
+        let (shared, myself) = (self.shared.clone(), self.myself.clone());
+        self.shared.context.spawn(async move {
+            let keys = shared.ports.registry.keys(after, "", SLICE_KEYS).await.unwrap_or_default();
+            let _ = myself.send_message(Message::Swept { keys });
+        });
+    }
+
+    fn swept(&mut self, keys: &[Key]) {
+        if !self.is_settled() {
+            // The members changed meanwhile; begin again when they have settled.
+            self.sweep = Sweep::Idle;
+            self.start_sweep();
+            return;
+        }
+        let mut surplus = Vec::new();
+        for key in keys {
+            self.look_at(key.clone(), &mut surplus);
+        }
+        self.ask_owners(surplus);
+        self.launch();
+        let Sweep::Asking { again } = self.sweep else { return };
+        match keys.last() {
+            Some(last) if keys.len() == SLICE_KEYS => {
+                self.ask_for_keys(Some(last.clone()));
+                if again && let Sweep::Asking { again } = &mut self.sweep {
+                    *again = true;
+                }
+            }
+            _ => {
+                self.sweep = Sweep::Idle;
+                debug!(under_replicated = self.shortages.len(), "looked at all keys");
+                if again {
+                    self.ask_for_keys(None);
+                }
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = self.shared.context.uptime();
+        let over = self.back_off.take_due(now, SLICE_KEYS);
+        // These stay until they are looked at.
+        let ripe: Vec<Key> = self.trim_at.due(now).take(SLICE_KEYS).cloned().collect();
+        self.vouched_until.take_due(now, SLICE_KEYS);
+        self.mark_dirty(over.into_iter().chain(ripe));
+        if self.relief.evicted.is_some() && !self.is_evicting() {
+            // For what was not copied because its room was left to new keys.
+            self.relief.evicted = None;
+            self.next_sweep = now;
+        }
+        if now >= self.next_sweep || self.queue.take_turned_away() {
+            self.start_sweep();
+        }
+        self.launch();
+        if self.shared.traffic.judge_heat() {
+            self.shared.ports.membership.load_changed();
+        }
+        if now >= self.relief.next_look && !self.relief.looking {
+            self.look_at_room();
+        }
+    }
+
+    fn look_at_room(&mut self) {
+        self.relief.looking = true;
+        let (shared, myself) = (self.shared.clone(), self.myself.clone());
+        self.shared.context.spawn(async move {
+            pressure::look(&shared, false).await;
+            let held = if shared.disk.room().level() == Level::Full { pressure::held(&shared).await } else { 0 };
+            let _ = myself.send_message(Message::Looked { held });
+        });
+    }
+
+    fn looked(&mut self, held: usize) {
+        let (now, room) = (self.shared.context.uptime(), self.shared.disk.room());
+        self.relief.looking = false;
+        self.relief.next_look = now + LOOK_INTERVAL;
+        let was_tight = std::mem::replace(&mut self.relief.tight, room.level() != Level::Ample);
+        if was_tight && !self.relief.tight {
+            // For what was not copied for want of room.
+            self.start_sweep();
+        }
+        if self.relief.finding || !self.is_settled() || !self.may_drop() {
+            return;
+        }
+        // What else it gives up is made elsewhere, so that takes its time.
+        let urgent = self.is_evicting() && eviction::is_due(&self.shared);
+        if let Some(count) = self.relief.pace.begin(now, &room, held, urgent) {
+            debug!(count, held, "looking for keys to give up");
+            self.relief.finding = true;
+            let (shared, myself, after) = (self.shared.clone(), self.myself.clone(), self.relief.after.take());
+            self.shared.context.spawn(async move {
+                let found = pressure::find(&shared, after, count).await;
+                let _ = myself.send_message(Message::Found(found));
+            });
+        }
+    }
+
+    fn found(&mut self, found: Found) {
+        self.relief.after = found.next;
+        let is_last = |candidate: &Candidate| candidate.grounds == Grounds::LastCopy;
+        let (last, shared): (Vec<_>, Vec<_>) = found.candidates.into_iter().partition(is_last);
+        self.ask_owners(shared.into_iter().map(|Candidate { key, grounds, .. }| (key, grounds)).collect());
+        self.ask_origins(last.into_iter().map(|candidate| candidate.key).collect());
+    }
+
+    /// Asks the origins whether they still have these, which are nowhere else; each that has goes at once.
+    fn ask_origins(&self, keys: Vec<Key>) {
+        let (shared, myself) = (self.shared.clone(), self.myself.clone());
+        self.shared.context.spawn(async move {
+            eviction::confirm(&shared, keys, |key| {
+                let until = shared.context.uptime() + VOUCH_HOLD / 2;
+                let _ = myself.send_message(Message::Vouched { keys: vec![(key, Grounds::LastCopy)], until });
+            })
+            .await;
+            let _ = myself.send_message(Message::OriginsAsked);
+        });
+    }
+
+    /// Whether what room there is should be left to new keys.
+    fn is_short_for_new_keys(&self) -> bool {
+        self.is_evicting() && self.shared.disk.room().level() != Level::Ample
+    }
+
+    /// Whether this node has lately given up only copies. While room is short, it then makes no replicas of keys that nobody
+    /// pinned: they would take the room of those.
+    fn is_evicting(&self) -> bool {
+        let now = self.shared.context.uptime();
+        self.relief.evicted.is_some_and(|evicted| now < evicted + eviction::AFTERMATH)
+    }
+
+    /// On its way out, a node drops nothing: it may come back with what it has.
+    fn may_drop(&self) -> bool {
+        !self.shared.lifecycle.is_on_its_way_out()
+    }
+
+    fn update_finished(&mut self, key: Key) {
+        self.queue.finished(&key);
+        self.mark_dirty([key]);
+        self.launch();
+    }
+
+    /// Since not all nodes should begin to repair at once, each waits a moment of its own when the ring has lost somebody.
+    fn may_begin(&mut self) -> bool {
+        let (view, now) = (self.shared.lookup.view.snapshot(), self.shared.context.uptime());
+        if !Arc::ptr_eq(&self.ring, view.ring()) {
+            let died = |name: &NodeName| view.member(name).is_some_and(|member| member.state == MemberState::Dead);
+            let gone = |name: &&NodeName| view.ring().nodes().binary_search(name).is_err();
+            if self.ring.nodes().iter().filter(gone).any(died) {
+                let jitter = JITTER_SHARE * self.rng.random::<f64>();
+                self.hold_until = now + self.shared.context.config.repair_delay.mul_f64(jitter);
+            }
+            self.ring = view.ring().clone();
+        }
+        self.is_settled() && now >= self.hold_until
+    }
+
+    /// Hands over what waits, as far as there is room and this is the time for it. What is to be done is decided now.
+    fn launch(&mut self) {
+        if !self.may_begin() {
+            return;
+        }
+        for _ in 0..SLICE_KEYS {
+            let Some(key) = self.queue.next() else { return };
+            match self.plan(&key) {
+                // With all its replicas elsewhere, the key only moves here; missing ones are more urgent.
+                (Action::Copy, false, _) => self.ensure(key, Origin::Never, UpdateReason::Rebalance),
+                (Action::Copy, true, _) => self.ensure(key, Origin::Never, UpdateReason::Repair),
+                (Action::Fetch, _, _) => self.ensure(key, Origin::Heeding, UpdateReason::Repair),
+                (Action::Nothing | Action::Trim, _, _) => self.queue.finished(&key),
+            }
+        }
+    }
+
+    fn retry_after(&mut self, key: Key, pause: Duration) {
+        self.back_off.set(&key, self.shared.context.uptime() + pause);
+    }
+
+    /// Decides about one key and sets in motion what can be done at once.
+    fn look_at(&mut self, key: Key, surplus: &mut Vec<(Key, Grounds)>) {
+        let (action, can_be_repaired, asked) = self.plan(&key);
+        self.shortages.note(self.shared.context.uptime(), &key, asked);
+        if action != Action::Trim {
+            self.trim_at.remove(&key);
+        }
+        match action {
+            Action::Nothing => self.queue.forget(&key),
+            Action::Copy if !can_be_repaired => self.queue.want(key, Urgency::Move),
+            Action::Copy | Action::Fetch => self.queue.want(key, Urgency::Repair),
+            Action::Trim => {
+                self.queue.forget(&key);
+                let now = self.shared.context.uptime();
+                match self.trim_at.get(&key) {
+                    Some(at) if now >= at => surplus.push((key, Grounds::Surplus)),
+                    Some(_) => {}
+                    None => self.trim_at.set(&key, now + self.shared.context.config.trim_delay),
+                }
+            }
+        }
+    }
+
+    /// What to do about `key`, whether that would restore a replica, and how many were asked for if it has fewer.
+    fn plan(&self, key: &Key) -> (Action, bool, Option<usize>) {
+        let sight = Sight::of(&self.shared, key);
+        let situation = sight.situation(&self.shared, self.back_off.get(key).is_some());
+        // On its way out, it takes nothing either.
+        let action = match situation.action() {
+            _ if !self.may_drop() => Action::Nothing,
+            Action::Copy
+                if self.is_short_for_new_keys()
+                    && self.shared.lookup.intents.pinned(key).is_none()
+                    && sight.stays_ready(|name| self.shared.lookup.view.load().is_staying(name)) =>
+            {
+                Action::Nothing
+            }
+            action => action,
+        };
+        (self.or_withdraw(key, action, &sight), situation.is_under_replicated(), sight.shortage())
+    }
+
+    fn explain(&self, key: &Key) -> Intention {
+        let (now, shared) = (self.shared.context.uptime(), &self.shared);
+        let sight = Sight::of(shared, key);
+        let unhindered = Situation { scanned: true, room: Level::Ample, ..sight.situation(shared, false) };
+        let left = |until: Duration| (until > now).then(|| until - now);
+        let obstacles = Obstacles {
+            draining: !self.may_drop(),
+            scanning: !shared.disk.scanned.load(Ordering::Acquire),
+            settling: left(self.settled_at()),
+            holding: left(self.hold_until),
+            back_off: self.back_off.get(key).and_then(left),
+            trim: self.trim_at.get(key).map(|at| at.saturating_sub(now)),
+            running: self.queue.is_running(key),
+            ahead: self.queue.ahead_of(key),
+        };
+        intent::intention(unhindered.action(), unhindered.is_under_replicated(), shared.disk.room().level(), obstacles)
+    }
+
+    /// A failed claim on a key that nobody has ever had is taken back once its back-off is over.
+    fn or_withdraw(&self, key: &Key, action: Action, Sight { known, live, .. }: &Sight) -> Action {
+        let mine_failed = live.contains(&(self.shared.context.name.clone(), HolderState::Failed));
+        let fetching = live.iter().any(|(_, state)| *state == HolderState::Fetching);
+        if mine_failed && !known && !fetching && self.back_off.get(key).is_none() {
+            self.shared.ports.registry.note_release(key.clone());
+        }
+        action
+    }
+
+    fn ensure(&self, key: Key, origin: Origin, reason: UpdateReason) {
+        debug!(%key, ?origin, ?reason, "a replica is missing here");
+        self.shared.ports.updater.note_ensure(key, origin, reason);
+    }
+
+    /// Asks the other owners of each key whether they have it and will keep it: all of them about a surplus copy, and if
+    /// there is no room, one who does is enough.
+    fn ask_owners(&mut self, keys: Vec<(Key, Grounds)>) {
+        if keys.is_empty() {
+            return;
+        }
+        let now = self.shared.context.uptime();
+        let view = self.shared.lookup.view.snapshot();
+        let mut questions: BTreeMap<NodeName, Vec<Key>> = BTreeMap::new();
+        let mut wanting: BTreeMap<Key, (Grounds, usize)> = BTreeMap::new();
+        for (key, grounds) in keys {
+            let mut owners = self.shared.lookup.owners(&view, &key);
+            owners.retain(|owner| *owner != self.shared.context.name);
+            let enough = match grounds {
+                // No owner is to be relied on.
+                Grounds::LastCopy => continue,
+                Grounds::Surplus => {
+                    // Asked again only if this attempt comes to nothing.
+                    self.trim_at.set(&key, now + self.shared.context.config.trim_delay);
+                    owners.len().max(1)
+                }
+                Grounds::NoRoom => 1,
+            };
+            for owner in owners {
+                questions.entry(owner).or_default().push(key.clone());
+            }
+            wanting.insert(key, (grounds, enough));
+        }
+        let (shared, myself) = (self.shared.clone(), self.myself.clone());
+        self.shared.context.spawn(async move {
+            for (owner, keys) in questions {
+                let answers = ask_to_vouch(&shared, &owner, keys.clone()).await;
+                for (key, _) in keys.iter().zip(answers).filter(|(_, yes)| *yes) {
+                    wanting.entry(key.clone()).and_modify(|(_, wanted)| *wanted = wanted.saturating_sub(1));
+                }
+            }
+            let vouched = wanting.into_iter().filter(|(_, (_, wanted))| *wanted == 0);
+            let keys = vouched.map(|(key, (grounds, _))| (key, grounds)).collect();
+            let _ = myself.send_message(Message::Vouched { keys, until: now + VOUCH_HOLD / 2 });
+        });
+    }
+
+    /// Whether this node is a ready owner of each key by its own view; if so, it will keep it for a while.
+    fn vouch(&mut self, keys: Vec<Key>) -> Vec<bool> {
+        let view = self.shared.lookup.view.snapshot();
+        let stays = !self.shared.lifecycle.is_on_its_way_out();
+        let until = self.shared.context.uptime() + VOUCH_HOLD;
+        keys.into_iter()
+            .take(VOUCH_KEYS_MAX)
+            .map(|key| {
+                let owner = self.shared.lookup.owners(&view, &key).contains(&self.shared.context.name);
+                let ready = self.shared.lookup.own_claim(&key) == Some(HolderState::Ready);
+                let vouched = owner && ready && stays;
+                if vouched {
+                    self.vouched_until.set(&key, until);
+                }
+                vouched
+            })
+            .collect()
+    }
+
+    fn trim(&mut self, keys: Vec<(Key, Grounds)>, until: Duration) {
+        let now = self.shared.context.uptime();
+        for (key, grounds) in keys {
+            let held_for_others = self.vouched_until.get(&key).is_some_and(|until| now < until);
+            if now < until && !held_for_others && self.stands(&key, grounds) {
+                match grounds {
+                    Grounds::Surplus => info!(%key, "surplus: all its owners have it"),
+                    Grounds::NoRoom => info!(%key, "given up: there is no room, and another owner has it"),
+                    Grounds::LastCopy => {
+                        info!(%key, "given up: no node has room, and the origin has it");
+                        self.relief.evicted = Some(now);
+                    }
+                }
+                self.trim_at.remove(&key);
+                self.drop_replica(key);
+            }
+        }
+    }
+
+    /// Whether it is still right to drop the copy.
+    fn stands(&self, key: &Key, grounds: Grounds) -> bool {
+        match grounds {
+            Grounds::Surplus => self.plan(key).0 == Action::Trim,
+            Grounds::NoRoom | Grounds::LastCopy => {
+                let full = self.shared.disk.room().level() == Level::Full;
+                let candidate = pressure::candidate(&self.shared, key);
+                full && self.may_drop() && candidate.is_some_and(|candidate| candidate.grounds == grounds)
+            }
+        }
+    }
+
+    /// The claim goes before the data does.
+    fn drop_replica(&self, key: Key) {
+        let shared = self.shared.clone();
+        self.shared.context.spawn(async move {
+            if shared.ports.registry.release(key.clone()).await.is_ok() {
+                shared.ports.updater.remove(key);
+            }
+        });
+    }
+
+    fn summarize(&self) -> Summary {
+        let idle = self.is_settled()
+            && self.dirty.is_empty()
+            && self.queue.is_empty()
+            && self.trim_at.is_empty()
+            && matches!(self.sweep, Sweep::Idle);
+        Summary {
+            under_replicated: self.shortages.len(),
+            most_asked: self.shortages.most_asked(),
+            idle,
+            waiting: self.queue.waiting(),
+            running: self.queue.running(),
+        }
+    }
+}
+
+async fn ask_to_vouch(shared: &Arc<Shared>, owner: &NodeName, keys: Vec<Key>) -> Vec<bool> {
+    let Ok(peer) = shared.peers.peer(owner).await else { return Vec::new() };
+    let ring = shared.lookup.view.load().ring().fingerprint();
+    peer.call(Vouch { keys, ring }, VOUCH_TIMEOUT).await.unwrap_or_default()
+}

@@ -1,0 +1,34 @@
+//! The membership of a node that gossips (`actor`), and of one that follows those that do (`observer`).
+//!
+//! ```text
+//!   chitchat (scuttlebutt + phi accrual) --observations--> roster (pure) --View--> everyone, lock-free
+//!        ^                                                    ^
+//!    gossip.rs: its messages on our QUIC streams          outlook.rs: what both make of what they see
+//!                                                             |
+//!                              watch.rs: what it sees, as a stream --> observer.rs: the roster of a node that only consumes
+//! ```
+//!
+//! Observers do not gossip, so the size of gossip follows the number of members, not of those that use them. Each follows two
+//! members over a stream, and is known to them alone.
+//!
+//! Gossip carries members and the marks of their ledgers, never the registry itself: chitchat copies a node's whole
+//! state at every change, which is cheap for ten short values and would not be for a million claims.
+
+pub(crate) mod actor;
+mod departed;
+mod followed;
+mod gossip;
+#[cfg(test)]
+mod harness;
+mod identities;
+mod message;
+pub(crate) mod observer;
+mod outlook;
+mod publish;
+mod reaper;
+mod seeking;
+mod watch;
+
+#[cfg(feature = "etcd")]
+pub(crate) use self::publish::publish;
+pub(crate) use self::{gossip::gossip_channel, watch::watch};

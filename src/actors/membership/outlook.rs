@@ -1,0 +1,130 @@
+//! What a node says of itself and what it makes of the others, whichever way it sees them.
+//!
+//! A member sees the others through gossip, an observer through the members that it follows. Both turn what they see into
+//! observations, and this part does the rest: it keeps the roster, publishes views, compares clocks, notices a second node of
+//! the same name, and tells the registry and the catalog how far the others are.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tracing::{info, warn};
+
+use super::publish::publish;
+use crate::{
+    core::membership::{Announced, Clocks, Facts, Observation, Roster, clocks},
+    runtime::{Shared, gossip::SharedMark, lifecycle::ActorKind},
+};
+
+/// One start of this node among the others.
+pub(super) struct Outlook {
+    pub(super) shared: Arc<Shared>,
+    pub(super) incarnation: u64,
+    pub(super) facts: Facts,
+    pub(super) roster: Roster,
+    mark: Arc<SharedMark>,
+    clocks: Clocks,
+    /// When the own clock was told last.
+    clock_told: Duration,
+}
+
+impl Outlook {
+    pub(super) fn new(shared: Arc<Shared>, incarnation: u64, facts: Facts, mark: Arc<SharedMark>) -> Self {
+        let roster = Roster::of(&shared.context.name, &shared.context.config).serving(facts.serves.clone());
+        let (clocks, clock_told) = (Clocks::default(), Duration::ZERO);
+        Self { shared, incarnation, facts, roster, mark, clocks, clock_told }
+    }
+
+    /// Brings up to date what this node says of itself; whether that has changed.
+    pub(super) fn refresh_facts(&mut self) -> bool {
+        let fresh = Facts {
+            ledger: self.mark.load(),
+            catalog: Some(self.shared.gossip.catalog_digest.load(Ordering::Acquire)),
+            accepting: self.shared.disk.accepts(),
+            hot: self.shared.traffic.extras(),
+            gone: Some(self.roster.gone_digest(self.shared.context.uptime())),
+            clock: self.clock_to_tell(),
+            ..self.facts.clone()
+        };
+        let changed = fresh != self.facts;
+        self.facts = fresh;
+        changed
+    }
+
+    /// Announces a state, unless a later one was announced before: a node that drains or has left stays so until it is
+    /// started again. Whether that is news.
+    pub(super) fn announce(&mut self, announced: Announced) -> bool {
+        let news = announced > self.facts.state;
+        if news {
+            info!(state = ?announced, "announced");
+            self.facts.state = announced;
+        }
+        news
+    }
+
+    /// Takes in what is seen of the others now, adds this node itself, and tells those who need to know.
+    pub(super) fn take_in(&mut self, mut observations: Vec<Observation>) {
+        self.check_for_usurper(&observations);
+        self.compare_clocks(&observations);
+        observations.retain(|seen| seen.name != self.shared.context.name);
+        observations.push(Observation {
+            name: self.shared.context.name.clone(),
+            incarnation: self.incarnation,
+            address: self.shared.peers.net.advertise(),
+            alive: true,
+            facts: self.facts.clone(),
+        });
+        if *self.shared.gossip.sightings.load().as_ref() != observations {
+            self.shared.gossip.sightings.publish(Arc::new(observations.clone()));
+        }
+        let now = self.shared.context.uptime();
+        if let Some(view) = self.roster.observe(now, observations) {
+            publish(&self.shared, view);
+        }
+        // Whether this node has joined depends on its clock too, which makes no new view.
+        self.shared.lifecycle.note_members(&self.shared.lookup.view.load());
+        let marks = self.roster.ledger_marks().map(|(name, incarnation, mark)| (name.clone(), incarnation, mark));
+        self.shared.ports.ledgers.marks_seen(marks.collect());
+        let digests = self.roster.catalog_digests().map(|(name, digest)| (name.clone(), digest)).collect();
+        self.shared.ports.catalog.digests_seen(digests);
+    }
+
+    /// What is told of the own clock: what it said when it was told last, unless that is a while ago.
+    fn clock_to_tell(&mut self) -> Option<u64> {
+        let now = self.shared.context.uptime();
+        if self.facts.clock.is_none() || now >= self.clock_told + clocks::TOLD_EVERY {
+            self.clock_told = now;
+            return Some(self.shared.context.world.unix_ms());
+        }
+        self.facts.clock
+    }
+
+    /// Compares the others' clocks with the own one, and says which are far from it.
+    fn compare_clocks(&mut self, observations: &[Observation]) {
+        let live = observations.iter().filter(|seen| seen.alive && seen.name != self.shared.context.name);
+        let live: Vec<_> = live.filter_map(|seen| Some((&seen.name, seen.facts.clock?))).collect();
+        self.clocks.observe(self.shared.context.world.unix_ms(), &live);
+        let (far, before) = (self.clocks.far(), self.shared.gossip.clocks.snapshot());
+        if far != *before {
+            for other in far.iter().filter(|other| before.iter().all(|known| known.node != other.node)) {
+                warn!(member = %other.node, ahead_seconds = other.ahead_seconds, "its clock is far from this node's");
+            }
+            self.shared.gossip.clocks.publish(Arc::new(far));
+        }
+    }
+
+    /// Another node uses this node's name: it started when no member that knew both of them could refuse it.
+    fn check_for_usurper(&self, observations: &[Observation]) {
+        let usurper = observations.iter().find(|seen| {
+            seen.name == self.shared.context.name && seen.alive && seen.address != self.shared.peers.net.advertise()
+        });
+        let trouble = usurper
+            .map(|other| format!("another live node, at {}, has this node's name; stop one of them", other.address));
+        if self.shared.lifecycle.set_trouble(ActorKind::Membership, trouble.clone())
+            && let Some(trouble) = trouble
+        {
+            warn!("{trouble}");
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! One job: what a worker of the pool does with one key.
+//!
+//! The order of steps is the promise "`Ready` is published only after the data is durable": claim `Fetching`, update,
+//! and only when the provider has returned, claim `Ready`. The provider runs in a task of its own, so that its panic
+//! is an error like any other, and that giving up aborts it.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tracing::{debug, info, warn};
+
+use super::others::{give_way, let_others_finish};
+use crate::{
+    actors::balancer::pressure,
+    core::{
+        balancer::Level,
+        registry::{ClaimState, HolderState},
+        updater::{FETCH_MAX, Origin, Work},
+    },
+    key::{Key, NodeName},
+    operations::{peer_client::PeerClient, spread::push_to},
+    provider::{Progress, Provider, UpdateContext, UpdateError, UpdateReason},
+    runtime::Shared,
+};
+
+/// How long a job that is cancelled may take to end; then it is dropped.
+const CANCEL_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often progress is looked at within the time that there has to be some in.
+const LOOKS: u32 = 8;
+
+/// How a job ended.
+#[derive(Debug)]
+pub(crate) enum Outcome {
+    /// The key is on this machine, and the ledger says so.
+    Held(Option<Updated>),
+    /// The key is gone from this machine.
+    Removed,
+    /// It was to be refreshed, but is not held any more.
+    GivenUp,
+    /// There is no room for it, or nobody to copy it from, and it need not be here.
+    Declined,
+    /// The key could not be had.
+    Failed(UpdateError),
+    /// It was told to stop.
+    Cancelled,
+}
+
+/// What a job is to do, and how it is watched and stopped.
+#[derive(Debug, Clone)]
+pub(crate) struct Task {
+    pub(crate) key: Key,
+    pub(crate) work: Work,
+    pub(crate) reason: UpdateReason,
+    pub(crate) progress: Progress,
+    /// Ends the provider's update; the job is over when that is.
+    pub(crate) cancel: CancellationToken,
+}
+
+/// An update brought the key up to date.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Updated {
+    /// Whether it changed anything, if the provider said.
+    pub(crate) changed: Option<bool>,
+}
+
+/// Does it. A task that is cancelled ends soon after, once its update is gone, so that the next one of the key can begin.
+pub(super) async fn run(shared: &Arc<Shared>, task: &Task) -> Outcome {
+    let Some(provider) = shared.context.provider.clone() else {
+        return Outcome::Failed(UpdateError::Failed("an observer keeps no keys".into()));
+    };
+    let work = async {
+        match &task.work {
+            Work::Ensure { origin } => ensure(shared, &provider, task, *origin).await,
+            Work::Refresh { from } => refresh(shared, &provider, task, from.clone()).await,
+            Work::Remove => remove(shared, &provider, &task.key).await,
+        }
+    };
+    let given_up = async {
+        task.cancel.cancelled().await;
+        tokio::time::sleep(CANCEL_PATIENCE).await;
+    };
+    tokio::select! {
+        biased;
+        outcome = work => match outcome {
+            Outcome::Failed(_) | Outcome::Declined if task.cancel.is_cancelled() => Outcome::Cancelled,
+            outcome => outcome,
+        },
+        () = given_up => Outcome::Cancelled,
+    }
+}
+
+async fn ensure(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, task: &Task, origin: Origin) -> Outcome {
+    let (key, reason) = (&task.key, task.reason);
+    if !carry_out_forget(shared, provider, key).await {
+        return Outcome::Failed(UpdateError::Failed("a copy that is to be forgotten cannot be removed".into()));
+    }
+    // On disk although not claimed: the first scan has not come by yet, or somebody put it there. But if it could not
+    // be read, having it is not enough.
+    let unreadable = shared.lookup.own_claim(key) == Some(HolderState::Failed);
+    if !unreadable && provider.has(key).await.unwrap_or(false) {
+        if origin == Origin::Afresh && shared.lookup.own_claim(key) == Some(HolderState::Ready) {
+            return refresh(shared, provider, task, Vec::new()).await;
+        }
+        return publish(shared, key, None).await;
+    }
+    let origin = origin != Origin::Never;
+    if reason != UpdateReason::Request {
+        // Of what the balancer wants much waits here, for less room than there was when it wanted it.
+        pressure::look(shared, false).await;
+        let level = shared.disk.room().level();
+        if level == Level::Full || (level == Level::Tight && reason == UpdateReason::Rebalance) {
+            return Outcome::Declined;
+        }
+    }
+    if let Err(full) = check_room(shared) {
+        return Outcome::Failed(full);
+    }
+    if origin {
+        let_others_finish(shared, key, |_| true).await;
+    }
+    if let Err(error) = claim(shared, key, ClaimState::Fetching).await {
+        return Outcome::Failed(error);
+    }
+    tell_of_forget(shared, key).await;
+    if origin && ready_peers(shared, key).is_empty() {
+        let settled = shared.context.uptime() >= shared.lookup.settled_at();
+        if !settled || shared.lookup.intents.standing(key).forgotten {
+            give_way(shared, key).await;
+        }
+    }
+    // It may have filled up while this waited for others.
+    if let Err(full) = check_room(shared) {
+        return Outcome::Failed(full);
+    }
+    let peers = ready_peers(shared, key);
+    if peers.is_empty() && !origin {
+        return nobody_has_it(shared, key, unreadable).await;
+    }
+    let from_peers = !peers.is_empty();
+    let mut updated = update(shared, provider, task, peers).await;
+    if let Err(error) = &updated
+        && !matches!(error, UpdateError::NoRoom(_))
+        && from_peers
+        && origin
+        && reason == UpdateReason::Request
+    {
+        warn!(%key, %error, "no peer could be copied from; the origin is next");
+        let waited = give_way(shared, key).await;
+        if let Err(full) = check_room(shared) {
+            return Outcome::Failed(full);
+        }
+        let peers = ready_peers(shared, key);
+        if waited && !peers.is_empty() {
+            updated = update(shared, provider, task, peers).await;
+        }
+        if matches!(&updated, Err(error) if !matches!(error, UpdateError::NoRoom(_))) {
+            updated = update(shared, provider, task, Vec::new()).await;
+        }
+    }
+    match updated {
+        // That it is new here says nothing of how often it changes.
+        Ok(_) => {
+            if reason == UpdateReason::Request {
+                // Who waits for it has not used it yet.
+                shared.traffic.uses.renew(key, shared.context.uptime());
+            }
+            publish(shared, key, Some(Updated { changed: None })).await
+        }
+        // Those it was to be copied from have let it go meanwhile.
+        Err(UpdateError::Unavailable(_)) if !origin && ready_peers(shared, key).is_empty() => {
+            nobody_has_it(shared, key, unreadable).await
+        }
+        Err(error) => Outcome::Failed(error),
+    }
+}
+
+/// There is nothing to be copied any more, which is no failure of this node: if all owners said after a forget that they
+/// had failed, each would soon take itself for the first that has not. Unless it has a copy that cannot be read.
+async fn nobody_has_it(shared: &Arc<Shared>, key: &Key, unreadable: bool) -> Outcome {
+    if unreadable {
+        return Outcome::Failed(UpdateError::Unavailable("no peer holds it any more".into()));
+    }
+    let _ = shared.ports.registry.release(key.clone()).await;
+    Outcome::Declined
+}
+
+/// What was queued before the disk filled up, or is asked for by somebody who does not know yet, is refused: another node
+/// leads now.
+fn check_room(shared: &Shared) -> Result<(), UpdateError> {
+    if shared.disk.accepts() { Ok(()) } else { Err(UpdateError::NoRoom("the disk of this node is full".into())) }
+}
+
+async fn refresh(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, task: &Task, from: Vec<NodeName>) -> Outcome {
+    let key = &task.key;
+    // It may have waited for long: what was trimmed or forgotten meanwhile does not come back by this.
+    if shared.lookup.own_claim(key).is_none() || shared.lookup.intents.standing(key).pending {
+        return Outcome::GivenUp;
+    }
+    match update(shared, provider, task, from).await {
+        Ok(updated) => publish(shared, key, Some(updated)).await,
+        Err(error) => Outcome::Failed(error),
+    }
+}
+
+async fn remove(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, key: &Key) -> Outcome {
+    if shared.lookup.intents.standing(key).pending {
+        return if carry_out_forget(shared, provider, key).await { Outcome::Removed } else { Outcome::Held(None) };
+    }
+    // Claimed again since the removal was planned: somebody wants it after all.
+    if shared.lookup.own_claim(key).is_some() {
+        return Outcome::Held(None);
+    }
+    match provider.remove(key).await {
+        Ok(()) => {
+            info!(%key, "replica removed");
+            Outcome::Removed
+        }
+        Err(error) => {
+            warn!(%key, %error, "cannot remove a replica");
+            if provider.has(key).await.unwrap_or(false) { publish(shared, key, None).await } else { Outcome::Removed }
+        }
+    }
+}
+
+/// Drops the copy of before a forget, if there is one to drop; whether nothing of it is left. The claim goes before the
+/// data, and only when the data is gone is the forget done with, also if the node dies in between.
+async fn carry_out_forget(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, key: &Key) -> bool {
+    if !shared.lookup.intents.standing(key).pending {
+        return true;
+    }
+    let Ok(Some(stamp)) = shared.ports.catalog.pending_of(key.clone()).await else { return true };
+    if shared.ports.registry.release(key.clone()).await.is_err() {
+        return false;
+    }
+    if let Err(error) = provider.remove(key).await {
+        warn!(%key, %error, "cannot remove a copy that is to be forgotten");
+        return false;
+    }
+    info!(%key, "forgotten");
+    shared.ports.catalog.executed(key.clone(), stamp).await.is_ok()
+}
+
+/// Sees to it that nobody from whom a forgotten key may be copied still has the copy that was to go: whoever was cut off
+/// until now hears of it first. What then is still ready came after.
+async fn tell_of_forget(shared: &Arc<Shared>, key: &Key) {
+    if !shared.lookup.intents.standing(key).forgotten {
+        return;
+    }
+    let Ok(Some(record)) = shared.ports.catalog.forget_of(key.clone()).await else { return };
+    for peer in ready_peers(shared, key) {
+        if let Err(error) = push_to(shared, &peer, &record).await {
+            debug!(%key, %peer, %error, "cannot tell it of a forget");
+        }
+    }
+}
+
+async fn update(
+    shared: &Arc<Shared>,
+    provider: &Arc<dyn Provider>,
+    task: &Task,
+    peers: Vec<NodeName>,
+) -> Result<Updated, UpdateError> {
+    let Task { key, reason, progress, cancel, .. } = task;
+    if cancel.is_cancelled() {
+        return Err(UpdateError::Unavailable("cancelled".into()));
+    }
+    debug!(%key, ?reason, ?peers, "update starts");
+    let context = UpdateContext::new(*reason, peers, Arc::new(PeerClient::new(shared, *reason)));
+    let context = context.with_progress(progress.clone());
+    let (provider, updated_key, told) = (provider.clone(), key.clone(), context.clone());
+    let mut running = AbortOnDropHandle::new(tokio::spawn(async move { provider.update(&updated_key, told).await }));
+    let limit = shared.context.config.update_timeout;
+    let ended = tokio::select! {
+        ended = &mut running => Ok(ended),
+        () = standstill(progress, limit) => Err(format!("no progress within {limit:?}")),
+        () = cancel.cancelled() => Err("cancelled".to_owned()),
+    };
+    let outcome = match ended {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(failed)) if failed.is_panic() => {
+            tracing::error!(%key, "the provider panicked in an update");
+            Err(UpdateError::Failed("the provider panicked".into()))
+        }
+        Ok(Err(_)) => Err(UpdateError::Unavailable("this node is stopping".into())),
+        Err(why) => {
+            // The next update of the key may begin at once, and two must not run.
+            running.abort();
+            let _ = tokio::time::timeout(CANCEL_PATIENCE, &mut running).await;
+            Err(UpdateError::Unavailable(why))
+        }
+    };
+    match &outcome {
+        Ok(()) => info!(%key, ?reason, changed = ?context.changed(), "updated"),
+        Err(error) => info!(%key, ?reason, %error, "update failed"),
+    }
+    if matches!(outcome, Err(UpdateError::NoRoom(_))) {
+        // Before anybody is told that it failed: whoever tries again does so at a node that has room.
+        pressure::look(shared, true).await;
+    }
+    outcome.map(|()| Updated { changed: context.changed() })
+}
+
+/// Returns when nothing was noted for `limit` (and an eighth of it), or for a day although something is, now and then.
+async fn standstill(progress: &Progress, limit: Duration) {
+    let begun = Instant::now();
+    let (mut seen, mut since) = (progress.bytes(), begun);
+    while since.elapsed() < limit && begun.elapsed() < limit.max(FETCH_MAX) {
+        tokio::time::sleep(limit / LOOKS).await;
+        let bytes = progress.bytes();
+        if bytes != seen {
+            (seen, since) = (bytes, Instant::now());
+        }
+    }
+}
+
+fn ready_peers(shared: &Arc<Shared>, key: &Key) -> Vec<NodeName> {
+    let holders = shared.lookup.live_holders(key).into_iter();
+    let names = holders
+        .filter(|(name, state)| *state == HolderState::Ready && *name != shared.context.name)
+        .map(|(name, _)| name);
+    shared.routing.routes.load().ranked(names.collect(), shared.context.uptime())
+}
+
+async fn publish(shared: &Arc<Shared>, key: &Key, updated: Option<Updated>) -> Outcome {
+    match claim(shared, key, ClaimState::Ready).await {
+        Ok(()) => Outcome::Held(updated),
+        Err(error) => Outcome::Failed(error),
+    }
+}
+
+async fn claim(shared: &Arc<Shared>, key: &Key, state: ClaimState) -> Result<(), UpdateError> {
+    let recorded = shared.ports.registry.claim(key.clone(), state).await;
+    let recorded = recorded.map_err(|gone| UpdateError::Unavailable(gone.to_string()))?;
+    recorded.map_err(|not_recorded| UpdateError::Unavailable(not_recorded.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_update_that_gets_on_may_take_long_and_one_that_stands_still_may_not() {
+        let (progress, limit) = (Progress::default(), Duration::from_secs(600));
+        let moves = async {
+            for _ in 0..20 {
+                tokio::time::sleep(limit / 2).await;
+                progress.note(1);
+            }
+            Instant::now()
+        };
+        let (moved, ()) = tokio::join!(moves, standstill(&progress, limit));
+        assert!(moved.elapsed() >= limit && moved.elapsed() <= limit + limit / 4, "{:?}", moved.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_update_that_crawls_has_an_end() {
+        let (progress, begun) = (Progress::default(), Instant::now());
+        let crawls = async {
+            loop {
+                tokio::time::sleep(Duration::from_secs(60)).await;
+                progress.note(1);
+            }
+        };
+        tokio::select! {
+            () = standstill(&progress, Duration::from_secs(600)) => {}
+            () = crawls => {}
+        }
+        assert!(begun.elapsed() >= FETCH_MAX && begun.elapsed() < FETCH_MAX + Duration::from_secs(600));
+    }
+}

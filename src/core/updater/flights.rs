@@ -1,0 +1,509 @@
+//! The pure core of the updater pool: single flight, admission, and what is remembered of failures.
+//!
+//! Invariants: at most one flight a key, and at most one more to follow it; at most `bound` flights that have not
+//! started, apart from those that gave their updater to others; every waiter that was taken on is handed back exactly
+//! once, by [`Flights::land`], unless it has left; memory of failures is bounded and expires.
+//!
+//! A refresh that is asked for while one runs is a flight of its own, which follows: the one that runs may have looked
+//! before there was what the asker knows of. All who ask meanwhile share it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::{key::Key, net::wire::Ensured, provider::UpdateReason, util::timers::Timers};
+
+/// How long an update may take although it gets on: an origin that sends a byte now and then has no end.
+pub(crate) const FETCH_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Requests that may wait for one key. More are told that the node is overloaded.
+const WAITERS_PER_KEY_MAX: usize = 16_384;
+/// Keys whose absence or failure is remembered; beyond, the ones that expire first are forgotten.
+const MEMORIES_MAX: usize = 65_536;
+/// Pause after the first failure of a key, and the longest. In between it doubles.
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// The longest pause that somebody who waits for the key is put off with: an origin that is back should be found out.
+const REQUEST_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// The longest time for which an origin that asks for it is left alone.
+pub(crate) const LATER_MAX: Duration = Duration::from_secs(3600);
+
+/// What is to be done with a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// Hold it: fetch it unless it is there.
+    Ensure { origin: Origin },
+    /// Bring it up to date from these nodes, or from the origin if there are none.
+    Refresh { from: Vec<crate::key::NodeName> },
+    /// Delete it; its claim is withdrawn already.
+    Remove,
+}
+
+/// Whether the origin may be asked for a key that no peer has. In the order in which one includes the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Origin {
+    /// No: the key is copied, or not had.
+    Never,
+    /// Yes, unless it is remembered what it would say.
+    Heeding,
+    /// Yes, whatever is remembered: the caller may know that the key has come to be.
+    Afresh,
+}
+
+impl Work {
+    /// Whether the origin may be asked in its course.
+    pub(crate) fn may_ask_origin(&self) -> bool {
+        match self {
+            Self::Ensure { origin } => *origin != Origin::Never,
+            Self::Refresh { from } => from.is_empty(),
+            Self::Remove => false,
+        }
+    }
+}
+
+/// What happens to a request for work.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// A job has to be queued.
+    Start,
+    /// One is on its way, but has to be queued again at a higher priority.
+    Hurry,
+    /// One is on its way.
+    Joined,
+    /// The answer is known.
+    Known(Ensured),
+    /// No room.
+    Full,
+}
+
+#[derive(Debug)]
+struct Flight<W> {
+    work: Work,
+    reason: UpdateReason,
+    running: bool,
+    waiters: Vec<W>,
+    /// Whether it is wanted though no request waits for it: by a pin, a repair, a refresh, an explicit update.
+    kept: bool,
+    /// A refresh that begins once this one has ended.
+    next: Option<Box<Self>>,
+}
+
+#[derive(Debug, Clone)]
+struct Memory {
+    until: Duration,
+    /// Until when requests are put off; not after `until`.
+    requests_until: Duration,
+    failures: u32,
+    /// When the first failure of those in a row was.
+    since: Duration,
+    answer: Ensured,
+    /// Whether the origin was asked, or only peers: then somebody who may ask the origin is not turned away.
+    asked_origin: bool,
+}
+
+/// Flights by key, with waiters of type `W`.
+#[derive(Debug)]
+pub(crate) struct Flights<W> {
+    bound: usize,
+    queued: usize,
+    flights: BTreeMap<Key, Flight<W>>,
+    memories: BTreeMap<Key, Memory>,
+    expiries: Timers,
+}
+
+impl<W> Flights<W> {
+    pub(crate) fn new(bound: usize) -> Self {
+        Self { bound, queued: 0, flights: BTreeMap::new(), memories: BTreeMap::new(), expiries: Timers::default() }
+    }
+
+    /// Asks for `work`. A waiter that is not taken on is given back.
+    pub(crate) fn admit(
+        &mut self,
+        now: Duration,
+        key: &Key,
+        work: Work,
+        reason: UpdateReason,
+        waiter: Option<W>,
+    ) -> (Admission, Option<W>) {
+        if let Some(flight) = self.flights.get_mut(key) {
+            if !flight.has_missed(&work) {
+                return flight.join(work, reason, waiter);
+            }
+            if let Some(next) = &mut flight.next {
+                let (admission, waiter) = next.join(work, reason, waiter);
+                let admission = if admission == Admission::Full { admission } else { Admission::Joined };
+                return (admission, waiter);
+            }
+            if self.queued >= self.bound {
+                return (Admission::Full, waiter);
+            }
+            self.queued += 1;
+            flight.next = Some(Box::new(Flight::new(work, reason, waiter)));
+            return (Admission::Joined, None);
+        }
+        if let Work::Ensure { origin } = work
+            && let Some(memory) = self.memories.get(key)
+            && origin != Origin::Afresh
+            && now < if reason == UpdateReason::Request { memory.requests_until } else { memory.until }
+            && (memory.asked_origin || origin == Origin::Never)
+        {
+            return (Admission::Known(memory.answer.clone()), waiter);
+        }
+        if self.queued >= self.bound {
+            return (Admission::Full, waiter);
+        }
+        self.queued += 1;
+        self.flights.insert(key.clone(), Flight::new(work, reason, waiter));
+        (Admission::Start, None)
+    }
+
+    /// What is to be done with `key`, if no worker has taken it yet.
+    pub(crate) fn waiting(&self, key: &Key) -> Option<(&Work, UpdateReason)> {
+        self.flights.get(key).filter(|flight| !flight.running).map(|flight| (&flight.work, flight.reason))
+    }
+
+    /// A worker took the job. `None` if another copy of it ran already.
+    pub(crate) fn take_off(&mut self, key: &Key) -> Option<(Work, UpdateReason)> {
+        let flight = self.flights.get_mut(key).filter(|flight| !flight.running)?;
+        flight.running = true;
+        self.queued -= 1;
+        Some((flight.work.clone(), flight.reason))
+    }
+
+    /// The flight gives its updater to others, and waits again.
+    pub(crate) fn put_back(&mut self, key: &Key) {
+        if let Some(flight) = self.flights.get_mut(key).filter(|flight| flight.running) {
+            flight.running = false;
+            self.queued += 1;
+        }
+    }
+
+    /// Forgets the waiters that are not there any more. Returns the flights that nobody wants now, and whether each runs.
+    pub(crate) fn abandoned(&mut self, is_there: impl Fn(&W) -> bool) -> Vec<(Key, bool)> {
+        let mut abandoned = Vec::new();
+        for (key, flight) in &mut self.flights {
+            flight.waiters.retain(&is_there);
+            if let Some(next) = &mut flight.next {
+                next.waiters.retain(&is_there);
+            }
+            if flight.waiters.is_empty() && !flight.kept {
+                abandoned.push((key.clone(), flight.running));
+            }
+        }
+        abandoned
+    }
+
+    /// The flight ended. Hands back who waited, and how urgent the one that follows is: a job has to be queued for that.
+    pub(crate) fn land(&mut self, key: &Key) -> (Vec<W>, Option<UpdateReason>) {
+        let Some(flight) = self.flights.remove(key) else { return (Vec::new(), None) };
+        if !flight.running {
+            self.queued -= 1;
+        }
+        let follows = flight.next.map(|next| {
+            let reason = next.reason;
+            self.flights.insert(key.clone(), *next);
+            reason
+        });
+        (flight.waiters, follows)
+    }
+
+    /// Remembers a failure until a time that grows with the number of failures in a row. `jitter` is in `0.0..1.0`.
+    /// Returns how long.
+    pub(crate) fn remember_failure(
+        &mut self,
+        now: Duration,
+        key: &Key,
+        work: &Work,
+        answer: Ensured,
+        jitter: f64,
+    ) -> Duration {
+        let failures = self.memories.get(key).map_or(0, |memory| memory.failures).saturating_add(1);
+        let pause = PAUSE_MIN.saturating_mul(1 << failures.min(10).saturating_sub(1)).min(PAUSE_MAX);
+        let pause = pause.mul_f64(0.5 + jitter / 2.0);
+        let asked_origin = *work != Work::Ensure { origin: Origin::Never };
+        let (until, requests_until) = (now + pause, now + pause.min(REQUEST_PAUSE_MAX));
+        let since = self.failing_since(now, key);
+        self.remember(key, Memory { until, requests_until, failures, since, answer, asked_origin });
+        pause
+    }
+
+    /// Remembers that the origin asked to be left alone for `pause`, or for [`LATER_MAX`] if that is shorter.
+    pub(crate) fn remember_later(&mut self, now: Duration, key: &Key, answer: Ensured, pause: Duration) {
+        let failures = self.memories.get(key).map_or(0, |memory| memory.failures);
+        let (until, since) = (now + pause.min(LATER_MAX), self.failing_since(now, key));
+        self.remember(key, Memory { until, requests_until: until, failures, since, answer, asked_origin: true });
+    }
+
+    /// Remembers that the origin has no such key.
+    pub(crate) fn remember_absence(&mut self, now: Duration, key: &Key, ttl: Duration) {
+        if !ttl.is_zero() {
+            let (until, answer, since) = (now + ttl, Ensured::NotFound, self.failing_since(now, key));
+            self.remember(key, Memory { until, requests_until: until, failures: 0, since, answer, asked_origin: true });
+        }
+    }
+
+    /// Remembers that the key may not be fetched: until `ttl` is over it is not asked for again, and then it is still known why
+    /// the key is not there.
+    pub(crate) fn remember_refusal(&mut self, now: Duration, key: &Key, answer: Ensured, ttl: Duration) {
+        let (until, since) = (now + ttl, self.failing_since(now, key));
+        self.remember(key, Memory { until, requests_until: until, failures: 0, since, answer, asked_origin: true });
+    }
+
+    fn failing_since(&self, now: Duration, key: &Key) -> Duration {
+        self.memories.get(key).map_or(now, |memory| memory.since)
+    }
+
+    /// What went wrong with `key` last, and since when it has, if it did.
+    pub(crate) fn trouble(&self, key: &Key) -> Option<(&Ensured, Duration)> {
+        self.memories.get(key).map(|memory| (&memory.answer, memory.since))
+    }
+
+    /// Forgets what went wrong with `key`.
+    pub(crate) fn forget(&mut self, key: &Key) {
+        self.memories.remove(key);
+        self.expiries.remove(key);
+    }
+
+    fn remember(&mut self, key: &Key, memory: Memory) {
+        self.forget(key);
+        self.expiries.set(key, memory.until);
+        self.memories.insert(key.clone(), memory);
+        while self.memories.len() > MEMORIES_MAX {
+            let Some(oldest) = self.expiries.take_first() else { break };
+            self.memories.remove(&oldest);
+        }
+    }
+
+    /// Flights that wait for a worker, and flights that are up.
+    #[cfg(test)]
+    fn counts(&self) -> (usize, usize) {
+        (self.queued, self.flights.values().filter(|flight| flight.running).count())
+    }
+}
+
+impl<W> Flight<W> {
+    fn new(work: Work, reason: UpdateReason, waiter: Option<W>) -> Self {
+        let kept = Self::is_kept(&work, reason, waiter.is_some());
+        Self { work, reason, running: false, waiters: waiter.into_iter().collect(), kept, next: None }
+    }
+
+    /// Whether it is to be done also if who asked for it leaves.
+    fn is_kept(work: &Work, reason: UpdateReason, somebody_waits: bool) -> bool {
+        !(somebody_waits && reason == UpdateReason::Request && matches!(work, Work::Ensure { .. }))
+    }
+
+    /// Whether this one began too early for `work`.
+    fn has_missed(&self, work: &Work) -> bool {
+        let wants_news = matches!(work, Work::Refresh { .. } | Work::Ensure { origin: Origin::Afresh });
+        self.running && wants_news && self.work != Work::Remove
+    }
+
+    fn join(&mut self, work: Work, reason: UpdateReason, waiter: Option<W>) -> (Admission, Option<W>) {
+        if waiter.is_some() && self.waiters.len() >= WAITERS_PER_KEY_MAX {
+            return (Admission::Full, waiter);
+        }
+        self.kept |= Self::is_kept(&work, reason, waiter.is_some());
+        self.waiters.extend(waiter);
+        if self.running {
+            return (Admission::Joined, None);
+        }
+        // Not started yet: whoever needs more decides what is done and how soon.
+        self.work = match (self.work.clone(), work) {
+            (Work::Ensure { origin: a }, Work::Ensure { origin: b }) => Work::Ensure { origin: a.max(b) },
+            (Work::Remove, wanted) => wanted,
+            (Work::Refresh { .. }, Work::Refresh { from }) if from.is_empty() => Work::Refresh { from },
+            (planned, _) => planned,
+        };
+        if reason < self.reason {
+            self.reason = reason;
+            return (Admission::Hurry, None);
+        }
+        (Admission::Joined, None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(100);
+    const ENSURE: Work = Work::Ensure { origin: Origin::Heeding };
+
+    fn key(text: &str) -> Key {
+        Key::new(text).unwrap()
+    }
+
+    fn admit(flights: &mut Flights<u32>, text: &str, reason: UpdateReason, waiter: u32) -> Admission {
+        flights.admit(NOW, &key(text), ENSURE, reason, Some(waiter)).0
+    }
+
+    #[test]
+    fn a_key_flies_once_and_everyone_who_waits_is_handed_back() {
+        let mut flights = Flights::new(10);
+        assert_eq!(admit(&mut flights, "a", UpdateReason::Repair, 1), Admission::Start);
+        assert_eq!(admit(&mut flights, "a", UpdateReason::Request, 2), Admission::Hurry);
+        assert_eq!(flights.take_off(&key("a")), Some((ENSURE, UpdateReason::Request)));
+        assert_eq!(flights.take_off(&key("a")), None, "the copy of lower priority finds it gone");
+        assert_eq!(admit(&mut flights, "a", UpdateReason::Request, 3), Admission::Joined);
+        assert_eq!(flights.land(&key("a")), (vec![1, 2, 3], None));
+        assert_eq!(flights.counts(), (0, 0));
+    }
+
+    #[test]
+    fn what_is_asked_for_while_a_refresh_runs_is_one_more_of_them_after_it() {
+        let mut flights = Flights::new(1);
+        let refresh = |flights: &mut Flights<u32>, from: &[&str], waiter| {
+            let from = from.iter().map(|name| crate::key::NodeName::new(name).unwrap()).collect();
+            flights.admit(NOW, &key("a"), Work::Refresh { from }, UpdateReason::Refresh, Some(waiter))
+        };
+        assert_eq!(refresh(&mut flights, &[], 1), (Admission::Start, None));
+        assert_eq!(refresh(&mut flights, &[], 2), (Admission::Joined, None), "it has not begun");
+        flights.take_off(&key("a")).unwrap();
+        assert_eq!(refresh(&mut flights, &["n1"], 3), (Admission::Joined, None));
+        assert_eq!(refresh(&mut flights, &[], 4), (Admission::Joined, None));
+        assert_eq!(admit(&mut flights, "a", UpdateReason::Request, 5), Admission::Joined);
+        assert_eq!((flights.counts(), admit(&mut flights, "b", UpdateReason::Repair, 6)), ((1, 1), Admission::Full));
+        assert_eq!(flights.land(&key("a")), (vec![1, 2, 5], Some(UpdateReason::Refresh)));
+        assert_eq!(flights.take_off(&key("a")), Some((Work::Refresh { from: vec![] }, UpdateReason::Refresh)));
+        assert_eq!(flights.land(&key("a")), (vec![3, 4], None));
+        assert_eq!(flights.counts(), (0, 0));
+    }
+
+    #[test]
+    fn a_flight_that_no_request_waits_for_any_more_is_abandoned_unless_something_else_wants_it() {
+        let mut flights = Flights::new(10);
+        for (waiter, text) in ["left", "stays", "pinned", "runs"].iter().enumerate() {
+            admit(&mut flights, text, UpdateReason::Request, u32::try_from(waiter).unwrap());
+        }
+        flights.admit(NOW, &key("pinned"), ENSURE, UpdateReason::Repair, None);
+        flights.admit(NOW, &key("refreshed"), Work::Refresh { from: vec![] }, UpdateReason::Refresh, Some(9));
+        flights.take_off(&key("runs")).unwrap();
+        let is_there = |waiter: &u32| *waiter == 1;
+        let expected = vec![(key("left"), false), (key("runs"), true)];
+        assert_eq!(flights.abandoned(is_there), expected);
+        assert_eq!(admit(&mut flights, "left", UpdateReason::Request, 1), Admission::Joined);
+        assert_eq!(flights.abandoned(is_there), expected[1..]);
+        flights.put_back(&key("runs"));
+        assert_eq!(flights.abandoned(is_there), [(key("runs"), false)]);
+        assert_eq!(flights.land(&key("runs")), (vec![], None));
+        assert_eq!(flights.counts(), (4, 0));
+    }
+
+    #[test]
+    fn a_full_queue_gives_the_waiter_back() {
+        let mut flights = Flights::new(1);
+        assert_eq!(admit(&mut flights, "a", UpdateReason::Repair, 1), Admission::Start);
+        let (admission, waiter) = flights.admit(NOW, &key("b"), ENSURE, UpdateReason::Request, Some(2));
+        assert_eq!((admission, waiter), (Admission::Full, Some(2)));
+        flights.take_off(&key("a")).unwrap();
+        assert_eq!(admit(&mut flights, "b", UpdateReason::Request, 2), Admission::Start);
+    }
+
+    #[test]
+    fn failures_are_remembered_longer_each_time_and_forgotten_on_success() {
+        let mut flights = Flights::<u32>::new(10);
+        let failed = Ensured::NotFound;
+        let first = flights.remember_failure(NOW, &key("a"), &ENSURE, failed.clone(), 0.0);
+        let second = flights.remember_failure(NOW, &key("a"), &ENSURE, failed.clone(), 0.0);
+        assert_eq!(second, first * 2);
+        assert_eq!(admit(&mut flights, "a", UpdateReason::Request, 1), Admission::Known(failed));
+        let later = NOW + second;
+        let (admission, _) = flights.admit(later, &key("a"), ENSURE, UpdateReason::Request, Some(1));
+        assert_eq!(admission, Admission::Start);
+        flights.forget(&key("a"));
+        assert!(flights.expiries.is_empty());
+    }
+
+    #[test]
+    fn failing_to_copy_from_peers_turns_nobody_away_who_may_ask_the_origin() {
+        let mut flights = Flights::<u32>::new(10);
+        let copy = Work::Ensure { origin: Origin::Never };
+        flights.remember_failure(NOW, &key("a"), &copy, Ensured::Pending, 0.0);
+        let (admission, _) = flights.admit(NOW, &key("a"), copy, UpdateReason::Repair, None);
+        assert_eq!(admission, Admission::Known(Ensured::Pending));
+        assert_eq!(admit(&mut flights, "a", UpdateReason::Request, 1), Admission::Start);
+    }
+
+    #[test]
+    fn an_origin_is_left_alone_as_long_as_it_asks_unless_it_is_to_be_asked_afresh() {
+        let mut flights = Flights::<u32>::new(10);
+        let known = Ensured::Pending;
+        flights.remember_later(NOW, &key("a"), known.clone(), Duration::from_secs(30));
+        let later = NOW + Duration::from_secs(29);
+        let (admission, _) = flights.admit(later, &key("a"), ENSURE, UpdateReason::Request, None);
+        assert_eq!(admission, Admission::Known(known));
+        let afresh = Work::Ensure { origin: Origin::Afresh };
+        let (admission, _) = flights.admit(later, &key("a"), afresh, UpdateReason::Request, Some(1));
+        assert_eq!(admission, Admission::Start);
+        flights.land(&key("a"));
+        flights.remember_later(NOW, &key("a"), Ensured::Pending, LATER_MAX * 9);
+        let (admission, _) = flights.admit(NOW + LATER_MAX, &key("a"), ENSURE, UpdateReason::Request, Some(1));
+        assert_eq!(admission, Admission::Start, "no origin is left alone for longer than that");
+    }
+
+    #[test]
+    fn who_asks_afresh_is_not_content_with_a_fetch_that_began_before() {
+        let mut flights = Flights::new(10);
+        admit(&mut flights, "a", UpdateReason::Request, 1);
+        flights.take_off(&key("a")).unwrap();
+        let afresh = Work::Ensure { origin: Origin::Afresh };
+        let (admission, _) = flights.admit(NOW, &key("a"), afresh.clone(), UpdateReason::Request, Some(2));
+        assert_eq!(admission, Admission::Joined);
+        flights.remember_absence(NOW, &key("a"), PAUSE_MAX);
+        assert_eq!(flights.land(&key("a")), (vec![1], Some(UpdateReason::Request)));
+        assert_eq!(flights.take_off(&key("a")), Some((afresh, UpdateReason::Request)));
+        assert_eq!(flights.land(&key("a")), (vec![2], None));
+    }
+
+    #[test]
+    fn the_pause_has_a_ceiling() {
+        let mut flights = Flights::<u32>::new(10);
+        for _ in 0..100 {
+            assert!(flights.remember_failure(NOW, &key("a"), &ENSURE, Ensured::NotFound, 0.999) <= PAUSE_MAX);
+        }
+    }
+
+    #[test]
+    fn requests_are_put_off_for_a_few_seconds_at_most() {
+        let mut flights = Flights::<u32>::new(10);
+        for _ in 0..100 {
+            flights.remember_failure(NOW, &key("a"), &ENSURE, Ensured::Pending, 0.5);
+        }
+        let later = NOW + REQUEST_PAUSE_MAX;
+        let (admission, _) = flights.admit(later, &key("a"), ENSURE, UpdateReason::Repair, None);
+        assert_eq!(admission, Admission::Known(Ensured::Pending), "nobody waits for a repair");
+        let (admission, _) = flights.admit(later, &key("a"), ENSURE, UpdateReason::Request, Some(1));
+        assert_eq!(admission, Admission::Start);
+    }
+
+    #[test]
+    fn a_removal_gives_way_to_somebody_who_wants_the_key() {
+        let mut flights = Flights::<u32>::new(10);
+        flights.admit(NOW, &key("a"), Work::Remove, UpdateReason::Rebalance, None);
+        admit(&mut flights, "a", UpdateReason::Request, 1);
+        assert_eq!(flights.take_off(&key("a")), Some((ENSURE, UpdateReason::Request)));
+    }
+
+    #[test]
+    fn memory_of_failures_is_bounded() {
+        let mut flights = Flights::<u32>::new(10);
+        for number in 0..MEMORIES_MAX + 10 {
+            flights.remember_absence(NOW + Duration::from_millis(number as u64), &key(&number.to_string()), NOW);
+        }
+        assert_eq!(flights.memories.len(), MEMORIES_MAX);
+        assert!(!flights.memories.contains_key(&key("0")), "the one that expires first went first");
+    }
+
+    #[test]
+    fn what_went_wrong_last_is_known_since_the_first_time_until_it_goes_right() {
+        let mut flights = Flights::<u32>::new(10);
+        let (second, refused) = (Duration::from_secs(1), Ensured::Forbidden("rule".into()));
+        flights.remember_failure(NOW, &key("a"), &ENSURE, Ensured::Pending, 0.0);
+        flights.remember_refusal(NOW + second, &key("a"), refused.clone(), second);
+        assert_eq!(flights.trouble(&key("a")), Some((&refused, NOW)));
+        let (admission, _) = flights.admit(NOW + second, &key("a"), ENSURE, UpdateReason::Request, Some(1));
+        assert_eq!(admission, Admission::Known(refused), "the origin is not asked again so soon");
+        let (admission, _) = flights.admit(NOW + 2 * second, &key("a"), ENSURE, UpdateReason::Request, Some(1));
+        assert_eq!(admission, Admission::Start);
+        flights.forget(&key("a"));
+        assert_eq!(flights.trouble(&key("a")), None);
+    }
+}

@@ -1,0 +1,16 @@
+//! Which updates run (pure): few at once, urgent ones first, each key once.
+//!
+//! `flights` knows who waits, what runs and what is remembered of failures; `upstreams` which origin may be asked now;
+//! `shares` which key a free updater takes; `ensured` is how it ended.
+
+mod ensured;
+mod flights;
+mod shares;
+mod upstreams;
+
+pub(crate) use self::{
+    ensured::Ensured,
+    flights::{Admission, FETCH_MAX, Flights, LATER_MAX, Origin, Work},
+    shares::Shares,
+    upstreams::Upstreams,
+};
