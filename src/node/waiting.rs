@@ -74,7 +74,7 @@ impl Node {
     }
 
     /// Waits until this node is part of its cluster: it has met another member if it names seeds, and as many members as
-    /// `expect_members` says. A node that reaches nobody serves what it has and waits here; [`Client::status`] says what
+    /// `expect_members` says. A node that reaches nobody serves what it has and waits here; [`Client::status`](crate::Client::status) says what
     /// for. Done at once for a first node. Cancel safe.
     ///
     /// # Errors
