@@ -1,4 +1,21 @@
 //! Spreads an existing data source over a cluster.
+//!
+//! # Features
+//!
+//! | feature | brings |
+//! | --- | --- |
+//! | none | the node, its client, the provider trait, and the provider of data in memory |
+//! | `gateway` | `gateway`: HTTP for clients and operators |
+//! | `metrics` | Prometheus text at the gateway's `/-/metrics` |
+//! | `git`, `files` | the providers of git repositories and of files |
+//! | `etcd` | `etcd`: coordination through etcd instead of gossip; needs `protoc` to build |
+//! | `cli` | nothing for the library; the program `datad-gossip` needs it beside `files`, `gateway` and `git` |
+//!
+//! All but `etcd` are on by default.
+
+// What only the gateway or a provider uses of the node is unused in a build without them.
+#![cfg_attr(not(all(feature = "files", feature = "gateway", feature = "git")), allow(dead_code, unused_imports))]
+
 mod actors;
 pub mod api;
 mod client;
@@ -7,7 +24,9 @@ mod core;
 mod durable;
 #[cfg(feature = "etcd")]
 pub mod etcd;
+#[cfg(feature = "gateway")]
 pub mod gateway;
+#[cfg(any(feature = "gateway", feature = "git"))]
 mod hop;
 pub mod key;
 mod net;

@@ -24,6 +24,7 @@ mod tests;
 
 use std::borrow::Cow;
 
+#[cfg(any(feature = "metrics", test))]
 pub(crate) use self::members::state_name;
 pub use self::{
     keys::{

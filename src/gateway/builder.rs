@@ -14,12 +14,13 @@ use tokio::{
     sync::Semaphore,
 };
 
+#[cfg(feature = "metrics")]
+use super::metrics::Metrics;
 use super::{
     access::{self, Access, AdminToken},
     admission::Admission,
     background::Background,
     listen::{self, Limits},
-    metrics::Metrics,
     progress::Responses,
     service::Service,
     signature::WebhookSecret,
@@ -138,7 +139,8 @@ impl GatewayBuilder {
         self
     }
 
-    /// A count of runtime threads that do not yield, kept by a watchdog of the program; shown among the metrics.
+    /// A count of runtime threads that do not yield, kept by a watchdog of the program; shown among the metrics,
+    /// if the build has them.
     #[must_use]
     pub fn stuck_threads(mut self, count: Arc<AtomicU64>) -> Self {
         self.stuck_threads = Some(count);
@@ -166,6 +168,7 @@ impl GatewayBuilder {
             client_patience: self.client_patience,
             admission: Arc::new(Admission::default()),
             background: Background::new(BACKGROUND_CHANGES_MAX),
+            #[cfg(feature = "metrics")]
             metrics: Metrics::new(self.stuck_threads),
             joined: AtomicBool::new(false),
         };

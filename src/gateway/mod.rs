@@ -28,6 +28,7 @@ mod builder;
 mod data;
 mod headers;
 mod listen;
+#[cfg(feature = "metrics")]
 mod metrics;
 mod operations;
 mod page;

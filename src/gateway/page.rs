@@ -16,11 +16,12 @@ use crate::key::Key;
 const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'";
 
 /// The operations that can be opened, and what each shows.
-const DOCUMENTS: [(&str, &str); 7] = [
+const DOCUMENTS: &[(&str, &str)] = &[
     ("status", "how this node and its cluster are"),
     ("members", "the members, and how many keys each has"),
     ("keys", "the keys that the cluster holds"),
     ("pins", "the keys that are kept whether or not somebody asks for them"),
+    #[cfg(feature = "metrics")]
     ("metrics", "numbers for Prometheus"),
     ("readyz", "whether this node is ready"),
     ("healthz", "whether this node lives"),

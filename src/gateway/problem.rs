@@ -53,6 +53,13 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "unknown-operation", "No such operation", detail)
     }
 
+    /// An operation that this build does not have.
+    #[cfg(not(feature = "metrics"))]
+    pub(super) fn not_built(feature: &str) -> Self {
+        let detail = format!("this program was built without the feature `{feature}` of datad-gossip");
+        Self::new(StatusCode::NOT_FOUND, "unknown-operation", "No such operation", detail)
+    }
+
     pub(super) fn method(allowed: &'static str) -> Self {
         let detail = format!("this operation takes {allowed}");
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method", "Wrong method", detail).with_field(header::ALLOW, allowed)

@@ -6,9 +6,10 @@ use std::{
     time::Duration,
 };
 
+#[cfg(feature = "metrics")]
+use super::metrics::Metrics;
 use super::{
-    access::Access, admission::Admission, background::Background, metrics::Metrics, progress::Responses,
-    signature::WebhookSecret,
+    access::Access, admission::Admission, background::Background, progress::Responses, signature::WebhookSecret,
 };
 use crate::{client::Client, transport::PathTransport, util::places::Places};
 
@@ -26,6 +27,7 @@ pub(super) struct State {
     pub(super) client_patience: Duration,
     pub(super) admission: Arc<Admission>,
     pub(super) background: Background,
+    #[cfg(feature = "metrics")]
     pub(super) metrics: Metrics,
     /// Whether the node was seen to have joined; it stays so.
     pub(super) joined: AtomicBool,

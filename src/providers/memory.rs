@@ -274,7 +274,7 @@ mod tests {
     use futures::TryStreamExt;
 
     use super::*;
-    use crate::providers::shelf::testing::{Peers, alone, key, with_peers};
+    use crate::providers::testing::{Peers, alone, key, with_peers};
 
     fn answering(bytes: &'static str) -> Memory {
         Memory::new(move |_: Key| async move { Ok(Bytes::from_static(bytes.as_bytes())) })

@@ -12,23 +12,37 @@
 //! What lies on disk is laid out by `shelf`: a key is named by its hash, so it never becomes a path, and `a` and `a/b`
 //! can both be held.
 
+#[cfg(any(feature = "files", feature = "git"))]
 mod allow;
+#[cfg(any(feature = "files", feature = "git"))]
 mod client;
+#[cfg(any(feature = "files", feature = "git"))]
 mod credentials;
+#[cfg(feature = "files")]
 pub mod files;
+#[cfg(feature = "git")]
 pub mod git;
+#[cfg(any(feature = "files", feature = "git"))]
 mod later;
 mod memory;
+#[cfg(any(feature = "files", feature = "git"))]
 mod reach;
+#[cfg(any(feature = "files", feature = "git"))]
 mod shelf;
+#[cfg(test)]
+mod testing;
 
 use sha2::{Digest, Sha256};
 
 use crate::provider::UpdateError;
 
+#[cfg(any(feature = "files", feature = "git"))]
 pub use allow::AllowList;
+#[cfg(any(feature = "files", feature = "git"))]
 pub use credentials::{CredentialsError, OriginCredentials};
+#[cfg(feature = "files")]
 pub use files::{Files, FilesConfig, FilesError};
+#[cfg(feature = "git")]
 pub use git::{Git, GitConfig, GitError};
 pub use memory::{Memory, Origin};
 

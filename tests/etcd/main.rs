@@ -8,7 +8,6 @@
 //! | `moving` | a cluster that leaves etcd, node by node |
 //! | `scale` | tens of thousands of registrations |
 
-#![cfg(feature = "etcd")]
 #![allow(clippy::disallowed_methods, reason = "tests run on the real machine")]
 #![allow(clippy::duplicate_mod, reason = "the other test programs are modules here, each with its own helpers")]
 

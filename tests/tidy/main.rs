@@ -1,5 +1,6 @@
-//! The shape of the code, held by a test: who may import whom.
+//! The shape of the code, held by tests: who may import whom, and which crates each feature brings.
 
+mod features;
 mod imports;
 
 use std::{

@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use axum::{
-    extract::State as Shared,
-    response::{IntoResponse, Response},
-};
+#[cfg(feature = "metrics")]
+use axum::response::IntoResponse;
+use axum::{extract::State as Shared, response::Response};
 use http::{HeaderValue, header};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
@@ -13,7 +12,7 @@ use serde::Deserialize;
 use super::extract::{About, Parameters, document};
 use crate::{
     api,
-    gateway::{metrics::CONTENT_TYPE, problem::Problem, state::State},
+    gateway::{problem::Problem, state::State},
     key::Key,
 };
 
@@ -93,7 +92,13 @@ pub(super) async fn locate(
     Ok(document(api::Location::from(state.client.locate(&key))))
 }
 
+#[cfg(feature = "metrics")]
 pub(super) async fn metrics(Shared(state): Shared<Arc<State>>) -> Response {
     let text = state.metrics.render(&state.client).await;
-    ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response()
+    ([(header::CONTENT_TYPE, crate::gateway::metrics::CONTENT_TYPE)], text).into_response()
+}
+
+#[cfg(not(feature = "metrics"))]
+pub(super) async fn metrics() -> Problem {
+    Problem::not_built("metrics")
 }

@@ -292,7 +292,7 @@ mod tests {
         durable::testing::{Fault, Faulty, SmallDisk},
         providers::{
             files::manifest::Object,
-            shelf::testing::{alone, key},
+            testing::{alone, key},
         },
     };
 

@@ -185,7 +185,7 @@ mod tests {
     use http_body_util::BodyExt;
 
     use super::*;
-    use crate::providers::shelf::testing::key;
+    use crate::providers::testing::key;
 
     fn object(validator: &str) -> Object {
         let (content_type, validator) = ("text/plain".to_owned(), validator.to_owned());

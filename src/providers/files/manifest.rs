@@ -108,7 +108,7 @@ pub(crate) fn is_sha256(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::providers::shelf::testing::key;
+    use crate::providers::testing::key;
 
     fn manifest(sha256: &str) -> Manifest {
         let (content_type, validator) = ("text/plain".to_owned(), "v".to_owned());

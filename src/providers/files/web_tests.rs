@@ -14,7 +14,7 @@ use super::*;
 use crate::{
     key::KeyError,
     provider::{Provider, UpdateError, empty},
-    providers::shelf::testing::{alone, key},
+    providers::testing::{alone, key},
 };
 
 /// The requests that an origin got, each as it came.

@@ -25,7 +25,7 @@ use crate::{
     provider::{Body, Provider, ServeError, UpdateError, body, empty, full},
     providers::{
         AllowList,
-        shelf::testing::{Peers, alone, eventually, key, with_peers},
+        testing::{Peers, alone, eventually, key, with_peers},
     },
 };
 

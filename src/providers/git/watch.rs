@@ -133,7 +133,7 @@ mod tests {
     use tokio::process::Command;
 
     use super::*;
-    use crate::{durable::testing::SmallDisk, providers::shelf::testing::alone};
+    use crate::{durable::testing::SmallDisk, providers::testing::alone};
 
     #[test]
     fn a_process_is_read_whatever_its_name_is() {
