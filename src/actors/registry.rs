@@ -30,6 +30,7 @@ use crate::{
         registry::{
             ClaimState, Delta, HolderState, Incarnation, IndexChange, IndexWriter, LedgerOptions, LedgerWriter,
             Position, Replica,
+            follow::{Arrival, Company, Following, Known, Steps, relays, to_follow},
         },
     },
     key::{Key, NodeName},
@@ -58,10 +59,6 @@ const SCAN_RETRY: Duration = Duration::from_secs(5);
 const SCAN_NEWS: Duration = Duration::from_secs(5);
 /// Pause before a broken feed is taken up again.
 const FOLLOW_RETRY: Duration = Duration::from_millis(200);
-/// A ledger that stays behind its mark for so many rounds of gossip is pulled from somebody else.
-const ROUNDS_BEFORE_PULL: u32 = 5;
-/// A joining node that hears of nobody serves alone after so many rounds of gossip; with seeds to wait for, and without.
-const ALONE_ROUNDS: u32 = 15;
 
 pub(crate) enum Message {
     /// What others ask.
@@ -88,25 +85,11 @@ pub(crate) struct State {
     index: IndexWriter,
     replicas: BTreeMap<NodeName, Replica>,
     follows: BTreeMap<NodeName, (u64, AbortOnDropHandle<()>)>,
-    marks: BTreeMap<NodeName, (u64, LedgerMark)>,
-    behind: BTreeMap<NodeName, Behind>,
-    /// Whose ledgers were read to the end as somebody else knows them, and when that began last.
-    pulled: BTreeMap<NodeName, Duration>,
-    /// The gone member that somebody was asked about last.
-    asked_about: Option<NodeName>,
+    following: Following,
+    arrival: Arrival,
     mark: Arc<SharedMark>,
-    rounds_alone: u32,
-    serving: bool,
     rng: StdRng,
     _scan: Option<AbortOnDropHandle<()>>,
-}
-
-#[derive(Debug, Default)]
-struct Behind {
-    /// Incarnation and version up to which it is known, and for how many rounds that has been so.
-    position: (u64, u64),
-    rounds: u32,
-    pulling: bool,
 }
 
 impl Actor for Registry {
@@ -125,13 +108,9 @@ impl Actor for Registry {
             index: IndexWriter::take_over(&shared.lookup.index),
             replicas: BTreeMap::new(),
             follows: BTreeMap::new(),
-            marks: BTreeMap::new(),
-            behind: BTreeMap::new(),
-            pulled: BTreeMap::new(),
-            asked_about: None,
+            following: Following::default(),
+            arrival: Arrival::default(),
             mark,
-            rounds_alone: 0,
-            serving: false,
             rng: shared.context.rng(),
             _scan: scan,
             shared,
@@ -152,12 +131,7 @@ impl Actor for Registry {
         match message {
             Message::Asked(asked) => state.asked(asked.open(), &myself).await,
             Message::OfLedgers(asked) => state.asked_of_ledgers(asked.open(), &myself).await,
-            Message::Pulled { node, complete } => {
-                if let Some(began) = complete {
-                    state.pulled.insert(node.clone(), began);
-                }
-                state.pulled(&node);
-            }
+            Message::Pulled { node, complete } => state.following.pull_ended(&node, complete),
         }
         Ok(())
     }
@@ -264,11 +238,7 @@ impl State {
     /// Follows every live member that can hold keys, and nobody else.
     async fn members_changed(&mut self, myself: &ActorRef<Message>) {
         let view = self.shared.lookup.view.snapshot();
-        let wanted: BTreeMap<&NodeName, u64> = view
-            .alive()
-            .filter(|member| member.name != self.shared.context.name && !member.observer)
-            .map(|member| (&member.name, member.incarnation))
-            .collect();
+        let wanted = to_follow(&view);
         self.follows.retain(|name, (incarnation, task)| wanted.get(name) == Some(incarnation) && !task.is_finished());
         for (name, incarnation) in wanted {
             if !self.follows.contains_key(name) {
@@ -287,7 +257,7 @@ impl State {
         for name in strangers {
             self.drop_replica(&name).await;
         }
-        self.pulled.retain(|name, _| view.member(name).is_some());
+        self.following.forget_strangers(view);
     }
 
     /// In parts, for it may be large.
@@ -309,52 +279,15 @@ impl State {
     }
 
     async fn marks_seen(&mut self, marks: Vec<(NodeName, u64, LedgerMark)>, myself: &ActorRef<Message>) {
-        self.marks = marks.into_iter().map(|(name, incarnation, mark)| (name, (incarnation, mark))).collect();
-        let (mut pulls, mut differing) = (Vec::new(), Vec::new());
-        for (name, (incarnation, mark)) in &self.marks {
-            let ledger = self.replicas.get(name).map(Replica::ledger);
-            let position = ledger.map(crate::core::registry::Ledger::position).unwrap_or_default();
-            let known = (position.incarnation.0, position.version.0);
-            if known >= (*incarnation, mark.version) {
-                self.behind.remove(name);
-                if known == (*incarnation, mark.version)
-                    && ledger.is_some_and(|l| l.is_complete() && l.digest() != mark.digest)
-                {
-                    differing.push(name.clone());
-                }
-                continue;
-            }
-            let behind = self.behind.entry(name.clone()).or_default();
-            if behind.position != known {
-                (behind.position, behind.rounds) = (known, 0);
-            }
-            behind.rounds += 1;
-            if behind.rounds > ROUNDS_BEFORE_PULL && !behind.pulling {
-                behind.pulling = true;
-                pulls.push(name.clone());
-            }
-        }
-        pulls.extend(self.next_gone());
-        for name in pulls {
+        let view = self.shared.lookup.view.snapshot();
+        let Steps { pull, start_over } = self.following.marks_seen(marks, &view, |name| known(&self.replicas, name));
+        for name in pull {
             self.pull(name, myself);
         }
-        for name in differing {
+        for name in start_over {
             self.start_over(&name, myself).await;
         }
         self.consider_serving();
-    }
-
-    /// The member to ask about this time of those that are gone, unless an answer is still awaited. What it said last may
-    /// have reached only some, and those that came after it was gone know nothing of it.
-    fn next_gone(&mut self) -> Option<NodeName> {
-        let view = self.shared.lookup.view.snapshot();
-        let gone = || view.members().filter(|member| !member.state.is_alive() && !member.observer);
-        let next = gone().find(|member| self.asked_about.as_ref() < Some(&member.name)).or_else(|| gone().next());
-        let name = next?.name.clone();
-        let behind = self.behind.entry(name.clone()).or_default();
-        let idle = !std::mem::replace(&mut behind.pulling, true);
-        self.asked_about = Some(name.clone());
-        idle.then_some(name)
     }
 
     /// Same version, other content: a defect somewhere. Better to read it all again than to believe it.
@@ -367,14 +300,9 @@ impl State {
 
     /// Asks a random other member for what it knows of `name`'s ledger.
     fn pull(&mut self, name: NodeName, myself: &ActorRef<Message>) {
-        let view = self.shared.lookup.view.snapshot();
-        let others: Vec<NodeName> = view
-            .alive()
-            .filter(|member| member.name != name && member.name != self.shared.context.name)
-            .map(|member| member.name.clone())
-            .collect();
+        let others = relays(&self.shared.lookup.view.load(), &name);
         let Some(relay) = others.choose(&mut self.rng).cloned() else {
-            self.pulled(&name);
+            self.following.pull_ended(&name, None);
             return;
         };
         let (shared, myself) = (self.shared.clone(), myself.clone());
@@ -387,14 +315,6 @@ impl State {
             let complete = pulled.is_ok().then_some(began);
             let _ = myself.send_message(Message::Pulled { node: name, complete });
         });
-    }
-
-    fn pulled(&mut self, name: &NodeName) {
-        if !self.marks.contains_key(name) {
-            self.behind.remove(name);
-        } else if let Some(behind) = self.behind.get_mut(name) {
-            behind.pulling = false;
-        }
     }
 
     /// Takes in a part of the ledger of `node`. Whether it fits.
@@ -439,26 +359,26 @@ impl State {
     }
 
     fn is_caught_up(&self) -> bool {
-        self.marks.iter().all(|(name, (incarnation, mark))| {
-            let position = self.position_of(name);
-            (position.incarnation.0, position.version.0) >= (*incarnation, mark.version)
-        })
+        self.following.is_caught_up(|name| known(&self.replicas, name))
     }
 
     /// A joining node serves once it knows what the others hold; or alone, if there is nobody to ask.
     fn consider_serving(&mut self) {
-        if self.serving {
-            return;
-        }
-        let alone = self.shared.lookup.view.load().alive().count() <= 1;
-        let patience = if self.shared.context.config.seeds.is_empty() { 0 } else { ALONE_ROUNDS };
-        self.rounds_alone += u32::from(alone);
-        let settled = self.shared.context.uptime() >= self.shared.lookup.settled_at();
-        let ready = if alone { self.rounds_alone > patience } else { settled && self.is_caught_up() };
-        if ready {
-            // Membership may not be reachable yet while the set starts; the next round comes by here again.
-            self.serving = self.shared.ports.membership.announce(Announced::Serving).is_ok();
-            if self.serving && alone && patience > 0 {
+        let alone = || self.shared.lookup.view.load().alive().count() <= 1;
+        let has_seeds = !self.shared.context.config.seeds.is_empty();
+        let settled = || self.shared.context.uptime() >= self.shared.lookup.settled_at();
+        let company = || {
+            if alone() {
+                Company::Nobody { expected: has_seeds }
+            } else {
+                let is_caught_up = || self.following.is_caught_up(|name| known(&self.replicas, name));
+                Company::Others { told: settled() && is_caught_up() }
+            }
+        };
+        // Membership may not be reachable yet while the set starts; the next round comes by here again.
+        if self.arrival.is_due(company) && self.shared.ports.membership.announce(Announced::Serving).is_ok() {
+            self.arrival.announced();
+            if has_seeds && alone() {
                 warn!("no seed answers; serving alone until one does");
             }
         }
@@ -475,8 +395,19 @@ impl State {
                 fetching += replica.count(HolderState::Fetching);
             }
         }
-        Summary { ready, fetching, caught_up: self.is_caught_up(), published: true, pulled: self.pulled.clone() }
+        Summary {
+            ready,
+            fetching,
+            caught_up: self.is_caught_up(),
+            published: true,
+            pulled: self.following.pulled().clone(),
+        }
     }
+}
+
+/// How far the ledger of `name` is known.
+fn known(replicas: &BTreeMap<NodeName, Replica>, name: &NodeName) -> Known {
+    Known::of(replicas.get(name).map(Replica::ledger))
 }
 
 /// Walks over the local data once and registers it.

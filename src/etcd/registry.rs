@@ -36,7 +36,10 @@ use crate::{
     actors::registry,
     core::{
         membership::Announced,
-        registry::{ClaimState, IndexWriter},
+        registry::{
+            ClaimState, IndexWriter,
+            follow::{Arrival, Company},
+        },
         updater::Origin,
     },
     key::Key,
@@ -114,7 +117,7 @@ pub(crate) struct State {
     assigned: VecDeque<Key>,
     carrying_out: BTreeSet<Key>,
     listed: bool,
-    serving: bool,
+    arrival: Arrival,
     renew: Arc<Notify>,
     _scan: Option<AbortOnDropHandle<()>>,
     _session: AbortOnDropHandle<()>,
@@ -169,7 +172,7 @@ impl Actor for Registry {
             assigned: VecDeque::new(),
             carrying_out: BTreeSet::new(),
             listed: false,
-            serving: false,
+            arrival: Arrival::default(),
             renew,
             _scan: scan,
             _session: AbortOnDropHandle::new(shared.context.tasks.spawn(session.run())),
@@ -460,11 +463,11 @@ impl State {
 
     /// A joining node serves once it knows what the others hold.
     fn consider_serving(&mut self) {
-        if !self.serving && self.listed {
-            self.serving = self.shared.ports.membership.announce(Announced::Serving).is_ok();
+        if self.arrival.is_due(|| Company::Others { told: self.listed }) {
             // Membership is started after this actor, and etcd may be quicker.
-            if !self.serving {
-                self.myself.send_after(RETRY, || Message::Serve);
+            match self.shared.ports.membership.announce(Announced::Serving) {
+                Ok(()) => self.arrival.announced(),
+                Err(_) => drop(self.myself.send_after(RETRY, || Message::Serve)),
             }
         }
     }

@@ -9,11 +9,12 @@
 //!
 //! One file per idea, all pure: `claim` is what a node says of one key, `ledger` is all that one node says and how
 //! it travels, `writer` is the only way to change it, `replica` is what others make of it across restarts, and
-//! `index` is the sum over all nodes, turned round to key -> holders. `log` and `hash` are what these are made of.
+//! `index` is the sum over all nodes, turned round to key -> holders, and `follow` says whose ledgers to follow or pull. `log` and `hash` are what these are made of.
 
 mod claim;
 #[cfg(test)]
 mod convergence;
+pub(crate) mod follow;
 mod hash;
 mod index;
 mod ledger;
