@@ -35,7 +35,9 @@ use super::{
 use crate::{
     core::{
         balancer::{
-            Action, Candidate, Grounds, Intention, Level, Obstacles, Pace, Queue, Shortages, Situation, Urgency, intent,
+            Action, Candidate, Grounds, Intention, Level, Obstacles, Pace, Queue, Shortages, Situation, Urgency,
+            intent,
+            readiness::{Next, Readiness, Sweep, is_joining},
         },
         membership::MemberState,
         placement::Ring,
@@ -57,10 +59,6 @@ use crate::{
 const SLICE_KEYS: usize = 256;
 /// Changed keys that are remembered one by one; beyond, all keys are looked at.
 const DIRTY_MAX: usize = 65_536;
-/// For how many times the time to settle to wait for a member that is joining.
-const ARRIVAL_SETTLES: u32 = 5;
-/// Share of the repair delay by which nodes differ in when they begin to repair.
-const JITTER_SHARE: f64 = 0.25;
 /// How long whoever vouched keeps its replica, and how long a trim may take after the last owner vouched.
 const VOUCH_HOLD: Duration = Duration::from_secs(30);
 const VOUCH_TIMEOUT: Duration = Duration::from_secs(5);
@@ -101,9 +99,7 @@ pub(crate) struct State {
     sweep: Sweep,
     proceeding: bool,
     queue: Queue,
-    /// The ring that plans were last made on, and until when to wait since it lost somebody.
-    ring: Arc<Ring>,
-    hold_until: Duration,
+    readiness: Readiness,
     rng: StdRng,
     shortages: Shortages,
     /// Until when failed keys are left alone.
@@ -112,7 +108,6 @@ pub(crate) struct State {
     trim_at: Timers,
     /// Until when others rely on these.
     vouched_until: Timers,
-    next_sweep: Duration,
     relief: Relief,
 }
 
@@ -132,16 +127,6 @@ struct Relief {
     evicted: Option<Duration>,
 }
 
-/// A walk over all keys.
-#[derive(Debug)]
-enum Sweep {
-    Idle,
-    /// The next part was asked for; `again` if another walk was wished for meanwhile.
-    Asking {
-        again: bool,
-    },
-}
-
 impl Actor for Balancer {
     type Msg = Message;
     type State = State;
@@ -149,27 +134,25 @@ impl Actor for Balancer {
 
     async fn pre_start(&self, myself: ActorRef<Message>, shared: Arc<Shared>) -> Result<State, ActorProcessingErr> {
         myself.send_interval(TICK, || Message::Tick);
-        let next_sweep = shared.context.uptime();
         // One updater is left to requests.
         let queue =
             Queue::new(shared.context.config.repairs.min(shared.context.config.updaters.saturating_sub(1)).max(1));
-        let ring = shared.lookup.view.load().ring().clone();
+        let readiness = Readiness::new(&shared.context.config, &shared.lookup.view.load());
+        let sweep = Sweep::new(shared.context.uptime(), shared.context.config.balance_interval);
         let rng = shared.context.rng();
         Ok(State {
             shared,
             myself,
             dirty: BTreeSet::new(),
-            sweep: Sweep::Idle,
+            sweep,
             proceeding: false,
             queue,
-            ring,
-            hold_until: Duration::ZERO,
+            readiness,
             rng,
             shortages: Shortages::default(),
             back_off: Timers::default(),
             trim_at: Timers::default(),
             vouched_until: Timers::default(),
-            next_sweep,
             relief: Relief::default(),
         })
     }
@@ -215,9 +198,9 @@ impl State {
     }
 
     fn mark_dirty(&mut self, keys: impl IntoIterator<Item = Key>) {
-        if self.is_joining() {
+        if is_joining(&self.shared.lookup.view.load()) {
             // It looks at everything when it serves.
-            self.next_sweep = self.shared.context.uptime();
+            self.sweep.schedule(self.shared.context.uptime());
             return;
         }
         self.dirty.extend(keys);
@@ -248,39 +231,19 @@ impl State {
         self.wake();
     }
 
-    /// Whether the members are the same for long enough to act on it. While somebody is about to take a place on the ring
-    /// that is longer: after a start of the whole cluster not all are ready at once.
     fn is_settled(&self) -> bool {
-        self.shared.context.uptime() >= self.settled_at() && !self.is_joining()
-    }
-
-    /// Whether this node still learns what the others hold.
-    fn is_joining(&self) -> bool {
-        self.shared
-            .lookup
-            .view
-            .load()
-            .member(&self.shared.context.name)
-            .is_none_or(|member| member.state == MemberState::Joining)
-    }
-
-    fn settled_at(&self) -> Duration {
-        let arriving = self.shared.lookup.view.load().is_anybody_arriving();
-        let more =
-            if arriving { self.shared.context.config.profile.settle() * ARRIVAL_SETTLES } else { Duration::ZERO };
-        self.shared.lookup.settled_at() + more
+        self.readiness.is_settled(&self.shared.lookup.view.load(), self.shared.context.uptime())
     }
 
     fn start_sweep(&mut self) {
         if !self.is_settled() {
-            self.next_sweep = self.shared.lookup.settled_at();
+            self.sweep.schedule(self.shared.lookup.settled_at());
             return;
         }
-        self.next_sweep = self.shared.context.uptime() + self.shared.context.config.balance_interval;
+        let begins = self.sweep.begin(self.shared.context.uptime());
         self.add_pinned();
-        match &mut self.sweep {
-            Sweep::Asking { again } => *again = true,
-            Sweep::Idle => self.ask_for_keys(None),
+        if begins {
+            self.ask_for_keys(None);
         }
     }
 
@@ -292,7 +255,6 @@ impl State {
     }
 
     fn ask_for_keys(&mut self, after: Option<Key>) {
-        self.sweep = Sweep::Asking { again: false };
         let (shared, myself) = (self.shared.clone(), self.myself.clone());
         self.shared.context.spawn(async move {
             let keys = shared.ports.registry.keys(after, "", SLICE_KEYS).await.unwrap_or_default();
@@ -303,7 +265,7 @@ impl State {
     fn swept(&mut self, keys: &[Key]) {
         if !self.is_settled() {
             // The members changed meanwhile; begin again when they have settled.
-            self.sweep = Sweep::Idle;
+            self.sweep.interrupt();
             self.start_sweep();
             return;
         }
@@ -313,16 +275,10 @@ impl State {
         }
         self.ask_owners(surplus);
         self.launch();
-        let Sweep::Asking { again } = self.sweep else { return };
-        match keys.last() {
-            Some(last) if keys.len() == SLICE_KEYS => {
-                self.ask_for_keys(Some(last.clone()));
-                if again && let Sweep::Asking { again } = &mut self.sweep {
-                    *again = true;
-                }
-            }
-            _ => {
-                self.sweep = Sweep::Idle;
+        let last = keys.last().filter(|_| keys.len() == SLICE_KEYS);
+        match self.sweep.seen(last.cloned()) {
+            Next::After(last) => self.ask_for_keys(Some(last)),
+            Next::Over { again } => {
                 debug!(under_replicated = self.shortages.len(), "looked at all keys");
                 if again {
                     self.ask_for_keys(None);
@@ -341,9 +297,9 @@ impl State {
         if self.relief.evicted.is_some() && !self.is_evicting() {
             // For what was not copied because its room was left to new keys.
             self.relief.evicted = None;
-            self.next_sweep = now;
+            self.sweep.schedule(now);
         }
-        if now >= self.next_sweep || self.queue.take_turned_away() {
+        if self.sweep.is_due(now) || self.queue.take_turned_away() {
             self.start_sweep();
         }
         self.launch();
@@ -437,16 +393,7 @@ impl State {
     /// Since not all nodes should begin to repair at once, each waits a moment of its own when the ring has lost somebody.
     fn may_begin(&mut self) -> bool {
         let (view, now) = (self.shared.lookup.view.snapshot(), self.shared.context.uptime());
-        if !Arc::ptr_eq(&self.ring, view.ring()) {
-            let died = |name: &NodeName| view.member(name).is_some_and(|member| member.state == MemberState::Dead);
-            let gone = |name: &&NodeName| view.ring().nodes().binary_search(name).is_err();
-            if self.ring.nodes().iter().filter(gone).any(died) {
-                let jitter = JITTER_SHARE * self.rng.random::<f64>();
-                self.hold_until = now + self.shared.context.config.repair_delay.mul_f64(jitter);
-            }
-            self.ring = view.ring().clone();
-        }
-        self.is_settled() && now >= self.hold_until
+        self.readiness.may_begin(&view, now, || self.rng.random())
     }
 
     /// Hands over what waits, as far as there is room and this is the time for it. What is to be done is decided now.
@@ -520,8 +467,8 @@ impl State {
         let obstacles = Obstacles {
             draining: !self.may_drop(),
             scanning: !shared.disk.scanned.load(Ordering::Acquire),
-            settling: left(self.settled_at()),
-            holding: left(self.hold_until),
+            settling: left(self.readiness.settled_at(&self.shared.lookup.view.load())),
+            holding: left(self.readiness.held_until()),
             back_off: self.back_off.get(key).and_then(left),
             trim: self.trim_at.get(key).map(|at| at.saturating_sub(now)),
             running: self.queue.is_running(key),
@@ -652,7 +599,7 @@ impl State {
             && self.dirty.is_empty()
             && self.queue.is_empty()
             && self.trim_at.is_empty()
-            && matches!(self.sweep, Sweep::Idle);
+            && self.sweep.is_idle();
         Summary {
             under_replicated: self.shortages.len(),
             most_asked: self.shortages.most_asked(),
