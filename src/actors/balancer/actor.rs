@@ -39,8 +39,6 @@ use crate::{
             intent,
             readiness::{Next, Readiness, Sweep, is_joining},
         },
-        membership::MemberState,
-        placement::Ring,
         registry::HolderState,
         updater::Origin,
     },
