@@ -14,9 +14,11 @@ use super::others::{give_way, let_others_finish};
 use crate::{
     actors::balancer::pressure,
     core::{
-        balancer::Level,
         registry::{ClaimState, HolderState},
-        updater::{FETCH_MAX, Origin, Work},
+        updater::{
+            FETCH_MAX, Origin, Work,
+            fetch_plan::{self, Did, Ended, Others, Seen, Step, Stop, Wish},
+        },
     },
     key::{Key, NodeName},
     operations::{peer_client::PeerClient, spread::push_to},
@@ -105,74 +107,80 @@ async fn ensure(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, task: &Task,
         }
         return publish(shared, key, None).await;
     }
-    let origin = origin != Origin::Never;
     if reason != UpdateReason::Request {
         // Of what the balancer wants much waits here, for less room than there was when it wanted it.
         pressure::look(shared, false).await;
-        let level = shared.disk.room().level();
-        if level == Level::Full || (level == Level::Tight && reason == UpdateReason::Rebalance) {
-            return Outcome::Declined;
-        }
     }
-    if let Err(full) = check_room(shared) {
-        return Outcome::Failed(full);
-    }
-    if origin {
-        let_others_finish(shared, key, |_| true).await;
-    }
-    if let Err(error) = claim(shared, key, ClaimState::Fetching).await {
-        return Outcome::Failed(error);
-    }
-    tell_of_forget(shared, key).await;
-    if origin && ready_peers(shared, key).is_empty() {
-        let settled = shared.context.uptime() >= shared.lookup.settled_at();
-        if !settled || shared.lookup.intents.standing(key).forgotten {
-            give_way(shared, key).await;
-        }
-    }
-    // It may have filled up while this waited for others.
-    if let Err(full) = check_room(shared) {
-        return Outcome::Failed(full);
-    }
-    let peers = ready_peers(shared, key);
-    if peers.is_empty() && !origin {
-        return nobody_has_it(shared, key, unreadable).await;
-    }
-    let from_peers = !peers.is_empty();
-    let mut updated = update(shared, provider, task, peers).await;
-    if let Err(error) = &updated
-        && !matches!(error, UpdateError::NoRoom(_))
-        && from_peers
-        && origin
-        && reason == UpdateReason::Request
-    {
-        warn!(%key, %error, "no peer could be copied from; the origin is next");
-        let waited = give_way(shared, key).await;
-        if let Err(full) = check_room(shared) {
-            return Outcome::Failed(full);
-        }
-        let peers = ready_peers(shared, key);
-        if waited && !peers.is_empty() {
-            updated = update(shared, provider, task, peers).await;
-        }
-        if matches!(&updated, Err(error) if !matches!(error, UpdateError::NoRoom(_))) {
-            updated = update(shared, provider, task, Vec::new()).await;
-        }
-    }
-    match updated {
-        // That it is new here says nothing of how often it changes.
-        Ok(_) => {
-            if reason == UpdateReason::Request {
-                // Who waits for it has not used it yet.
-                shared.traffic.uses.renew(key, shared.context.uptime());
+    let wish = Wish { from_origin: origin != Origin::Never, reason };
+    let (mut did, mut trouble) = (Did::Nothing, None);
+    loop {
+        did = match fetch_plan::next(wish, did, &seen(shared, key)) {
+            Step::LetOthersFinish => {
+                let_others_finish(shared, key, Others::All).await;
+                Did::LetOthersFinish
             }
-            publish(shared, key, Some(Updated { changed: None })).await
-        }
-        // Those it was to be copied from have let it go meanwhile.
-        Err(UpdateError::Unavailable(_)) if !origin && ready_peers(shared, key).is_empty() => {
-            nobody_has_it(shared, key, unreadable).await
-        }
-        Err(error) => Outcome::Failed(error),
+            Step::Claim => {
+                if let Err(error) = claim(shared, key, ClaimState::Fetching).await {
+                    return Outcome::Failed(error);
+                }
+                tell_of_forget(shared, key).await;
+                Did::Claimed
+            }
+            Step::GiveWay(which) => {
+                if let Some(error) = &trouble {
+                    warn!(%key, %error, "no peer could be copied from; the origin is next");
+                }
+                Did::GaveWay(which, give_way(shared, key).await)
+            }
+            Step::Copy(which, peers) => {
+                trouble = update(shared, provider, task, peers).await.err();
+                Did::Copied(which, ended(trouble.as_ref()))
+            }
+            Step::AskOrigin => {
+                trouble = update(shared, provider, task, Vec::new()).await.err();
+                Did::AskedOrigin(ended(trouble.as_ref()))
+            }
+            Step::Publish => {
+                if reason == UpdateReason::Request {
+                    // Who waits for it has not used it yet.
+                    shared.traffic.uses.renew(key, shared.context.uptime());
+                }
+                // That it is new here says nothing of how often it changes.
+                return publish(shared, key, Some(Updated { changed: None })).await;
+            }
+            Step::Stop(stop) => return stopped(shared, key, unreadable, stop, trouble).await,
+        };
+    }
+}
+
+/// What there is to decide by, at the moment.
+fn seen(shared: &Arc<Shared>, key: &Key) -> Seen {
+    let settled = shared.context.uptime() >= shared.lookup.settled_at();
+    Seen {
+        accepts: shared.disk.accepts(),
+        room: shared.disk.room().level(),
+        ready: ready_peers(shared, key),
+        in_doubt: !settled || shared.lookup.intents.standing(key).forgotten,
+    }
+}
+
+/// How an update ended that failed with `error`, if it did.
+fn ended(error: Option<&UpdateError>) -> Ended {
+    match error {
+        None => Ended::Well,
+        Some(UpdateError::NoRoom(_)) => Ended::NoRoom,
+        Some(UpdateError::Unavailable(_)) => Ended::Unavailable,
+        Some(_) => Ended::Failed,
+    }
+}
+
+/// How a job ends that goes no further. `error`: of its last update, if that failed.
+async fn stopped(shared: &Arc<Shared>, key: &Key, unreadable: bool, stop: Stop, error: Option<UpdateError>) -> Outcome {
+    match stop {
+        Stop::Declined => Outcome::Declined,
+        Stop::NoRoom => Outcome::Failed(UpdateError::NoRoom("the disk of this node is full".into())),
+        Stop::NowhereReady => nobody_has_it(shared, key, unreadable).await,
+        Stop::Failed => Outcome::Failed(error.unwrap_or_else(|| UpdateError::Failed("no update was made".into()))),
     }
 }
 
@@ -184,12 +192,6 @@ async fn nobody_has_it(shared: &Arc<Shared>, key: &Key, unreadable: bool) -> Out
     }
     let _ = shared.ports.registry.release(key.clone()).await;
     Outcome::Declined
-}
-
-/// What was queued before the disk filled up, or is asked for by somebody who does not know yet, is refused: another node
-/// leads now.
-fn check_room(shared: &Shared) -> Result<(), UpdateError> {
-    if shared.disk.accepts() { Ok(()) } else { Err(UpdateError::NoRoom("the disk of this node is full".into())) }
 }
 
 async fn refresh(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, task: &Task, from: Vec<NodeName>) -> Outcome {

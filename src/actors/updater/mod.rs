@@ -6,7 +6,8 @@
 //!   upstreams (pure: who may ask an origin now?) --+
 //!   shares (pure: which key does a free updater take?)
 //!                                   v
-//!                           ractor factory of `updaters` workers --> job.rs: provider.update in a task of its own
+//!                           ractor factory of `updaters` workers --> job.rs: provider.update in a task of its own,
+//!                                   |                               step by step as fetch_plan (pure) says
 //!                                   |
 //!                                   v
 //!                        Finished --> claims in the ledger, waiters answered

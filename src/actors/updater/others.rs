@@ -6,8 +6,11 @@ use futures::future::join_all;
 use tracing::debug;
 
 use crate::{
-    core::{membership::Member, registry::HolderState},
-    key::{Key, NodeName},
+    core::{
+        registry::HolderState,
+        updater::fetch_plan::{Others, WaitedForElder, is_fetched},
+    },
+    key::Key,
     operations::send::progress_at,
     runtime::Shared,
 };
@@ -15,27 +18,18 @@ use crate::{
 /// While members come and go, while a forget spreads, or if those who have a key find out that they do not, two nodes may
 /// each take themselves for the one that asks the origin. Both have said by now that they fetch, so after a moment the
 /// younger sees the other and lets it go first. Elders give way to nobody younger, so that no two wait for each other.
-/// Returns whether there was somebody to wait for.
-pub(super) async fn give_way(shared: &Arc<Shared>, key: &Key) -> bool {
+pub(super) async fn give_way(shared: &Arc<Shared>, key: &Key) -> WaitedForElder {
     if shared.lookup.view.load().alive().count() <= 1 {
-        return false;
+        return WaitedForElder::No;
     }
     tokio::time::sleep(shared.context.config.profile.gossip_interval).await;
-    let age = |member: &Member| (member.incarnation, member.name.clone());
-    let mine = shared.lookup.view.load().member(&shared.context.name).map(age);
-    let_others_finish(shared, key, |member| Some(age(member)) < mine).await
+    if let_others_finish(shared, key, Others::Elders).await { WaitedForElder::Yes } else { WaitedForElder::No }
 }
 
-/// Waits while a live member that `counts` says that it fetches `key` and nobody has it; for as long as somebody who asked for
-/// the key would, and longer while it gets on. Returns whether it waited.
-pub(super) async fn let_others_finish(shared: &Arc<Shared>, key: &Key, counts: impl Fn(&Member) -> bool) -> bool {
-    let is_fetched = || {
-        let view = shared.lookup.view.load();
-        let holders = shared.lookup.live_holders(key);
-        let counts = |name: &NodeName| *name != shared.context.name && view.member(name).is_some_and(&counts);
-        !holders.iter().any(|(_, state)| *state == HolderState::Ready)
-            && holders.iter().any(|(name, state)| *state == HolderState::Fetching && counts(name))
-    };
+/// Waits while `others` fetch `key` and no node has it: for as long as a client that asked for the key would, and longer while it
+/// gets on. Returns whether it waited.
+pub(super) async fn let_others_finish(shared: &Arc<Shared>, key: &Key, others: Others) -> bool {
+    let is_fetched = || is_fetched(&shared.lookup.view.load(), &shared.lookup.live_holders(key), others);
     if !is_fetched() {
         return false;
     }
@@ -82,6 +76,7 @@ mod tests {
     use super::*;
     use crate::{
         config::{NodeConfig, Profile},
+        key::NodeName,
         net::{
             identity::{ClusterKey, Credentials},
             wire::Ensured,

@@ -1,9 +1,11 @@
 //! Which updates run (pure): few at once, urgent ones first, each key once.
 //!
 //! `flights` knows who waits, what runs and what is remembered of failures; `upstreams` which origin may be asked now;
-//! `shares` which key a free updater takes; `ensured` is how it ended.
+//! `shares` which key a free updater takes; `fetch_plan` whether that comes from a peer or the origin, at once or after
+//! others; `ensured` is how it ended.
 
 mod ensured;
+pub(crate) mod fetch_plan;
 mod flights;
 mod shares;
 mod upstreams;
