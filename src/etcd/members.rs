@@ -33,10 +33,10 @@ use super::{
     list, pins,
 };
 use crate::{
-    actors::membership::publish,
     core::membership::{Announced, Facts, GoneMembers, MemberState, Observation, RemoveError, Roster},
     key::NodeName,
     net::wire::HelloRefusal,
+    operations::publish::publish,
     runtime::{
         Shared,
         lifecycle::ActorKind,

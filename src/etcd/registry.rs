@@ -33,7 +33,6 @@ use super::{
     list,
 };
 use crate::{
-    actors::registry,
     core::{
         membership::Announced,
         registry::{
@@ -44,6 +43,7 @@ use crate::{
     },
     key::Key,
     net::wire::Ensured,
+    operations::scan::scan,
     provider::UpdateReason,
     runtime::{
         Shared,
@@ -144,7 +144,7 @@ impl Actor for Registry {
         let Arguments { shared, etcd, incarnation } = args;
         shared.disk.scanned.store(shared.context.provider.is_none(), Ordering::Release);
         let scan = shared.context.provider.clone().map(|provider| {
-            let scan = registry::scan(shared.clone(), provider, Mailbox::of(&myself));
+            let scan = scan(shared.clone(), provider, Mailbox::of(&myself));
             AbortOnDropHandle::new(shared.context.tasks.spawn(scan))
         });
         let layout = Layout::new(&etcd.prefix);

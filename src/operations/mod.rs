@@ -11,19 +11,26 @@
 //! | `pull` | ledgers of other members are read |
 //! | `drain` | this node goes away without loss |
 //! | `explain` | why a key is where it is |
+//! | `scan` | the local data is read and registered |
+//! | `publish` | a new view of the members becomes the one to go by |
+//! | `watch`, `followed` | what this node sees of the members, told to observers, and what these make of it |
 //! | `sole_copies` | which keys only members that are gone have |
 
 pub(crate) mod drain;
 pub(crate) mod ensure;
 pub(crate) mod explain;
+pub(crate) mod followed;
 mod guarded;
 mod paced;
 pub(crate) mod peer_client;
+pub(crate) mod publish;
 pub(crate) mod pull;
+pub(crate) mod scan;
 pub(crate) mod send;
 pub(crate) mod serve;
 pub(crate) mod sole_copies;
 pub(crate) mod spread;
 pub(crate) mod update;
+pub(crate) mod watch;
 
 pub(crate) use self::guarded::Guarded;

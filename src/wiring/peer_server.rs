@@ -10,7 +10,6 @@ use futures::stream::BoxStream;
 use http::{Request, Response};
 
 use crate::{
-    actors::membership::watch,
     core::{catalog::Time, updater::Origin},
     key::{Key, NodeName},
     net::{
@@ -20,6 +19,7 @@ use crate::{
             Record, Refusal, Reply, RequestHead, calls,
         },
     },
+    operations::watch::watch,
     operations::{
         Guarded,
         drain::{Drained, drain},

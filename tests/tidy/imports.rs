@@ -115,6 +115,14 @@ impl Crate {
         of_file.flat_map(|module| &module.paths).any(|path| path[0] == name)
     }
 
+    /// Whether any code of `file` names something below this path of an outside crate.
+    pub(crate) fn names_path(&self, file: &str, below: &[&str]) -> bool {
+        let of_file = self.modules.values().filter(|module| module.file == file);
+        of_file
+            .flat_map(|module| &module.paths)
+            .any(|path| path.iter().zip(below).all(|(a, b)| a == b) && path.len() >= below.len())
+    }
+
     /// The file that defines what `path` names in the module `at`; `None` if that is in another crate.
     fn defines(&self, at: &Segments, path: &[String], depth: usize) -> Option<String> {
         if depth > 16 {

@@ -12,6 +12,35 @@ use std::{
 use imports::{Crate, Sources};
 use petgraph::{algo::tarjan_scc, graphmap::DiGraphMap};
 
+/// The rooms of the library: each may import only from rooms above it.
+const LIBRARY: [&str; 22] = [
+    "key",
+    "hop",
+    "durable",
+    "world",
+    "route_error",
+    "provider",
+    "config",
+    "util",
+    "core",
+    "net",
+    "runtime",
+    "operations",
+    "transport",
+    "client",
+    "actors",
+    "etcd",
+    "wiring",
+    "node",
+    "api",
+    "gateway",
+    "providers",
+    "lib",
+];
+
+/// The rooms of the decisions, in the same order.
+const CORE: [&str; 8] = ["placement", "membership", "registry", "catalog", "balancer", "updater", "refresh", "router"];
+
 /// The rooms of the simulator: each may import only from rooms above it.
 const SIMULATOR: [&str; 13] = [
     "model",
@@ -79,19 +108,64 @@ fn upward(imports: &BTreeMap<String, BTreeSet<String>>, order: &[&str]) -> Vec<S
     upward
 }
 
-/// Folders of the library, and the program, whose files are in no import circle. The other parts of `src` are not held to it yet.
-const FREE_OF_CIRCLES: [&str; 6] = ["api", "cli", "durable", "gateway", "main", "providers"];
+#[test]
+fn no_file_and_no_room_of_the_library_is_in_an_import_circle() {
+    let imports = Crate::read(&sources("src"), "lib.rs").imports();
+    assert_eq!(circles_of_files(&imports), Vec::<Vec<&str>>::new());
+    assert_eq!(circles_of_rooms(&imports), Vec::<Vec<&str>>::new());
+}
 
 #[test]
-fn no_file_of_what_uses_the_node_is_in_an_import_circle() {
-    for root in ["lib.rs", "main.rs"] {
-        let imports = Crate::read(&sources("src"), root).imports();
-        let held = imports.keys().filter(|file| FREE_OF_CIRCLES.contains(&room(file)));
-        assert!(held.count() >= 20, "{root}: {imports:?}");
-        let circles = circles_of_files(&imports);
-        let found = circles.iter().flatten().filter(|file| FREE_OF_CIRCLES.contains(&room(file)));
-        assert_eq!(found.collect::<Vec<_>>(), Vec::<&&str>::new(), "{root}");
+fn no_file_of_the_program_is_in_an_import_circle() {
+    let imports = Crate::read(&sources("src"), "main.rs").imports();
+    assert!(imports.len() >= 20, "{imports:?}");
+    assert_eq!(circles_of_files(&imports), Vec::<Vec<&str>>::new());
+}
+
+#[test]
+fn rooms_of_the_library_import_only_rooms_above_them() {
+    let imports = Crate::read(&sources("src"), "lib.rs").imports();
+    assert!(imports.len() > 200 && imports["client.rs"].contains("transport.rs"), "{imports:?}");
+    assert_eq!(upward(&imports, &LIBRARY), Vec::<String>::new());
+}
+
+#[test]
+fn decisions_import_only_decisions_above_them() {
+    let read = Crate::read(&sources("src"), "lib.rs");
+    let inside = |file: &str| file.strip_prefix("core/").map(ToOwned::to_owned).filter(|file| file != "mod.rs");
+    let within = read.imports().into_iter().filter_map(|(from, all)| {
+        Some((inside(&from)?, all.iter().filter_map(|to| inside(to)).collect::<BTreeSet<String>>()))
+    });
+    assert_eq!(upward(&within.collect(), &CORE), Vec::<String>::new());
+}
+
+#[test]
+fn decisions_name_no_runtime_no_network_and_no_files() {
+    let read = Crate::read(&sources("src"), "lib.rs");
+    for file in read.imports().keys().filter(|file| room(file) == "core") {
+        for outside in ["tokio", "tokio_util", "ractor", "quinn", "chitchat", "hyper", "rustix"] {
+            assert!(!read.names_crate(file, outside), "{file} names {outside}");
+        }
+        assert!(
+            !read.names_path(file, &["std", "fs"]) && !read.names_path(file, &["std", "net", "TcpStream"]),
+            "{file}"
+        );
     }
+}
+
+#[test]
+fn only_the_assembly_of_a_node_names_its_actors() {
+    let imports = Crate::read(&sources("src"), "lib.rs").imports();
+    // An actor is a file of `actors`, or a folder.
+    let actor =
+        |file: &str| file.strip_prefix("actors/").map(|rest| room(rest).to_owned()).filter(|name| name != "mod");
+    for (from, all) in &imports {
+        for to in all {
+            let named = actor(to).filter(|named| actor(from).as_ref() != Some(named));
+            assert!(named.is_none() || ["wiring", "actors/mod.rs"].contains(&room(from)), "{from} imports {to}");
+        }
+    }
+    assert!(imports["wiring/supervisor.rs"].iter().any(|to| actor(to).is_some()));
 }
 
 #[test]

@@ -16,7 +16,6 @@
 
 pub(crate) mod actor;
 mod departed;
-mod followed;
 mod gossip;
 #[cfg(test)]
 mod harness;
@@ -24,11 +23,7 @@ mod identities;
 mod message;
 pub(crate) mod observer;
 mod outlook;
-mod publish;
 mod reaper;
 mod seeking;
-mod watch;
 
-#[cfg(feature = "etcd")]
-pub(crate) use self::publish::publish;
-pub(crate) use self::{gossip::gossip_channel, watch::watch};
+pub(crate) use self::gossip::gossip_channel;

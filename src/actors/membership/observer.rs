@@ -22,7 +22,6 @@ use tracing::{debug, info, warn};
 
 use super::{
     departed::{self, Asking},
-    followed::{Told, merge},
     message::Message,
     outlook::Outlook,
     seeking::Seeking,
@@ -30,6 +29,7 @@ use super::{
 use crate::{
     core::membership::{Facts, TOLD_EVERY},
     net::{CallError, wire::REVISION_RELAY},
+    operations::followed::{Told, merge},
     runtime::{Shared, gossip::SharedMark, ports::membership::Request},
 };
 

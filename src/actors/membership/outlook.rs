@@ -11,9 +11,9 @@ use std::{
 
 use tracing::{info, warn};
 
-use super::publish::publish;
 use crate::{
     core::membership::{Announced, Clocks, Facts, Observation, Roster, clocks},
+    operations::publish::publish,
     runtime::{Shared, gossip::SharedMark, lifecycle::ActorKind},
 };
 

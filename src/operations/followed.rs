@@ -19,11 +19,11 @@ const NODES_MAX: usize = 8_192;
 
 /// What was told so far, by name and incarnation.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(super) struct Told(BTreeMap<(NodeName, u64), Observation>);
+pub(crate) struct Told(BTreeMap<(NodeName, u64), Observation>);
 
 impl Told {
     /// What has to be told so that the other side sees `now`, without those that only observe. Empty if it does.
-    pub(super) fn news(&mut self, now: &[Observation]) -> Vec<MemberNews> {
+    pub(crate) fn news(&mut self, now: &[Observation]) -> Vec<MemberNews> {
         let now = now.iter().filter(|seen| seen.facts.role == Role::Holder);
         let now: BTreeMap<_, _> = now.map(|seen| ((seen.name.clone(), seen.incarnation), seen.clone())).collect();
         let unseen: Vec<_> = self.0.keys().filter(|id| !now.contains_key(*id)).cloned().collect();
@@ -44,7 +44,7 @@ impl Told {
     }
 
     /// Takes in a part. What makes no sense, or is from a later version, is left out.
-    pub(super) fn apply(&mut self, news: MemberNews) {
+    pub(crate) fn apply(&mut self, news: MemberNews) {
         for id in &news.unseen {
             self.0.remove(id);
         }
@@ -57,14 +57,14 @@ impl Told {
     }
 
     /// The same, with nobody alive.
-    pub(super) fn lost(mut self) -> Self {
+    pub(crate) fn lost(mut self) -> Self {
         self.0.values_mut().for_each(|seen| seen.alive = false);
         self
     }
 }
 
 /// What several members see, as one.
-pub(super) fn merge<'a>(told: impl IntoIterator<Item = &'a Told>) -> Told {
+pub(crate) fn merge<'a>(told: impl IntoIterator<Item = &'a Told>) -> Told {
     let mut merged: BTreeMap<(NodeName, u64), Observation> = BTreeMap::new();
     for (id, seen) in told.into_iter().flat_map(|told| &told.0) {
         match merged.get(id) {

@@ -1,4 +1,4 @@
-//! Tells observers what this member sees of the others: the serving half of [`super::observer`].
+//! Tells observers what this member sees of the others: the serving half of the observer.
 
 use std::{collections::VecDeque, sync::Arc};
 
