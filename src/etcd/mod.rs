@@ -20,6 +20,7 @@ mod layout;
 pub(crate) mod members;
 mod pins;
 pub(crate) mod registry;
+mod session;
 
 use std::{collections::BTreeSet, time::Duration};
 

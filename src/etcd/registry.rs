@@ -5,15 +5,9 @@
 //! somebody assigned to this node, to the updater; transactions to etcd. Invariants: those of [`Claims`]; what a node
 //! found on its disk is a fact, recorded as soon as etcd is there; what it is about to do (fetch a key, give one up) is
 //! an intent, and goes ahead only once etcd has it.
-//!
-//! ```text
-//!   session: connect -> (list registry/, if the history since the last revision is gone) -> watch from there on
-//!            any trouble: connect again, elsewhere
-//! ```
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    convert::Infallible,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -21,7 +15,7 @@ use std::{
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use tokio::{
     sync::{Notify, oneshot},
-    time::{Instant, MissedTickBehavior, interval},
+    time::Instant,
 };
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, info, warn};
@@ -30,7 +24,7 @@ use super::{
     EtcdConfig, EtcdError, Layout, RETRY,
     claims::{Claims, Effects, IndexChange},
     connection::{Connection, Entry},
-    list,
+    session::{News, Session, Told},
 };
 use crate::{
     core::{
@@ -55,11 +49,9 @@ use crate::{
 
 /// Transactions under way. More do not make etcd faster, and fewer keys share one.
 const WRITES_MAX: usize = 4;
-/// How often a quiet connection has to show that most of etcd still stands behind it.
-const PROBE: Duration = Duration::from_secs(3);
 /// Assigned keys that are with the updater at once; the others wait in etcd's own words.
 const ASSIGNED_MAX: usize = 256;
-/// Pause before work that found no room is offered again, and before a refused write is.
+/// Pause before work that found no room is offered again.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long an intent waits for etcd to come back: longer than an election takes.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -68,7 +60,7 @@ pub(crate) enum Message {
     /// What others ask.
     Asked(Envelope<Request>),
     /// From the session.
-    News { news: News, taken: oneshot::Sender<()> },
+    Told(Told),
     /// A transaction over the `connections`-th connection ended.
     Written { connections: u64, keys: Vec<Key>, outcome: Result<Option<i64>, EtcdError> },
     /// What came of an assignment.
@@ -83,15 +75,10 @@ pub(crate) enum Message {
 
 receives!(Message: Asked(Request));
 
-/// What the session reports.
-pub(crate) enum News {
-    ListingBegins,
-    Listed(Vec<Entry>),
-    ListingEnds(i64),
-    /// From now on changes are watched, and this may be written to.
-    Watching(Connection),
-    Changed(Vec<Entry>, i64),
-    Broken(EtcdError),
+impl From<Told> for Message {
+    fn from(told: Told) -> Self {
+        Self::Told(told)
+    }
 }
 
 pub(crate) struct Arguments {
@@ -149,14 +136,7 @@ impl Actor for Registry {
         });
         let layout = Layout::new(&etcd.prefix);
         let renew = Arc::new(Notify::new());
-        let session = Session {
-            shared: shared.clone(),
-            etcd,
-            layout: layout.clone(),
-            registry: myself.clone(),
-            renew: renew.clone(),
-            position: None,
-        };
+        let session = Session::new(&shared.context.name, etcd, layout.clone(), myself.clone(), renew.clone());
         let mut claims = Claims::new(shared.context.name.clone(), incarnation, layout);
         if shared.context.provider.is_none() {
             claims.mark_scanned();
@@ -189,7 +169,7 @@ impl Actor for Registry {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             Message::Asked(asked) => state.asked(asked.open()),
-            Message::News { news, taken } => {
+            Message::Told(Told { news, taken }) => {
                 state.learn(news);
                 let _ = taken.send(());
             }
@@ -484,81 +464,5 @@ fn refuse(replies: Vec<Reply>, trouble: &str) {
         if let Reply::Claim(reply) = reply {
             let _ = reply.send(Err(NotRecorded(trouble.to_owned())));
         }
-    }
-}
-
-/// Sees what happens below `registry/`, and tells the actor, which sets the pace.
-struct Session {
-    shared: Arc<Shared>,
-    etcd: EtcdConfig,
-    layout: Layout,
-    registry: ActorRef<Message>,
-    /// Asks for another connection.
-    renew: Arc<Notify>,
-    /// The etcd cluster and the revision up to which everything was told.
-    position: Option<(u64, i64)>,
-}
-
-impl Session {
-    async fn run(mut self) {
-        for attempt in 0.. {
-            let Err(error) = Box::pin(self.once(attempt)).await;
-            if matches!(error, EtcdError::Compacted { .. }) {
-                self.position = None;
-            }
-            if self.tell(News::Broken(error)).await.is_err() {
-                return;
-            }
-            tokio::time::sleep(RETRY).await;
-        }
-    }
-
-    async fn once(&mut self, attempt: usize) -> Result<Infallible, EtcdError> {
-        let (mut connection, cluster, now) = Connection::open(&self.etcd, attempt).await?;
-        let from = match self.position {
-            // Told again from the last revision on, as it may have come in parts.
-            Some((known, revision)) if known == cluster && revision <= now + 1 => revision,
-            _ => self.list(&mut connection).await? + 1,
-        };
-        let mut watch = connection.watch(&self.layout.registry(), from).await?;
-        let _ = self.tell(News::Watching(connection.clone())).await;
-        let mut probes = interval(PROBE);
-        probes.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        self.position = Some((cluster, from));
-        loop {
-            tokio::select! {
-                events = watch.next() => {
-                    let events = events?;
-                    self.position = Some((cluster, events.revision));
-                    let _ = self.tell(News::Changed(events.entries, events.revision)).await;
-                }
-                _ = probes.tick() => drop(connection.probe(&self.etcd).await?),
-                () = self.renew.notified() => {
-                    // Says itself whether it is the connection that is to blame.
-                    tokio::time::sleep(PAUSE).await;
-                    connection.probe(&self.etcd).await?;
-                    let _ = self.tell(News::Watching(connection.clone())).await;
-                }
-            }
-        }
-    }
-
-    /// What all nodes hold, and what is assigned to this one, as of one revision.
-    async fn list(&self, connection: &mut Connection) -> Result<i64, EtcdError> {
-        let _ = self.tell(News::ListingBegins).await;
-        let take = |entries| async {
-            let _ = self.tell(News::Listed(entries)).await;
-        };
-        let revision = list(connection, &self.layout.data(), 0, take).await?;
-        list(connection, &self.layout.assignments(&self.shared.context.name), revision, take).await?;
-        let _ = self.tell(News::ListingEnds(revision)).await;
-        Ok(revision)
-    }
-
-    /// Waits until the actor has taken it in; an error if there is none any more.
-    async fn tell(&self, news: News) -> Result<(), oneshot::error::RecvError> {
-        let (taken, done) = oneshot::channel();
-        let _ = self.registry.send_message(Message::News { news, taken });
-        done.await
     }
 }
