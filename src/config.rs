@@ -3,17 +3,23 @@
 //! [`NodeConfig`] is a plain struct: start from its `Default`, change what you need, and hand it to the builder, which
 //! checks it once. Code behind that check relies on it.
 
+mod policy;
+mod profile;
+
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use self::policy::YEAR;
+pub(crate) use self::policy::of_prefix;
+pub use self::{
+    policy::{RefreshPolicy, UpstreamLimit},
+    profile::{Profile, ProfileName},
+};
 use crate::key::Key;
 
 /// Most replicas a key may have; preference lists are precomputed to about this depth.
 pub const REPLICAS_MAX: usize = 8;
-
-/// Longest time between two refreshes of a key.
-const YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// Settings of one node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -176,191 +182,6 @@ pub enum LastCopies {
     Evict,
     /// It stays.
     Keep,
-}
-
-/// How often the origin of held keys is asked for news. One holder asks, the others copy from it, and all of them serve
-/// what they have meanwhile.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[non_exhaustive]
-pub struct RefreshPolicy {
-    /// Between two asks for a key. Default 0: it is not asked for.
-    #[serde(with = "humantime_serde")]
-    pub interval: Duration,
-    /// Where providers say whether an update changed anything, the interval of a key is halved when one did, down to
-    /// this. Default: `interval`.
-    #[serde(with = "humantime_serde::option", skip_serializing_if = "Option::is_none")]
-    pub min: Option<Duration>,
-    /// And doubled when one did not, up to this, a year at most. Default: `interval`.
-    #[serde(with = "humantime_serde::option", skip_serializing_if = "Option::is_none")]
-    pub max: Option<Duration>,
-    /// Up to which part of the interval is added by chance, so that keys that came together part: 0 to 1, default 0.1.
-    pub jitter: f64,
-}
-
-impl Default for RefreshPolicy {
-    fn default() -> Self {
-        Self { interval: Duration::ZERO, min: None, max: None, jitter: 0.1 }
-    }
-}
-
-impl RefreshPolicy {
-    /// The default, with this interval.
-    #[must_use]
-    pub fn every(interval: Duration) -> Self {
-        Self { interval, ..Self::default() }
-    }
-
-    pub(crate) fn shortest(&self) -> Duration {
-        self.min.unwrap_or(self.interval)
-    }
-
-    pub(crate) fn longest(&self) -> Duration {
-        self.max.unwrap_or(self.interval)
-    }
-
-    fn is_valid(&self) -> bool {
-        let ordered = self.shortest() <= self.interval && self.interval <= self.longest() && self.longest() <= YEAR;
-        let off = self.interval.is_zero() && self.min.is_none() && self.max.is_none();
-        (off || (ordered && !self.shortest().is_zero())) && (0.0..=1.0).contains(&self.jitter)
-    }
-}
-
-/// What a node may ask of an origin. Updates beyond it wait, without keeping others from a worker.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[non_exhaustive]
-pub struct UpstreamLimit {
-    /// Updates that ask it at once, 1 or more. Default: no limit.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub concurrency: Option<usize>,
-    /// Updates that begin to ask it within a second, evenly spread: 0.001 to 1,000. Default: no limit.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub per_second: Option<f64>,
-}
-
-impl UpstreamLimit {
-    fn is_valid(&self) -> bool {
-        self.concurrency != Some(0) && self.per_second.is_none_or(|rate| (0.001..=1_000.0).contains(&rate))
-    }
-}
-
-/// What a table by prefix says of `key`: the longest prefix that it begins with, and what stands there.
-pub(crate) fn of_prefix<'a, T>(table: &'a BTreeMap<String, T>, key: &Key) -> Option<(&'a str, &'a T)> {
-    let matching = table.iter().filter(|(prefix, _)| key.as_str().starts_with(prefix.as_str()));
-    matching.max_by_key(|(prefix, _)| prefix.len()).map(|(prefix, value)| (prefix.as_str(), value))
-}
-
-/// Pace of gossip and failure detection: a trade of quick detection against traffic and false alarms.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(from = "ProfileName", into = "ProfileName")]
-#[non_exhaustive]
-pub struct Profile {
-    name: ProfileName,
-    /// Between two rounds of gossip with three others.
-    pub gossip_interval: Duration,
-    /// Silence, in multiples of the usual interval between signs of life, after which a member is taken for dead (the
-    /// phi of Hayashibara et al., "The phi accrual failure detector", 2004, in chitchat's linear form).
-    pub phi_threshold: f64,
-    /// The usual interval that is assumed before any was measured.
-    pub first_interval: Duration,
-    /// A connection without a sign of life for this long is dead.
-    pub idle_timeout: Duration,
-    /// Between signs of life on a connection without other traffic.
-    pub keep_alive: Duration,
-    /// Round trip that is assumed before any was measured.
-    pub initial_rtt: Duration,
-    /// An attempt at one holder that has no answer by then gets company from another holder.
-    pub hedge_after: Duration,
-    /// Largest UDP payload that is probed for, in bytes.
-    pub mtu_max: u16,
-}
-
-/// The profiles by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum ProfileName {
-    /// One machine: tests, `dev`.
-    Local,
-    /// One data centre: a killed node is noticed in about a second.
-    Lan,
-    /// Several regions: some seconds.
-    Wan,
-}
-
-impl Profile {
-    /// For nodes on one machine.
-    #[must_use]
-    pub fn local() -> Self {
-        Self {
-            name: ProfileName::Local,
-            gossip_interval: Duration::from_millis(100),
-            initial_rtt: Duration::from_millis(20),
-            ..Self::lan()
-        }
-    }
-
-    /// For nodes in one data centre.
-    #[must_use]
-    pub fn lan() -> Self {
-        Self {
-            name: ProfileName::Lan,
-            gossip_interval: Duration::from_millis(200),
-            phi_threshold: 8.0,
-            first_interval: Duration::from_millis(300),
-            idle_timeout: Duration::from_secs(3),
-            keep_alive: Duration::from_millis(750),
-            initial_rtt: Duration::from_millis(50),
-            hedge_after: Duration::from_millis(300),
-            mtu_max: 8_952,
-        }
-    }
-
-    /// For nodes in several regions.
-    #[must_use]
-    pub fn wan() -> Self {
-        Self {
-            name: ProfileName::Wan,
-            gossip_interval: Duration::from_secs(1),
-            phi_threshold: 8.0,
-            first_interval: Duration::from_secs(2),
-            idle_timeout: Duration::from_secs(15),
-            keep_alive: Duration::from_secs(4),
-            initial_rtt: Duration::from_millis(300),
-            hedge_after: Duration::from_millis(1_500),
-            mtu_max: 1_452,
-        }
-    }
-
-    /// How long the members have to be the same before data is moved on account of them, and before a joining node
-    /// believes that it knows them all.
-    #[must_use]
-    pub fn settle(&self) -> Duration {
-        self.gossip_interval * 5
-    }
-
-    /// The name it goes by.
-    #[must_use]
-    pub fn name(&self) -> ProfileName {
-        self.name
-    }
-}
-
-impl From<ProfileName> for Profile {
-    fn from(name: ProfileName) -> Self {
-        match name {
-            ProfileName::Local => Self::local(),
-            ProfileName::Lan => Self::lan(),
-            ProfileName::Wan => Self::wan(),
-        }
-    }
-}
-
-impl From<Profile> for ProfileName {
-    fn from(profile: Profile) -> Self {
-        profile.name
-    }
 }
 
 /// A setting out of its range.
