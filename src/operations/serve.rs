@@ -157,7 +157,7 @@ pub(crate) async fn report_trouble(shared: &Arc<Shared>, key: &Key, refusal: &Re
     }
     let Some(provider) = &shared.context.provider else { return };
     match refusal {
-        Refusal::NotHeld if provider.has(key).await.unwrap_or(false) => return,
+        Refusal::NotHeld if provider.has(key).await.unwrap_or(false) => {}
         Refusal::NotHeld => {
             warn!(%key, "claimed but not held; the claim is withdrawn");
             shared.ports.registry.note_release(key.clone());

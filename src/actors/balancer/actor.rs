@@ -252,7 +252,7 @@ impl State {
         self.wake();
     }
 
-    fn ask_for_keys(&mut self, after: Option<Key>) {
+    fn ask_for_keys(&self, after: Option<Key>) {
         let (shared, myself) = (self.shared.clone(), self.myself.clone());
         self.shared.context.spawn(async move {
             let keys = shared.ports.registry.keys(after, "", SLICE_KEYS).await.unwrap_or_default();

@@ -9,7 +9,7 @@
 //! 4. the origin says now that it has it ([`crate::provider::Provider::is_at_origin`]).
 //!
 //! Each origin is asked one question at a time. One that cannot answer is left alone for a while, and its keys stay. A key that
-//! its origin does not vouch for leaves its place to others for an hour (see [`super::doubts`]).
+//! its origin does not vouch for leaves its place to others for an hour (see [`Doubts`](crate::core::balancer::Doubts)).
 
 use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 

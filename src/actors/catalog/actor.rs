@@ -10,7 +10,7 @@
 //! Invariants: nothing is answered before it is durable; a forget stays pending until this node's copy is gone, also
 //! over restarts. Awaiting the disk in a handler is deliberate: steps are durable in the order in which they are taken.
 //!
-//! [`Intents`]: super::Intents
+//! [`Intents`]: crate::core::catalog::Intents
 
 use std::{
     collections::BTreeMap,

@@ -1,8 +1,8 @@
 //! The membership actor.
 //!
 //! Supervised by the node; a failure brings the whole set back under a new incarnation, because chitchat's identity
-//! contains it. *In*: ticks, announcements, resolved seeds. *Out*: the published [`View`], and to the registry the marks
-//! of the others' ledgers. Invariants: only this actor publishes views; what gossip says of other members is taken as
+//! contains it. *In*: ticks, announcements, resolved seeds. *Out*: the published [`View`](crate::View), and to the
+//! registry the marks of the others' ledgers. Invariants: only this actor publishes views; what gossip says of other members is taken as
 //! it is (members are trusted), what it says of this node is never taken from others.
 
 use std::{

@@ -10,7 +10,7 @@
 //! 3. if there is no room: all identities that chitchat tells of at this moment take [`DIGEST_BYTES_MAX`] at most.
 //!
 //! So the size of a message follows the number of live members, and those that died in the last seconds. The dead are
-//! remembered elsewhere ([`super::roster`]).
+//! remembered elsewhere ([`Roster`](crate::core::membership::Roster)).
 
 use std::{
     cmp::Reverse,

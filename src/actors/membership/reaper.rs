@@ -1,7 +1,7 @@
 //! Takes members off the list that have been dead for `dead_kept` and have nothing that the others lack.
 //!
-//! Each node decides for itself, by what it knows; the removal then spreads ([`super::removals`]), so that one decision is
-//! enough and all agree. A member stays as long as some key is with the dead alone: its ledger says where that key is to be
+//! Each node decides for itself, by what it knows; the removal then spreads (see `core/membership/removals.rs`), so that one
+//! decision is enough and all agree. A member stays as long as some key is with the dead alone: its ledger says where that key is to be
 //! had again. [`crate::MemberStatus`] says so. It also stays until this node has read its ledger to the end from another member
 //! since it lists it as gone; a node that is alone removes nobody by itself.
 

@@ -1,8 +1,8 @@
 //! What a node should hold, and what it should let go (pure). Every node plans for itself, by the same rules, from its own
 //! snapshot; no leader is needed, because an owner fetches only for itself and a surplus holder drops only its own.
 //!
-//! `plan` decides about one key, `queue` in which order and how many at once, `readiness` when plans are made and acted on, `shortages` remembers which keys have too few
-//! replicas. When the disk fills up, `room` says so and `relief` decides what to give up, of what `uses` says was not used
+//! `plan` decides about one key, `queue` in which order and how many at once, `readiness` when plans are made and acted on,
+//! `shortages` remembers which keys have too few replicas. When the disk fills up, `room` says so and `relief` decides what to give up, of what `uses` says was not used
 //! lately; `doubts` are only copies that no origin vouches for. `heat` decides which keys are asked for so often that more nodes
 //! should keep them, and `intent` says in words what is about to happen.
 

@@ -4,7 +4,7 @@
 //!
 //! 1. An owner that lacks a key fetches it: from a ready peer if there is one; from the origin only as the leader, and
 //!    only if nobody alive has it or is fetching it. So further replicas never touch the origin.
-//! 2. A holder that is no owner lets go when R owners are ready. It then still asks them (see [`super::actor`]), for its
+//! 2. A holder that is no owner lets go when R owners are ready. It then still asks them (see `actors/balancer`), for its
 //!    view may differ from theirs.
 //! 3. Whoever is neither does nothing.
 //! 4. Where room is tight, an owner copies only what has too few replicas, and not what merely belongs here. Where there is
@@ -63,7 +63,7 @@ impl Situation<'_> {
     }
 
     /// Whether fewer live nodes have it than there are owners, so that a copy would restore a replica. Of what is asked for
-    /// beyond the members that could keep it, see [`super::sight::Sight::shortage`].
+    /// beyond the members that could keep it, see `Sight::shortage` in `actors/balancer`.
     pub(crate) fn is_under_replicated(&self) -> bool {
         let have = self.holders.iter().filter(|(name, _)| self.has(name)).count();
         self.known && have < self.owners_wanted

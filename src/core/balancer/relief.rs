@@ -2,8 +2,8 @@
 //!
 //! First what it only happens to hold, as the plan would, but at once. Then what nobody asked for lately, as long as another
 //! owner has it. Last, and only while no node takes new keys, what nobody else has. What is pinned goes only in the first way.
-//! These are grounds to *ask*: whoever is relied upon then has to vouch for its copy (see [`super::actor`]), because views
-//! differ; for the only copy that is the origin, which has to say that it has the key (see [`super::eviction`]).
+//! These are grounds to *ask*: whoever is relied upon then has to vouch for its copy (see `actors/balancer`), because views
+//! differ; for the only copy that is the origin, which has to say that it has the key (see `actors/balancer/eviction.rs`).
 
 use super::plan::{Action, Situation};
 use crate::{

@@ -6,7 +6,7 @@
 //!
 //! - A jump of the own wall clock is not followed while the process runs: against the monotonic clock it is seen as one.
 //! - A time from a clock that is far ahead is taken in as it is, since all members have to order intents alike, but it
-//!   pulls this clock along by no more than [`DRIFT_MAX`].
+//!   pulls this clock along by no more than `DRIFT_MAX_MS`.
 //! - Whoever changes an intent gives the change a time after the one that is known (see [`Clock::after`]), so what a
 //!   wrong clock wrote can be changed by anybody at any time.
 //!

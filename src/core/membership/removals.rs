@@ -1,7 +1,7 @@
 //! The pure core of taking dead members off the list: which ones were removed, for as long as anybody may still tell of them.
 //!
 //! Members tell each other of the dead, so one node alone cannot forget a member: the next one that remembers it would bring
-//! it back. A removal therefore spreads the same way ([`super::departed`]) and counts for more than a report that this start
+//! it back. A removal therefore spreads the same way (`actors/membership/departed.rs`) and counts for more than a report that this start
 //! of the member, or an earlier one, is dead. A sign of life counts for more than a removal.
 //!
 //! Every removal carries its age from node to node, so all nodes let go of it at about the same time: after [`TOLD_FOR`] a
