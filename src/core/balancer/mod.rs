@@ -2,9 +2,9 @@
 //! snapshot; no leader is needed, because an owner fetches only for itself and a surplus holder drops only its own.
 //!
 //! `plan` decides about one key, `queue` in which order and how many at once, `readiness` when plans are made and acted on,
-//! `shortages` remembers which keys have too few replicas. When the disk fills up, `room` says so and `relief` decides what to give up, of what `uses` says was not used
-//! lately; `doubts` are only copies that no origin vouches for. `heat` decides which keys are asked for so often that more nodes
-//! should keep them, and `intent` says in words what is about to happen.
+//! `shortages` remembers which keys have too few replicas. When the disk fills up, `room` says so and `relief` decides what to
+//! give up, of what `uses` says was not used lately; `doubts` are only copies that no origin vouches for. `heat` decides which
+//! keys are asked for so often that more nodes should keep them, and `intent` says in words what is about to happen.
 
 mod doubts;
 mod heat;
