@@ -13,6 +13,8 @@
 //!
 //! All but `etcd` are on by default.
 
+#![warn(missing_debug_implementations)]
+#![cfg_attr(docsrs, feature(doc_cfg))]
 // What only the gateway or a provider uses of the node is unused in a build without them.
 #![cfg_attr(not(all(feature = "files", feature = "gateway", feature = "git")), allow(dead_code, unused_imports))]
 

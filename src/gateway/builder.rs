@@ -34,6 +34,16 @@ const BACKGROUND_CHANGES_MAX: usize = 256;
 const CLIENT_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Settings of a gateway.
+///
+/// ```no_run
+/// use datad_gossip::{Node, gateway::Gateway};
+///
+/// async fn serve(node: &Node) -> std::io::Result<()> {
+///     let listener = tokio::net::TcpListener::bind("127.0.0.1:8400").await?;
+///     let until_told = std::future::pending();
+///     Gateway::builder(node.client()).admin_token("secret").serve(listener, until_told).await
+/// }
+/// ```
 #[derive(Debug)]
 pub struct GatewayBuilder {
     client: Client,

@@ -8,6 +8,15 @@ use wildmatch::WildMatch;
 use crate::{key::Key, provider::UpdateError};
 
 /// The operator's patterns. Without any pattern every key is allowed, which is also the default.
+///
+/// ```
+/// use datad_gossip::{key::Key, providers::AllowList};
+///
+/// let allow = AllowList::new(["github.com/my-org/*"]);
+/// assert!(allow.allows(&Key::new("github.com/my-org/tools")?));
+/// assert!(!allow.allows(&Key::new("github.com/other/tools")?));
+/// # Ok::<(), datad_gossip::key::KeyError>(())
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct AllowList {
     patterns: Vec<Pattern>,

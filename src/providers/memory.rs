@@ -7,6 +7,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt,
     future::Future,
     io,
     ops::Bound,
@@ -60,6 +61,13 @@ where
 pub struct Memory {
     origin: Arc<dyn Origin>,
     state: Arc<Mutex<State>>,
+}
+
+impl fmt::Debug for Memory {
+    /// Leaves out what is held, which may be much.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Memory").finish_non_exhaustive()
+    }
 }
 
 #[derive(Default)]

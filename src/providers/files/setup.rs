@@ -1,6 +1,6 @@
 //! The parts of a provider of files, and how they are set up.
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
 use super::{
     cache::Cache,
@@ -15,12 +15,34 @@ use crate::{
 };
 
 /// A provider of files; see the module.
+///
+/// ```
+/// use datad_gossip::{
+///     provider::Provider,
+///     providers::{Files, FilesConfig},
+/// };
+///
+/// let folder = tempfile::tempdir()?;
+/// let mut config = FilesConfig::new("https://mirror.example/pub", folder.path());
+/// config.key_depth = Some(2);
+/// let files = Files::open(config)?;
+/// assert_eq!(files.key_of("/debian/dists/stable/Release")?.as_str(), "debian/dists");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Files {
     pub(super) source: Arc<Source>,
     pub(super) key_depth: Option<usize>,
     pub(super) allow: AllowList,
     pub(super) cache: Arc<Cache>,
     pub(super) incoming: Incoming,
+}
+
+impl fmt::Debug for Files {
+    /// Leaves out the source, which may carry a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key_depth, allow, .. } = self;
+        f.debug_struct("Files").field("key_depth", key_depth).field("allow", allow).finish_non_exhaustive()
+    }
 }
 
 impl Files {

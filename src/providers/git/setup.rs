@@ -1,7 +1,7 @@
 //! The parts of a provider of git repositories, and how they are set up.
 
 use std::{
-    io,
+    fmt, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -24,6 +24,15 @@ use crate::providers::{AllowList, OriginCredentials, shelf::Shelf};
 const EXPORT_SHARE: usize = 4;
 
 /// A provider of git repositories; see the module.
+///
+/// ```no_run
+/// use datad_gossip::providers::{Git, GitConfig};
+///
+/// let mut config = GitConfig::new("https://github.com/{key}.git", "/var/lib/mirrors");
+/// config.serving_max = 16;
+/// let git = Git::open(config)?;
+/// # Ok::<(), datad_gossip::providers::GitError>(())
+/// ```
 pub struct Git {
     pub(super) template: Template,
     pub(super) credentials: OriginCredentials,
@@ -35,6 +44,18 @@ pub struct Git {
     pub(super) describing: Describing,
     /// Repositories of nothing, by the format of their objects' names.
     pub(super) blanks: [OnceCell<PathBuf>; 2],
+}
+
+impl fmt::Debug for Git {
+    /// Leaves out the template, which may carry a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { credentials, private_origins, allow, .. } = self;
+        f.debug_struct("Git")
+            .field("credentials", credentials)
+            .field("private_origins", private_origins)
+            .field("allow", allow)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Git {
