@@ -10,7 +10,7 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 use datad_gossip::{api::Problem, key::Key};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::{Method, Response, StatusCode, Url, header};
+use reqwest::{Method, Response, StatusCode, Url};
 use serde_json::Value;
 
 use super::{
@@ -177,7 +177,7 @@ async fn ask(
         request = request.timeout(patience);
     }
     if let Some(token) = token {
-        request = request.header(header::AUTHORIZATION, format!("Bearer {}", token.trim()));
+        request = request.bearer_auth(token.trim());
     }
     request.send().await.map_err(|error| unreachable(at, &error))
 }

@@ -1,5 +1,10 @@
 //! Tables for people: columns as wide as their widest cell, nothing after the last.
 
+use std::io::Write;
+
+use bytesize::ByteSize;
+use tabwriter::TabWriter;
+
 /// Rows below a head of column names.
 pub(crate) struct Table {
     rows: Vec<Vec<String>>,
@@ -24,16 +29,13 @@ impl Table {
 
     /// The text, without a line end at its end.
     pub(crate) fn text(&self) -> String {
-        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let width = |column: usize| {
-            self.rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-        };
-        let widths: Vec<usize> = (0..columns).map(width).collect();
-        let line = |row: &Vec<String>| {
-            let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}"));
-            cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
-        };
-        self.rows.iter().map(line).collect::<Vec<_>>().join("\n")
+        let mut aligned = TabWriter::new(Vec::new()).minwidth(0).padding(2);
+        // A tab ends each cell, the last one too, so that all of a column count for its width.
+        let lines = self.rows.iter().map(|row| row.iter().map(|cell| format!("{cell}\t")).collect::<String>());
+        let text = lines.collect::<Vec<_>>().join("\n");
+        aligned.write_all(text.as_bytes()).and_then(|()| aligned.flush()).expect("writing to memory does not fail");
+        let text = aligned.into_inner().expect("it was flushed");
+        String::from_utf8_lossy(&text).lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
     }
 }
 
@@ -42,15 +44,9 @@ fn visible(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
-/// So many bytes, roughly.
+/// `bytes` in the largest unit that fits, such as `1.5 KiB`.
 pub(crate) fn bytes_text(bytes: u64) -> String {
-    let units = ["KiB", "MiB", "GiB", "TiB", "PiB"];
-    let scaled = units.iter().scan(bytes as f64, |rest, unit| {
-        *rest /= 1024.0;
-        Some((*rest, unit))
-    });
-    let largest = scaled.take_while(|(number, _)| *number >= 1.0).last();
-    largest.map_or_else(|| format!("{bytes} B"), |(number, unit)| format!("{number:.1} {unit}"))
+    ByteSize(bytes).display().iec().to_string()
 }
 
 /// `yes` or `no`.
@@ -65,7 +61,7 @@ mod tests {
     #[test]
     fn bytes_are_told_in_the_largest_unit_that_fits() {
         let told = [0, 1023, 1024, 1_572_864, u64::MAX].map(bytes_text);
-        assert_eq!(told, ["0 B", "1023 B", "1.0 KiB", "1.5 MiB", "16384.0 PiB"]);
+        assert_eq!(told, ["0 B", "1023 B", "1.0 KiB", "1.5 MiB", "16.0 EiB"]);
     }
 
     #[test]

@@ -14,7 +14,10 @@ use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr},
 };
 
-use headers::{Authorization, HeaderMapExt, authorization::Basic};
+use headers::{
+    Authorization, HeaderMapExt,
+    authorization::{Basic, Bearer},
+};
 use http::{HeaderMap, StatusCode, header, request::Parts, uri::Authority};
 use subtle::ConstantTimeEq;
 
@@ -102,7 +105,8 @@ impl Access {
             }
             (Peer::Tcp { .. }, Some(token)) => token,
         };
-        if bearer(fields).is_some_and(|said| token.is(said)) {
+        let bearer = fields.typed_get::<Authorization<Bearer>>();
+        if bearer.is_some_and(|said| token.is(said.token())) {
             return Ok(());
         }
         let basic = fields.typed_get::<Authorization<Basic>>();
@@ -162,11 +166,6 @@ pub(super) fn plain_name(name: &str) -> String {
     let name = name.strip_suffix('.').unwrap_or(name);
     let name = name.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(name);
     name.to_ascii_lowercase()
-}
-
-fn bearer(fields: &HeaderMap) -> Option<&str> {
-    let (scheme, token) = fields.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then_some(token)
 }
 
 /// Whether a browser says that a page of another site, or one that it cannot tell, is behind the request.

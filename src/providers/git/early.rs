@@ -13,6 +13,7 @@
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
+use bytesize::ByteSize;
 use futures::{Stream, stream};
 use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use http_body::Frame;
@@ -151,7 +152,7 @@ impl Fetch {
                     response = awaited.response() => self.go_on(response).await.map(Some),
                     () = tokio::time::sleep(BEAT) => {
                         let words = match awaited.progress().await {
-                            Some(bytes) => format!("Waiting for the mirror to be made: {} received\r", amount(bytes)),
+                            Some(bytes) => format!("Waiting for the mirror to be made: {} received\r", ByteSize(bytes).display().iec()),
                             None => "Waiting for the mirror to be made\r".to_owned(),
                         };
                         self.step = Step::Waits(awaited);
@@ -210,18 +211,6 @@ impl Fetch {
 fn fatal(reason: &str) -> Bytes {
     let reason: String = reason.trim().chars().take(REASON_CHARS_MAX).collect();
     [&on(Channel::Fatal, &format!("{reason}\n"))[..], FLUSH].concat().into()
-}
-
-/// Bytes as people read them.
-fn amount(bytes: u64) -> String {
-    const UNITS: [&str; 4] = ["bytes", "KiB", "MiB", "GiB"];
-    let unit = UNITS.iter().zip(0..).take_while(|(_, power)| bytes >> (10 * power) > 0).last();
-    let (name, power) = unit.unwrap_or((&UNITS[0], 0));
-    if power == 0 {
-        format!("{bytes} {name}")
-    } else {
-        format!("{:.1} {name}", bytes as f64 / f64::from(1u32 << (10 * power)))
-    }
 }
 
 #[cfg(test)]
@@ -312,14 +301,5 @@ mod tests {
         let mut old = fetch(&[]);
         old.headers_mut().clear();
         assert_eq!(ask(&old), Meanwhile::Wait);
-    }
-
-    #[test]
-    fn amounts_are_short() {
-        for (bytes, text) in
-            [(0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 KiB"), (34 << 20, "34.0 MiB"), (3 << 40, "3072.0 GiB")]
-        {
-            assert_eq!(amount(bytes), text);
-        }
     }
 }
