@@ -14,7 +14,9 @@
 //! on a connection is attributed to that name and no other. At most one dial to an address runs at a time, and a failed
 //! one is not repeated before its back-off. Every wait on a peer has a deadline.
 
+mod certificates;
 mod connections;
+mod credentials;
 mod endpoint;
 mod errors;
 mod exchange;
