@@ -12,8 +12,8 @@ use crate::{
     config::REPLICAS_MAX,
     core::{
         balancer::Short,
-        catalog::{self, Intent, IntentError, Pin, Recorded},
-        membership::{Brake, ClockDifference, Member, MemberState, RemoveError, SeedStatus, View},
+        catalog::{self, Intent, IntentAck, IntentError, Pin},
+        membership::{ClockDifference, MassFailure, Member, MemberState, RemoveError, SeedStatus, View},
         placement::{Change, Forecast, Forecaster, WEIGHT_SHARE},
         registry::{HolderState, HoldingState},
     },
@@ -292,7 +292,7 @@ impl Client {
             .map(|(node, state)| Holding { node, state: state.into() })
             .collect();
         holders.sort_by(|a, b| a.node.cmp(&b.node));
-        Location { key: key.clone(), owners, holders, pinned: self.shared.lookup.intents.pinned(key).is_some() }
+        Location { key: key.clone(), owners, holders, pinned: self.shared.lookup.policy.pinned(key).is_some() }
     }
 
     /// Where `key` is and should be, why, and what is about to happen to it: the nodes concerned are asked, for a few
@@ -309,7 +309,7 @@ impl Client {
         let balance = self.shared.ports.balancer.summarize().await.unwrap_or_default();
         let scanned = self.shared.disk.scanned.load(std::sync::atomic::Ordering::Acquire);
         let (gossip_messages, gossip_bytes, gossip_largest) = self.shared.peers.net.gossip_sent();
-        let trouble = self.shared.lifecycle.trouble();
+        let trouble = self.shared.lifecycle.degraded_reason();
         let joined = *self.shared.lifecycle.joined().borrow();
         let known = summary.caught_up && summary.published && trouble.is_none();
         Status {
@@ -319,7 +319,7 @@ impl Client {
             keys: self.shared.lookup.index.len(),
             under_replicated: balance.under_replicated,
             lacking: self.shortages_seen_here("", SHORTAGES_SHOWN).await,
-            hot: self.shared.lookup.view.load().extras().len(),
+            hot: self.shared.lookup.view.load().extra_replicas().len(),
             fetching: summary.fetching,
             repairs_waiting: balance.waiting,
             repairs_running: balance.running,
@@ -335,13 +335,13 @@ impl Client {
             gossip_largest,
             gossip_identities: self.shared.gossip.identities.load(std::sync::atomic::Ordering::Relaxed),
             full: self.shared.context.provider.is_some() && !self.shared.disk.accepts(),
-            disk: self.shared.disk.room().capacity(),
+            disk: self.shared.disk.watermarks().capacity(),
             trouble,
         }
     }
 
     fn repairs_paused(&self) -> Option<String> {
-        let Brake { lost, members, until } = self.shared.lookup.view.load().brake()?;
+        let MassFailure { lost, members, until } = self.shared.lookup.view.load().brake()?;
         let left = humantime::format_duration(Duration::from_secs(
             until.saturating_sub(self.shared.context.uptime()).as_secs(),
         ));
@@ -381,8 +381,8 @@ impl Client {
 
     /// How many pinned keys are on fewer nodes than asked for.
     fn pins_without_room(&self) -> usize {
-        let lacks = |key: &&Key| self.nodes_for_key(key).len() < self.shared.lookup.intents.replicas(key);
-        self.shared.lookup.intents.pinned_keys().iter().filter(lacks).count()
+        let lacks = |key: &&Key| self.nodes_for_key(key).len() < self.shared.lookup.policy.replicas(key);
+        self.shared.lookup.policy.pinned_keys().iter().filter(lacks).count()
     }
 
     /// What this node waits for before it is part of its cluster, in words. Nothing once it has been.
@@ -456,8 +456,8 @@ impl Client {
     ///
     /// # Errors
     /// See [`IntentError`].
-    pub async fn pin(&self, key: &Key, replicas: Option<usize>) -> Result<Recorded, IntentError> {
-        let replicas = replicas.unwrap_or_else(|| self.shared.lookup.intents.configured(key));
+    pub async fn pin(&self, key: &Key, replicas: Option<usize>) -> Result<IntentAck, IntentError> {
+        let replicas = replicas.unwrap_or_else(|| self.shared.lookup.policy.configured(key));
         let valid = u8::try_from(replicas).ok().filter(|_| (1..=REPLICAS_MAX).contains(&replicas));
         let replicas = valid.ok_or(IntentError::Replicas(replicas))?;
         if let Some(provider) = &self.shared.context.provider {
@@ -471,7 +471,7 @@ impl Client {
     ///
     /// # Errors
     /// See [`IntentError`].
-    pub async fn unpin(&self, key: &Key) -> Result<Recorded, IntentError> {
+    pub async fn unpin(&self, key: &Key) -> Result<IntentAck, IntentError> {
         spread::write(&self.shared, key.clone(), Intent::Unpin).await
     }
 
@@ -481,7 +481,7 @@ impl Client {
     ///
     /// # Errors
     /// See [`IntentError`].
-    pub async fn forget(&self, key: &Key) -> Result<Recorded, IntentError> {
+    pub async fn forget(&self, key: &Key) -> Result<IntentAck, IntentError> {
         if catalog::is_pattern(key) {
             return Err(IntentError::Pattern(key.clone()));
         }
@@ -535,7 +535,7 @@ impl Client {
         let mut after = None;
         loop {
             let page = self.keys("", after, PAGE_KEYS).await;
-            page.iter().for_each(|key| forecaster.add(key, self.shared.lookup.intents.replicas(key)));
+            page.iter().for_each(|key| forecaster.add(key, self.shared.lookup.policy.replicas(key)));
             after = page.last().cloned();
             if page.len() < PAGE_KEYS {
                 let sizes = self.sizes(forecaster.sample().cloned().collect()).await;
@@ -587,7 +587,7 @@ impl Client {
 
     /// Whether the catalog has a pin of exactly this key, which is not a pattern.
     pub(crate) fn has_pin(&self, key: &Key) -> bool {
-        self.shared.lookup.intents.standing(key).pinned.is_some()
+        self.shared.lookup.policy.standing(key).pinned.is_some()
     }
 
     /// All pinned keys and patterns, in order.

@@ -44,8 +44,8 @@ mod wiring;
 pub mod world;
 
 pub use self::core::{
-    balancer::{IntendedAction, Intention},
-    catalog::{IntentError, Lacking, Pin, Recorded},
+    balancer::{IntendedAction, PlannedAction},
+    catalog::{IntentAck, IntentError, PendingMember, Pin},
     membership::{ClockDifference, Member, MemberState, RemoveError, SeedStatus, View},
     placement, registry,
     registry::HoldingState,
@@ -55,7 +55,7 @@ pub use net::identity::{ClusterKey, Credentials, IdentityError};
 pub use node::{Node, NodeBuilder};
 pub use operations::{
     drain::Drained,
-    explain::{Explanation, Insight, Place, Silent},
+    explain::{Explanation, NodeReport, RingStep, Unanswered},
     update::UpdatedReplica,
 };
 pub use route_error::{Attempt, AttemptError, RouteError};

@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Cluster, eventually, fetch, key, name, quick};
-use datad_gossip::{Client, HoldingState, IntentError, Recorded};
+use datad_gossip::{Client, HoldingState, IntentAck, IntentError};
 use http::StatusCode;
 
 fn pins(text: &[(&str, usize)]) -> Vec<(String, usize)> {
@@ -23,7 +23,7 @@ async fn until_pins_are(cluster: &Cluster, expected: &[(&str, usize)]) {
     }
 }
 
-fn confirmed(recorded: &Recorded) -> Vec<&str> {
+fn confirmed(recorded: &IntentAck) -> Vec<&str> {
     recorded.confirmed.iter().map(|node| node.as_str()).collect()
 }
 
@@ -35,7 +35,7 @@ async fn a_pinned_key_is_fetched_though_nobody_asks_and_kept_at_its_count() {
     let mut cluster = Cluster::start(4).await;
     cluster.upstream.put("k", "v");
     let recorded = cluster.client("n2").pin(&key("k"), Some(3)).await.unwrap();
-    assert_eq!((confirmed(&recorded), recorded.lacking.len()), (vec!["n1", "n2", "n3", "n4"], 0));
+    assert_eq!((confirmed(&recorded), recorded.pending.len()), (vec!["n1", "n2", "n3", "n4"], 0));
     assert_eq!(pins_of(&cluster.client("n4")).await, pins(&[("k", 3)]), "confirmed is known");
     cluster.until_replicated("k", 3).await;
     assert_eq!(cluster.upstream.asks(), 1, "two of the three are copies");
@@ -133,7 +133,7 @@ async fn a_holder_that_was_away_when_a_key_was_forgotten_drops_it_when_it_return
     let client = cluster.client("n1");
     client.view_when(|view| !view.is_alive(&name("n2"))).await;
     let recorded = client.forget(&key("k")).await.unwrap();
-    assert_eq!((confirmed(&recorded), recorded.lacking[0].node.as_str()), (vec!["n1"], "n2"));
+    assert_eq!((confirmed(&recorded), recorded.pending[0].node.as_str()), (vec!["n1"], "n2"));
     eventually("it is gone here, and not fetched again for the dead", || async {
         let gone = client.locate(&key("k")).holders.is_empty() && cluster.members["n1"].memory.held() == 0;
         gone && client.status().await.converged
@@ -163,9 +163,9 @@ async fn both_sides_of_a_partition_take_intents_and_agree_after_it() {
     cluster.client("n1").view_when(|view| view.alive().count() == 1).await;
     cluster.client("n2").view_when(|view| !view.is_alive(&name("n1"))).await;
     let alone = cluster.client("n1").pin(&key("a"), Some(3)).await.unwrap();
-    assert_eq!((confirmed(&alone), alone.lacking.len()), (vec!["n1"], 2));
+    assert_eq!((confirmed(&alone), alone.pending.len()), (vec!["n1"], 2));
     let two = cluster.client("n2").pin(&key("b"), Some(1)).await.unwrap();
-    assert_eq!((confirmed(&two), two.lacking.len()), (vec!["n2", "n3"], 1));
+    assert_eq!((confirmed(&two), two.pending.len()), (vec!["n2", "n3"], 1));
     // The later of two that contradict each other holds, on both sides.
     cluster.client("n1").pin(&key("c"), Some(1)).await.unwrap();
     cluster.client("n3").unpin(&key("c")).await.unwrap();
@@ -200,7 +200,7 @@ async fn a_wall_clock_that_is_wrong_by_a_year_does_no_harm() {
     until_pins_are(&cluster, &[("a", 1), ("b", 1), ("c", 1)]).await;
     cluster.members["n1"].clock.set_off_by(-YEAR_MS);
     for (node, text) in [("n1", "b"), ("n2", "a"), ("n1", "c")] {
-        assert_eq!(cluster.client(node).unpin(&key(text)).await.unwrap().lacking, []);
+        assert_eq!(cluster.client(node).unpin(&key(text)).await.unwrap().pending, []);
     }
     until_pins_are(&cluster, &[]).await;
 }

@@ -20,13 +20,13 @@ use std::{
 use futures::StreamExt;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use rand::{rngs::StdRng, seq::IndexedRandom};
-use tokio::{sync::oneshot, task::yield_now as let_others_run};
+use tokio::{sync::oneshot, task::yield_now};
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, error, info, warn};
 
 use crate::{
     core::{
-        membership::{Announced, LedgerMark},
+        membership::{AdvertisedState, LedgerDigest},
         registry::{
             ClaimState, Delta, HolderState, Incarnation, IndexChange, IndexWriter, LedgerOptions, LedgerWriter,
             Position, Replica,
@@ -138,7 +138,7 @@ impl State {
             Request::WithdrawFetching => self.withdraw_fetching(),
             Request::Found { keys, reply } => {
                 self.found(keys, reply);
-                let_others_run().await;
+                yield_now().await;
             }
             Request::ScanEnded => self.scan_ended(),
             Request::MembersChanged => self.members_changed(myself).await,
@@ -154,11 +154,11 @@ impl State {
             ledgers::Request::MarksSeen(marks) => self.marks_seen(marks, myself).await,
             ledgers::Request::Received { node, delta, reply } => {
                 let _ = reply.send(self.received(&node, *delta));
-                let_others_run().await;
+                yield_now().await;
             }
             ledgers::Request::DeltaSince { node, position, reply } => {
                 self.delta_since(node, &position, reply);
-                let_others_run().await;
+                yield_now().await;
             }
             ledgers::Request::PositionOf { node, reply } => drop(reply.send(self.position_of(&node))),
         }
@@ -193,7 +193,7 @@ impl State {
     /// Lets gossip and the feeds know that the own ledger has grown.
     fn advanced(&self) {
         let ledger = self.writer.ledger();
-        self.mark.store(LedgerMark { version: ledger.version().0, digest: ledger.digest() });
+        self.mark.store(LedgerDigest { version: ledger.version().0, digest: ledger.digest() });
         self.shared.gossip.ledger_version.send_replace((ledger.incarnation().0, ledger.version().0));
     }
 
@@ -213,7 +213,7 @@ impl State {
     fn found(&mut self, keys: Vec<Key>, reply: oneshot::Sender<()>) {
         // What is to be forgotten is still on disk, but no more to be had.
         for key in keys {
-            if !self.shared.lookup.intents.standing(&key).pending {
+            if !self.shared.lookup.policy.standing(&key).pending {
                 self.claim(&key, ClaimState::Ready, None);
             }
         }
@@ -267,11 +267,11 @@ impl State {
             }
             // Nobody may have them now, so that they are not among those that a sweep looks at.
             self.shared.ports.balancer.keys_changed(part);
-            let_others_run().await;
+            yield_now().await;
         }
     }
 
-    async fn marks_seen(&mut self, marks: Vec<(NodeName, u64, LedgerMark)>, myself: &ActorRef<Message>) {
+    async fn marks_seen(&mut self, marks: Vec<(NodeName, u64, LedgerDigest)>, myself: &ActorRef<Message>) {
         let view = self.shared.lookup.view.snapshot();
         let Steps { pull, start_over } = self.following.marks_seen(marks, &view, |name| known(&self.replicas, name));
         for name in pull {
@@ -369,7 +369,7 @@ impl State {
             }
         };
         // Membership may not be reachable yet while the set starts; the next round comes by here again.
-        if self.arrival.is_due(company) && self.shared.ports.membership.announce(Announced::Serving).is_ok() {
+        if self.arrival.is_due(company) && self.shared.ports.membership.announce(AdvertisedState::Serving).is_ok() {
             self.arrival.announced();
             if has_seeds && alone() {
                 warn!("no seed answers; serving alone until one does");

@@ -1,14 +1,14 @@
 //! The router actor: keeps the table of peers in step with membership.
 //!
 //! Supervised by the node and restarted alone; requests go on meanwhile with the table they have. *In*: new views.
-//! *Out*: the published [`Routes`]. Everything a request needs is in that snapshot, so no request ever waits here.
+//! *Out*: the published [`PeerStats`]. Everything a request needs is in that snapshot, so no request ever waits here.
 
 use std::sync::Arc;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 
 use crate::{
-    core::router::Routes,
+    core::router::PeerStats,
     runtime::{
         Shared,
         mailbox::{Envelope, receives},
@@ -38,9 +38,9 @@ impl Actor for Router {
 
     async fn pre_start(&self, myself: ActorRef<Message>, shared: Arc<Shared>) -> Result<State, ActorProcessingErr> {
         let mut views = shared.lookup.view.subscribe();
-        let seeded = Routes::default()
+        let seeded = PeerStats::default()
             .renewed(shared.lookup.view.load().alive().map(|member| &member.name), Some(shared.context.world.seed()));
-        shared.routing.routes.publish(Arc::new(seeded));
+        shared.routing.peer_stats.publish(Arc::new(seeded));
         shared.context.spawn(async move {
             while views.changed().await.is_ok() && myself.send_message(Message::MembersChanged).is_ok() {}
         });
@@ -65,7 +65,7 @@ impl State {
     fn renew(&self) {
         let view = self.shared.lookup.view.load();
         let alive = view.alive().map(|member| &member.name).filter(|name| **name != self.shared.context.name);
-        let renewed: Routes = self.shared.routing.routes.load().renewed(alive, None);
-        self.shared.routing.routes.publish(Arc::new(renewed));
+        let renewed: PeerStats = self.shared.routing.peer_stats.load().renewed(alive, None);
+        self.shared.routing.peer_stats.publish(Arc::new(renewed));
     }
 }

@@ -5,12 +5,12 @@ use serde::{Deserialize, Serialize};
 use super::{Text, documents};
 use crate::{
     core::{
-        balancer::{IntendedAction, Intention},
-        catalog::Lacking,
+        balancer::{self, IntendedAction},
+        catalog::PendingMember,
         registry::HoldingState,
     },
     key::{Key, NodeName},
-    operations::explain::{Insight, Place, Silent},
+    operations::explain,
     provider::Description,
 };
 
@@ -81,10 +81,9 @@ pub struct Explanation {
     pub silent: Vec<Unanswered>,
 }
 
-impl From<crate::operations::explain::Explanation> for Explanation {
-    fn from(explanation: crate::operations::explain::Explanation) -> Self {
-        let crate::operations::explain::Explanation { key, replicas, replicas_from, extra, places, nodes, silent } =
-            explanation;
+impl From<explain::Explanation> for Explanation {
+    fn from(explanation: explain::Explanation) -> Self {
+        let explain::Explanation { key, replicas, replicas_from, extra, places, nodes, silent } = explanation;
         Self {
             key,
             replicas,
@@ -109,9 +108,9 @@ pub struct RingStep {
     pub why: String,
 }
 
-impl From<Place> for RingStep {
-    fn from(place: Place) -> Self {
-        let Place { node, owner, why } = place;
+impl From<explain::RingStep> for RingStep {
+    fn from(step: explain::RingStep) -> Self {
+        let explain::RingStep { node, owner, why } = step;
         Self { node, owner, why }
     }
 }
@@ -135,9 +134,9 @@ pub struct NodeReport {
     pub ring: u64,
 }
 
-impl From<Insight> for NodeReport {
-    fn from(insight: Insight) -> Self {
-        let Insight { node, state, data, refresh_in_ms, intention, ring } = insight;
+impl From<explain::NodeReport> for NodeReport {
+    fn from(report: explain::NodeReport) -> Self {
+        let explain::NodeReport { node, state, data, refresh_in_ms, intention, ring } = report;
         let (state, data) = (state.map(holding_name), data.map(Data::from));
         Self { node, state, data, refresh_in_ms, intention: intention.into(), ring }
     }
@@ -172,8 +171,8 @@ pub struct PlannedAction {
     pub waits_for: Option<String>,
 }
 
-impl From<Intention> for PlannedAction {
-    fn from(intention: Intention) -> Self {
+impl From<balancer::PlannedAction> for PlannedAction {
+    fn from(intention: balancer::PlannedAction) -> Self {
         let action = match intention.action {
             IntendedAction::Nothing => "nothing",
             IntendedAction::Copy => "copy",
@@ -194,9 +193,9 @@ pub struct Unanswered {
     pub reason: String,
 }
 
-impl From<Silent> for Unanswered {
-    fn from(silent: Silent) -> Self {
-        let Silent { node, reason } = silent;
+impl From<explain::Unanswered> for Unanswered {
+    fn from(silent: explain::Unanswered) -> Self {
+        let explain::Unanswered { node, reason } = silent;
         Self { node, reason }
     }
 }
@@ -221,7 +220,7 @@ impl From<crate::core::catalog::Pin> for Pin {
 /// Which members have written a pin, an unpin or a forget down.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct Recorded {
+pub struct IntentAck {
     /// The key or pattern.
     pub key: Key,
     /// Members that have.
@@ -230,10 +229,10 @@ pub struct Recorded {
     pub lacking: Vec<Unconfirmed>,
 }
 
-impl From<crate::core::catalog::Recorded> for Recorded {
-    fn from(recorded: crate::core::catalog::Recorded) -> Self {
-        let crate::core::catalog::Recorded { key, confirmed, lacking } = recorded;
-        Self { key, confirmed, lacking: documents(lacking) }
+impl From<crate::core::catalog::IntentAck> for IntentAck {
+    fn from(recorded: crate::core::catalog::IntentAck) -> Self {
+        let crate::core::catalog::IntentAck { key, confirmed, pending } = recorded;
+        Self { key, confirmed, lacking: documents(pending) }
     }
 }
 
@@ -247,9 +246,9 @@ pub struct Unconfirmed {
     pub reason: String,
 }
 
-impl From<Lacking> for Unconfirmed {
-    fn from(lacking: Lacking) -> Self {
-        let Lacking { node, reason } = lacking;
+impl From<PendingMember> for Unconfirmed {
+    fn from(lacking: PendingMember) -> Self {
+        let PendingMember { node, reason } = lacking;
         Self { node, reason }
     }
 }

@@ -28,7 +28,7 @@ use std::borrow::Cow;
 pub(crate) use self::members::state_name;
 pub use self::{
     keys::{
-        Data, Explanation, Holding, Location, NodeReport, Pin, PlannedAction, Recorded, RingStep, Started, Unanswered,
+        Data, Explanation, Holding, IntentAck, Location, NodeReport, Pin, PlannedAction, RingStep, Started, Unanswered,
         Unconfirmed, UpdatedKey, UpdatedReplica,
     },
     members::{Drained, Member, RemovedMember},

@@ -133,7 +133,7 @@ fn states_are_the_words_that_the_library_writes() {
     }
     use IntendedAction::{Copy, Fetch, Nothing, Release};
     for action in [Nothing, Copy, Fetch, Release] {
-        let planned = PlannedAction::from(crate::core::balancer::Intention { action, waits_for: None });
+        let planned = PlannedAction::from(crate::core::balancer::PlannedAction { action, waits_for: None });
         assert_eq!(serde_json::to_value(action).unwrap(), *planned.action);
     }
 }
@@ -157,12 +157,15 @@ fn a_location_names_owners_and_holders() {
 
 #[test]
 fn an_explanation_says_what_each_node_has_and_intends() {
-    let report = crate::operations::explain::Insight {
+    let report = crate::operations::explain::NodeReport {
         node: name("n1"),
         state: Some(crate::core::registry::HoldingState::Fetching),
         data: Some(crate::provider::Description { version: Some("v".into()), bytes: Some(1), updated_ms: None }),
         refresh_in_ms: None,
-        intention: crate::core::balancer::Intention { action: IntendedAction::Copy, waits_for: Some("room".into()) },
+        intention: crate::core::balancer::PlannedAction {
+            action: IntendedAction::Copy,
+            waits_for: Some("room".into()),
+        },
         ring: 5,
     };
     let explanation = crate::operations::explain::Explanation {
@@ -170,9 +173,9 @@ fn an_explanation_says_what_each_node_has_and_intends() {
         replicas: 2,
         replicas_from: "default",
         extra: 0,
-        places: vec![crate::operations::explain::Place { node: name("n1"), owner: true, why: "first".into() }],
+        places: vec![crate::operations::explain::RingStep { node: name("n1"), owner: true, why: "first".into() }],
         nodes: vec![report],
-        silent: vec![crate::operations::explain::Silent { node: name("n3"), reason: "gone".into() }],
+        silent: vec![crate::operations::explain::Unanswered { node: name("n3"), reason: "gone".into() }],
     };
     let text = concat!(
         r#"{"key":"a","replicas":2,"replicas_from":"default","extra":0,"#,
@@ -187,10 +190,10 @@ fn an_explanation_says_what_each_node_has_and_intends() {
 #[test]
 fn pins_and_what_members_say_of_them_name_the_key() {
     is_written::<_, Pin>(crate::core::catalog::Pin { key: key("a/*"), replicas: 2 }, r#"{"key":"a/*","replicas":2}"#);
-    let lacking = vec![crate::core::catalog::Lacking { node: name("n2"), reason: "away".into() }];
-    let recorded = crate::core::catalog::Recorded { key: key("a"), confirmed: vec![name("n1")], lacking };
+    let lacking = vec![crate::core::catalog::PendingMember { node: name("n2"), reason: "away".into() }];
+    let recorded = crate::core::catalog::IntentAck { key: key("a"), confirmed: vec![name("n1")], pending: lacking };
     let text = r#"{"key":"a","confirmed":["n1"],"lacking":[{"node":"n2","reason":"away"}]}"#;
-    is_written::<_, Recorded>(recorded, text);
+    is_written::<_, IntentAck>(recorded, text);
 }
 
 #[test]

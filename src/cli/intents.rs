@@ -2,7 +2,7 @@
 
 use clap::Args;
 use datad_gossip::{
-    api::{Pin, Recorded},
+    api::{IntentAck, Pin},
     key::{Key, NodeName},
 };
 use reqwest::Method;
@@ -76,7 +76,7 @@ pub(super) async fn forget(forget: &ForgetKey) -> Result<(), Failure> {
 
 /// Shows who has written it down. That somebody has not is no failure: it is durable, and gets there.
 fn recorded(ask: &Ask, document: Value) -> Result<(), Failure> {
-    print(document, ask.json, |recorded: &Recorded| {
+    print(document, ask.json, |recorded: &IntentAck| {
         let mut lines = vec![format!(
             "recorded by {}",
             recorded.confirmed.iter().map(NodeName::as_str).collect::<Vec<_>>().join(" ")

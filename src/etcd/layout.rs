@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     core::{
-        membership::{Announced, Facts, LedgerMark, Role, Serves},
+        membership::{AdvertisedState, LedgerDigest, NodeInfo, Role, Serves},
         registry::{ClaimState, HolderState},
     },
     key::{Key, NodeName},
@@ -171,7 +171,7 @@ impl fmt::Display for Written {
 pub(crate) struct MemberRecord {
     pub(crate) incarnation: u64,
     pub(crate) address: SocketAddr,
-    pub(crate) facts: Facts,
+    pub(crate) facts: NodeInfo,
 }
 
 /// The JSON of a [`MemberRecord`]. Unknown fields are skipped, so that later versions may add some.
@@ -201,12 +201,12 @@ impl MemberRecord {
     pub(crate) fn to_json(&self) -> String {
         let facts = &self.facts;
         let state = match facts.state {
-            Announced::Joining => "joining",
-            Announced::Serving => "serving",
-            Announced::Leaving => "leaving",
-            Announced::Away => "away",
-            Announced::Draining => "draining",
-            Announced::Left => "left",
+            AdvertisedState::Joining => "joining",
+            AdvertisedState::Serving => "serving",
+            AdvertisedState::Leaving => "leaving",
+            AdvertisedState::Away => "away",
+            AdvertisedState::Draining => "draining",
+            AdvertisedState::Left => "left",
         };
         let raw = RawMember {
             incarnation: self.incarnation,
@@ -227,21 +227,21 @@ impl MemberRecord {
     pub(crate) fn parse(value: &[u8]) -> Option<Self> {
         let raw: RawMember = serde_json::from_slice(value).ok()?;
         let state = match raw.state.as_str() {
-            "joining" => Announced::Joining,
-            "serving" => Announced::Serving,
-            "leaving" => Announced::Leaving,
-            "away" => Announced::Away,
-            "draining" => Announced::Draining,
-            "left" => Announced::Left,
+            "joining" => AdvertisedState::Joining,
+            "serving" => AdvertisedState::Serving,
+            "leaving" => AdvertisedState::Leaving,
+            "away" => AdvertisedState::Away,
+            "draining" => AdvertisedState::Draining,
+            "left" => AdvertisedState::Left,
             _ => return None,
         };
-        let facts = Facts {
+        let facts = NodeInfo {
             state,
             role: if raw.observer { Role::Observer } else { Role::Holder },
             weight: raw.weight,
             accepting: raw.accepting,
             http: raw.http,
-            ledger: LedgerMark::default(),
+            ledger: LedgerDigest::default(),
             hot: raw.hot,
             gone: None,
             clock: None,
@@ -303,13 +303,13 @@ mod tests {
 
     #[test]
     fn a_member_survives_its_record() {
-        let facts = Facts {
-            state: Announced::Serving,
+        let facts = NodeInfo {
+            state: AdvertisedState::Serving,
             role: Role::Holder,
             weight: 100,
             accepting: true,
             http: Some("http://h:1".into()),
-            ledger: LedgerMark::default(),
+            ledger: LedgerDigest::default(),
             catalog: Some(7),
             hot: [(Key::new("org/repo").unwrap(), 2)].into(),
             gone: None,

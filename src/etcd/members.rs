@@ -33,7 +33,7 @@ use super::{
     list, pins,
 };
 use crate::{
-    core::membership::{Announced, Facts, GoneMembers, MemberState, Observation, RemoveError, Roster},
+    core::membership::{AdvertisedState, GoneMembers, MemberState, NodeInfo, Observation, RemoveError, Roster},
     key::NodeName,
     net::wire::HelloRefusal,
     operations::publish::publish,
@@ -62,7 +62,7 @@ pub(crate) enum Message {
     /// This start of this node was spoken to, or could not be.
     Greeted { name: NodeName, incarnation: u64, answered: bool },
     /// The own record says this now.
-    Recorded(Facts),
+    Recorded(NodeInfo),
     /// The own record is gone for good.
     Unregistered,
     /// The session broke.
@@ -75,7 +75,7 @@ pub(crate) struct Arguments {
     pub(crate) shared: Arc<Shared>,
     pub(crate) etcd: EtcdConfig,
     pub(crate) incarnation: u64,
-    pub(crate) facts: Facts,
+    pub(crate) facts: NodeInfo,
 }
 
 pub(crate) struct Membership;
@@ -99,9 +99,9 @@ pub(crate) struct State {
     /// Who waits for that.
     waiting: Vec<oneshot::Sender<()>>,
     /// What is to be announced.
-    facts: watch::Sender<Facts>,
+    facts: watch::Sender<NodeInfo>,
     /// What is.
-    recorded: Facts,
+    recorded: NodeInfo,
     leaving: Option<oneshot::Sender<()>>,
     /// The digest of everybody's catalog, while this node is the one to show its pins to outsiders.
     mirror: watch::Sender<Option<u64>>,
@@ -191,7 +191,7 @@ impl State {
         }
     }
 
-    fn announce(&self, announced: Announced) {
+    fn announce(&self, announced: AdvertisedState) {
         self.facts.send_if_modified(|facts| {
             // A node that drains or has left stays so until it is started again.
             let news = announced > facts.state;
@@ -205,7 +205,7 @@ impl State {
 
     /// Announces whether this node takes new keys, and which keys are hot here, if that is news.
     fn note_load(&self) {
-        let (accepting, hot) = (self.shared.disk.accepts(), self.shared.traffic.extras());
+        let (accepting, hot) = (self.shared.disk.accepts(), self.shared.traffic.extra_replicas());
         self.facts.send_if_modified(|facts| {
             let news = facts.accepting != accepting || facts.hot != hot;
             (facts.accepting, facts.hot) = (accepting, hot);
@@ -213,19 +213,19 @@ impl State {
         });
     }
 
-    fn leave(&mut self, goodbye: Announced, reply: oneshot::Sender<()>) {
+    fn leave(&mut self, goodbye: AdvertisedState, reply: oneshot::Sender<()>) {
         self.leaving = Some(reply);
         self.announce(goodbye);
     }
 
-    fn recorded(&mut self, facts: Facts) {
-        self.shared.lifecycle.set_trouble(ActorKind::Membership, None);
+    fn recorded(&mut self, facts: NodeInfo) {
+        self.shared.lifecycle.set_degraded(ActorKind::Membership, None);
         self.recorded = facts;
         self.look();
     }
 
     fn broken(&self, error: &EtcdError) {
-        if self.shared.lifecycle.set_trouble(ActorKind::Membership, Some(error.to_string())) {
+        if self.shared.lifecycle.set_degraded(ActorKind::Membership, Some(error.to_string())) {
             warn!(%error, "not registered in etcd for now; what is known of the members stays");
         }
     }
@@ -263,7 +263,7 @@ impl State {
 
     /// Keeps a member whose record is gone, unless it said goodbye.
     fn lapse(&mut self, other: Observation) {
-        if !matches!(other.facts.state, Announced::Left | Announced::Away) {
+        if !matches!(other.facts.state, AdvertisedState::Left | AdvertisedState::Away) {
             self.lapsed.insert(other.name.clone(), (self.shared.context.uptime(), other));
         }
     }
@@ -358,7 +358,7 @@ struct Session {
     etcd: EtcdConfig,
     layout: Layout,
     incarnation: u64,
-    announced: watch::Receiver<Facts>,
+    announced: watch::Receiver<NodeInfo>,
     membership: ActorRef<Message>,
     lease: Option<i64>,
     /// Since when somebody else has had the name.
@@ -446,14 +446,14 @@ impl Session {
     async fn check_name(&mut self, connection: &mut Connection) -> Result<(), EtcdError> {
         let name = self.layout.member(&self.shared.context.name);
         let standing = connection.read(&name).await?.and_then(|value| MemberRecord::parse(&value));
-        if let Some(at) = standing.and_then(|record| self.usurper(&record)) {
+        if let Some(at) = standing.and_then(|record| self.name_conflict(&record)) {
             return Err(EtcdError::NameInUse { at });
         }
         self.taken_since = None;
         Ok(())
     }
 
-    fn usurper(&self, record: &MemberRecord) -> Option<std::net::SocketAddr> {
+    fn name_conflict(&self, record: &MemberRecord) -> Option<std::net::SocketAddr> {
         let other = record.incarnation != self.incarnation && record.address != self.shared.peers.net.advertise();
         other.then_some(record.address)
     }
@@ -463,7 +463,7 @@ impl Session {
         let name = self.layout.member(&self.shared.context.name);
         let Some(own) = entries.iter().rfind(|entry| entry.name == name.as_bytes()) else { return Ok(false) };
         let Some(record) = own.value.as_deref().and_then(MemberRecord::parse) else { return Ok(true) };
-        self.usurper(&record).map_or(Ok(false), |at| Err(EtcdError::NameInUse { at }))
+        self.name_conflict(&record).map_or(Ok(false), |at| Err(EtcdError::NameInUse { at }))
     }
 
     async fn record(&mut self, connection: &mut Connection, lease: i64) -> Result<(), EtcdError> {
@@ -474,7 +474,7 @@ impl Session {
             facts: facts.clone(),
         };
         connection.put_leased(&self.layout.member(&self.shared.context.name), record.to_json(), lease).await?;
-        let left = matches!(facts.state, Announced::Left | Announced::Away);
+        let left = matches!(facts.state, AdvertisedState::Left | AdvertisedState::Away);
         let _ = self.membership.send_message(Message::Recorded(facts));
         if left {
             connection.revoke_lease(lease).await?;

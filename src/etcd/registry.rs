@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     core::{
-        membership::Announced,
+        membership::AdvertisedState,
         registry::{
             ClaimState, IndexWriter,
             follow::{Arrival, Company},
@@ -274,7 +274,7 @@ impl State {
 
     /// Why nothing can be recorded at the moment.
     fn trouble(&self) -> String {
-        self.shared.lifecycle.trouble().unwrap_or_else(|| "etcd has not been reached yet".into())
+        self.shared.lifecycle.degraded_reason().unwrap_or_else(|| "etcd has not been reached yet".into())
     }
 
     fn set(&mut self, key: &Key, claim: Option<ClaimState>) {
@@ -354,7 +354,7 @@ impl State {
     }
 
     fn broken(&mut self, error: &EtcdError) {
-        if self.shared.lifecycle.set_trouble(ActorKind::Registry, Some(error.to_string())) {
+        if self.shared.lifecycle.set_degraded(ActorKind::Registry, Some(error.to_string())) {
             warn!(%error, "nothing can be registered in etcd; serving from what is known");
         }
         self.connection = None;
@@ -378,7 +378,7 @@ impl State {
         }
         // Nothing is waiting to be refused.
         if self.writes == 0 && self.away_since.take().is_some() {
-            self.shared.lifecycle.set_trouble(ActorKind::Registry, None);
+            self.shared.lifecycle.set_degraded(ActorKind::Registry, None);
             info!("etcd knows all that this node has to say");
         }
     }
@@ -445,7 +445,7 @@ impl State {
     fn consider_serving(&mut self) {
         if self.arrival.is_due(|| Company::Others { told: self.listed }) {
             // Membership is started after this actor, and etcd may be quicker.
-            match self.shared.ports.membership.announce(Announced::Serving) {
+            match self.shared.ports.membership.announce(AdvertisedState::Serving) {
                 Ok(()) => self.arrival.announced(),
                 Err(_) => drop(self.myself.send_after(RETRY, || Message::Serve)),
             }

@@ -15,7 +15,7 @@ use crate::provider::BoxError;
 
 /// A body that fails if less than [`BYTES_MIN`] come within `patience`, unless it ends. Time in which no frame is asked for
 /// does not count.
-pub(super) struct Impatient<B> {
+pub(super) struct IdleTimeoutBody<B> {
     inner: B,
     patience: Duration,
     /// When the time is up in which enough has to come; present while a frame is waited for.
@@ -25,13 +25,13 @@ pub(super) struct Impatient<B> {
     bytes: u64,
 }
 
-impl<B> Impatient<B> {
+impl<B> IdleTimeoutBody<B> {
     pub(super) fn new(inner: B, patience: Duration) -> Self {
         Self { inner, patience, waiting: None, left: patience, bytes: 0 }
     }
 }
 
-impl<B> Body for Impatient<B>
+impl<B> Body for IdleTimeoutBody<B>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
@@ -78,7 +78,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_body_that_falls_silent_fails_and_one_that_goes_on_does_not() {
         let (mut sender, body) = Channel::<Bytes, BoxError>::new(1);
-        let mut body = Impatient::new(body, Duration::from_secs(10));
+        let mut body = IdleTimeoutBody::new(body, Duration::from_secs(10));
         for _ in 0..3 {
             // No frame is asked for meanwhile.
             tokio::time::advance(Duration::from_secs(99)).await;
@@ -92,7 +92,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_body_of_which_a_byte_comes_now_and_then_fails() {
         let (mut sender, body) = Channel::<Bytes, BoxError>::new(1);
-        let mut body = Impatient::new(body, Duration::from_secs(10));
+        let mut body = IdleTimeoutBody::new(body, Duration::from_secs(10));
         let trickle = tokio::spawn(async move {
             while sender.send_data(Bytes::from_static(b"x")).await.is_ok() {
                 tokio::time::sleep(Duration::from_secs(1)).await;

@@ -13,10 +13,10 @@ use http::{HeaderValue, Request, Uri, header, uri::PathAndQuery};
 use hyper::body::Incoming;
 use tower::Service;
 
-use super::{access::Peer, body::Impatient, headers, page, problem::Problem, state::State};
+use super::{access::Peer, body::IdleTimeoutBody, headers, page, problem::Problem, state::State};
 use crate::{
     core::membership::MemberState,
-    operations::{Guarded, send::AnsweredBy},
+    operations::{GuardedBody, send::AnsweredBy},
     transport::PathError,
 };
 
@@ -30,7 +30,7 @@ pub(super) async fn answer(state: &Arc<State>, peer: Peer, request: Request<Inco
             .into_response();
     };
     match route(state, request).await {
-        Ok(response) => response.map(|body| Body::new(Guarded::new(body, place))),
+        Ok(response) => response.map(|body| Body::new(GuardedBody::new(body, place))),
         Err(problem) => problem.into_response(),
     }
 }
@@ -42,7 +42,7 @@ async fn route(state: &Arc<State>, request: Request<Incoming>) -> Result<Respons
         return Ok(response);
     }
     joined(state).await?;
-    let mut request = request.map(|body| Impatient::new(body, state.client_patience));
+    let mut request = request.map(|body| IdleTimeoutBody::new(body, state.client_patience));
     to_origin_form(&mut request)?;
     headers::strip_request(request.headers_mut());
     let (method, uri) = (request.method().clone(), request.uri().clone());

@@ -25,7 +25,7 @@ use crate::{
     api::state_name,
     client::{Client, Status},
     core::membership::Member,
-    operations::Guarded,
+    operations::GuardedBody,
 };
 
 /// Of the text that [`Metrics::render`] makes.
@@ -245,7 +245,7 @@ impl Observed<'_> {
             _ => "5xx",
         };
         metrics.requests.get_or_create(&Outcome { kind: kind.name(), status }).inc();
-        response.map(|body| Body::new(Guarded::new(body, in_flight)))
+        response.map(|body| Body::new(GuardedBody::new(body, in_flight)))
     }
 }
 

@@ -17,9 +17,9 @@ use super::{
     identity,
     peer::Peer,
     refusal,
-    slot::{Dial, Slot},
+    slot::{ConnectionState, Dial},
     transport::DIAL_TIMEOUT,
-    wire::{Hello, HelloRefusal, HelloReply, Opening, REVISION, calls::Vouch},
+    wire::{Hello, HelloRefusal, HelloReply, REVISION, StreamHeader, calls::Vouch},
 };
 use crate::{key::NodeName, util::codec};
 
@@ -34,7 +34,8 @@ impl Net {
     /// Where another start of the node that says `hello` has an open connection from.
     pub(super) fn connected_elsewhere(&self, hello: &Hello) -> Option<SocketAddr> {
         let slots = self.slots.lock().expect("no panic under this lock");
-        let open = slots.values().filter_map(|slot| if let Slot::Up(peer) = slot { Some(peer) } else { None });
+        let open =
+            slots.values().filter_map(|slot| if let ConnectionState::Up(peer) = slot { Some(peer) } else { None });
         let other = |peer: &&Arc<Peer>| peer.incarnation != hello.incarnation && peer.advertise != hello.advertise;
         open.filter(|peer| peer.name == hello.name && peer.is_open()).find(other).map(|peer| peer.advertise)
     }
@@ -42,7 +43,7 @@ impl Net {
     /// Whether there is an open connection with the node at `address`.
     pub(crate) fn is_connected(&self, address: SocketAddr) -> bool {
         let slots = self.slots.lock().expect("no panic under this lock");
-        matches!(slots.get(&address), Some(Slot::Up(peer)) if peer.is_open())
+        matches!(slots.get(&address), Some(ConnectionState::Up(peer)) if peer.is_open())
     }
 
     /// The peer at `address`, dialled if need be. With `expected`, only a peer of that name will do.
@@ -76,21 +77,21 @@ impl Net {
         }
         let mut slots = self.slots.lock().expect("no panic under this lock");
         let failures = match slots.get(&address) {
-            Some(Slot::Up(peer)) if peer.is_open() => return Ok(Ok(peer.clone())),
-            Some(Slot::Dialling(dial)) => return Ok(Err(dial.clone())),
-            Some(Slot::Down { error, retry, .. }) if Instant::now() < *retry => return Err(error.clone()),
-            Some(Slot::Down { failures, .. }) => *failures,
-            Some(Slot::Up(peer)) => u32::from(said_goodbye(&peer.connection)),
+            Some(ConnectionState::Up(peer)) if peer.is_open() => return Ok(Ok(peer.clone())),
+            Some(ConnectionState::Dialling(dial)) => return Ok(Err(dial.clone())),
+            Some(ConnectionState::Down { error, retry, .. }) if Instant::now() < *retry => return Err(error.clone()),
+            Some(ConnectionState::Down { failures, .. }) => *failures,
+            Some(ConnectionState::Up(peer)) => u32::from(said_goodbye(&peer.connection)),
             None => 0,
         };
         if slots.len() >= ADDRESSES_MAX && !slots.contains_key(&address) {
-            slots.retain(|_, slot| !matches!(slot, Slot::Down { .. }));
+            slots.retain(|_, slot| !matches!(slot, ConnectionState::Down { .. }));
         }
         let net = self.clone();
         // Spawned, so that a caller who gives up does not take the dial with it.
         let task = self.tasks.spawn(async move { net.dial(address, failures).await });
         let dial = task.map(|ended| ended.unwrap_or(Err(DialError::Stopping))).boxed().shared();
-        slots.insert(address, Slot::Dialling(dial.clone()));
+        slots.insert(address, ConnectionState::Dialling(dial.clone()));
         Ok(Err(dial))
     }
 
@@ -129,8 +130,11 @@ impl Net {
         let pause = REDIAL_MIN.saturating_mul(1 << failures.min(6)).min(REDIAL_MAX);
         let mut slots = self.slots.lock().expect("no panic under this lock");
         // While we dialled, the other side may have come to us.
-        if !matches!(slots.get(&address), Some(Slot::Up(peer)) if peer.is_open()) {
-            slots.insert(address, Slot::Down { error: error.clone(), failures, retry: Instant::now() + pause });
+        if !matches!(slots.get(&address), Some(ConnectionState::Up(peer)) if peer.is_open()) {
+            slots.insert(
+                address,
+                ConnectionState::Down { error: error.clone(), failures, retry: Instant::now() + pause },
+            );
         }
     }
 
@@ -145,7 +149,7 @@ impl Net {
         let hello = self.hello();
         let greeting = async {
             let (mut send, mut recv) = connection.open_bi().await.map_err(|error| error.to_string())?;
-            codec::write_frame(&mut send, &Opening::Hello(hello)).await.map_err(|error| error.to_string())?;
+            codec::write_frame(&mut send, &StreamHeader::Hello(hello)).await.map_err(|error| error.to_string())?;
             let _ = send.finish();
             let reply = codec::read_frame::<HelloReply>(&mut recv, codec::OPENING_BYTES_MAX).await;
             reply.map_err(|error| error.to_string())?.ok_or_else(|| "no reply to the hello".to_owned())
@@ -183,17 +187,17 @@ impl Net {
         let mut slots = self.slots.lock().expect("no panic under this lock");
         match slots.entry(address) {
             Entry::Occupied(mut slot) => match slot.get() {
-                Slot::Up(old) if old.is_open() && old.name == peer.name && old.outranks(&peer) => {}
-                Slot::Up(old) => {
+                ConnectionState::Up(old) if old.is_open() && old.name == peer.name && old.outranks(&peer) => {}
+                ConnectionState::Up(old) => {
                     self.let_go(old.clone(), &peer);
-                    slot.insert(Slot::Up(peer));
+                    slot.insert(ConnectionState::Up(peer));
                 }
                 _ => {
-                    slot.insert(Slot::Up(peer));
+                    slot.insert(ConnectionState::Up(peer));
                 }
             },
             Entry::Vacant(slot) => {
-                slot.insert(Slot::Up(peer));
+                slot.insert(ConnectionState::Up(peer));
             }
         }
     }
@@ -224,12 +228,12 @@ impl Net {
     /// Frees the place of a connection that has ended: nodes that start again come with other addresses.
     pub(super) fn forget(&self, address: SocketAddr, peer: &Arc<Peer>) {
         let mut slots = self.slots.lock().expect("no panic under this lock");
-        if matches!(slots.get(&address), Some(Slot::Up(kept)) if Arc::ptr_eq(kept, peer)) {
+        if matches!(slots.get(&address), Some(ConnectionState::Up(kept)) if Arc::ptr_eq(kept, peer)) {
             slots.remove(&address);
             if said_goodbye(&peer.connection) {
                 // That nobody answers there is no news, as long as it does not come back by itself.
                 let error = DialError::Unreachable { address, reason: "it has stopped".into() };
-                slots.insert(address, Slot::Down { error, failures: 1, retry: Instant::now() });
+                slots.insert(address, ConnectionState::Down { error, failures: 1, retry: Instant::now() });
             }
         }
     }

@@ -18,8 +18,8 @@ use tracing::debug;
 use super::{
     errors::code,
     identity::{Identity, ShownCertificate},
-    inbound::Inbound,
-    slot::Slot,
+    peer_service::PeerService,
+    slot::ConnectionState,
     transport::{DIAL_TIMEOUT, HANDSHAKES_MAX, transport},
     wire::HelloRefusal,
 };
@@ -41,8 +41,8 @@ pub(crate) struct Net {
     pub(super) incarnation: AtomicU64,
     pub(super) advertise: SocketAddr,
     pub(super) endpoint: Endpoint,
-    pub(super) slots: Mutex<BTreeMap<SocketAddr, Slot>>,
-    pub(super) inbound: OnceLock<Weak<dyn Inbound>>,
+    pub(super) slots: Mutex<BTreeMap<SocketAddr, ConnectionState>>,
+    pub(super) inbound: OnceLock<Weak<dyn PeerService>>,
     pub(super) tasks: TaskTracker,
     pub(super) stop: CancellationToken,
     pub(super) gossip_in_flight: Arc<Semaphore>,
@@ -140,7 +140,7 @@ impl Net {
     /// Connections that are up.
     pub(crate) fn connections(&self) -> usize {
         let slots = self.slots.lock().expect("no panic under this lock");
-        slots.values().filter(|slot| matches!(slot, Slot::Up(peer) if peer.is_open())).count()
+        slots.values().filter(|slot| matches!(slot, ConnectionState::Up(peer) if peer.is_open())).count()
     }
 
     /// Takes on a new incarnation. Peers have to hear of it, so all connections are closed.
@@ -148,7 +148,7 @@ impl Net {
         self.incarnation.store(incarnation, Ordering::Release);
         let slots = std::mem::take(&mut *self.slots.lock().expect("no panic under this lock"));
         for slot in slots.into_values() {
-            if let Slot::Up(peer) = slot {
+            if let ConnectionState::Up(peer) = slot {
                 peer.connection.close(code::RESTARTED, b"restarted");
             }
         }

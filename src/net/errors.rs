@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::wire::{HelloRefusal, Refusal};
+use super::wire::{HelloRefusal, Rejection};
 use crate::{key::NodeName, util::codec::CodecError};
 
 /// Application codes of closed connections and reset streams.
@@ -44,7 +44,7 @@ pub(crate) enum CallError {
     Timeout(Duration),
     /// The peer does not do what it was asked.
     #[error(transparent)]
-    Refused(Refusal),
+    Refused(Rejection),
     /// The peer is of a version that does not know the call; it was not asked.
     #[error("its version is too old to be asked")]
     Unknown,

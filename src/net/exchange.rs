@@ -27,9 +27,9 @@ use tokio_util::io::poll_read_buf;
 
 use super::{
     errors::{CallError, code},
-    inbound::Inbound,
     peer::Peer,
-    wire::{Opening, Purpose, Refusal, RequestHead, ResponseHead},
+    peer_service::PeerService,
+    wire::{Purpose, Rejection, RequestHead, ResponseHead, StreamHeader},
 };
 use crate::{
     key::Key,
@@ -48,7 +48,7 @@ const FIRST_CHUNK_BYTES: usize = 8 << 10;
 pub(crate) enum ExchangeError {
     /// The peer answered that it will not.
     #[error(transparent)]
-    Refused(#[from] Refusal),
+    Refused(#[from] Rejection),
     /// The peer could not be reached, or broke off.
     #[error(transparent)]
     Call(#[from] CallError),
@@ -80,7 +80,7 @@ impl Peer {
             Purpose::Export => &self.rooms.exports,
         };
         // Held until the answer has been read to its end, or given up.
-        let Ok(room) = room.clone().try_acquire_owned() else { return Err(Refusal::Overloaded.into()) };
+        let Ok(room) = room.clone().try_acquire_owned() else { return Err(Rejection::Overloaded.into()) };
         let (mut send, mut recv) = self.open().await?;
         let (parts, body) = request.into_parts();
         let head = RequestHead {
@@ -90,11 +90,11 @@ impl Peer {
             target: parts.uri.path_and_query().map_or("/", |target| target.as_str()).to_owned(),
             headers: list(&parts.headers),
         };
-        let head = codec::frame(&Opening::Exchange(head))?;
+        let head = codec::frame(&StreamHeader::Exchange(head))?;
         if head.len() > OPENING_BYTES_MAX {
             // No peer would read it, and this one would look broken.
             let _ = send.reset(code::BROKEN);
-            return Err(Refusal::Malformed(format!("the head of the request takes {} bytes", head.len())).into());
+            return Err(Rejection::Malformed(format!("the head of the request takes {} bytes", head.len())).into());
         }
         codec::write(&mut send, head.into()).await.map_err(|error| CallError::Broken(error.to_string()))?;
         let head = if body.is_end_stream() {
@@ -138,7 +138,7 @@ fn response(
 
 /// The answering side of one exchange.
 pub(super) async fn answer(
-    inbound: Arc<dyn Inbound>,
+    inbound: Arc<dyn PeerService>,
     from: &Peer,
     head: RequestHead,
     mut send: quinn::SendStream,
@@ -152,7 +152,7 @@ pub(super) async fn answer(
                 _ = given_up => return Ok(()),
             }
         }
-        Err(reason) => Err(Refusal::Malformed(reason)),
+        Err(reason) => Err(Rejection::Malformed(reason)),
     };
     drop(inbound);
     match outcome {

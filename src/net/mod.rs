@@ -5,7 +5,7 @@
 //!     \       |       |      /
 //!   peers: one connection to each address, dialled when needed, shared by all
 //!     |
-//!   accept (serve.rs): handshake, hello, then one task a stream, answered by `Inbound`
+//!   accept (serve.rs): handshake, hello, then one task a stream, answered by `PeerService`
 //!     |
 //!   quinn endpoint on the socket and runtime that the `World` provides
 //! ```
@@ -22,8 +22,8 @@ mod errors;
 mod exchange;
 mod gossip;
 pub(crate) mod identity;
-mod inbound;
 mod peer;
+mod peer_service;
 mod refusal;
 mod serve;
 mod slot;
@@ -36,6 +36,6 @@ pub(crate) use self::{
     endpoint::Net,
     errors::{CallError, DialError},
     exchange::ExchangeError,
-    inbound::Inbound,
     peer::Peer,
+    peer_service::PeerService,
 };

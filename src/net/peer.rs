@@ -9,7 +9,7 @@ use tokio::{sync::Semaphore, time::Instant};
 use super::{
     errors::CallError,
     transport::DIAL_TIMEOUT,
-    wire::{Call, Delta, Hello, MemberNews, NodeRequest, Opening, Position, Reply},
+    wire::{Call, Delta, Hello, MemberNews, NodeRequest, Position, Reply, StreamHeader},
 };
 use crate::{key::NodeName, util::codec};
 
@@ -83,7 +83,7 @@ impl Peer {
     async fn ask(&self, call: Call, patience: Duration) -> Result<Reply, CallError> {
         let exchange = async {
             let (mut send, mut recv) = self.open().await?;
-            codec::write_frame(&mut send, &Opening::Call(call)).await?;
+            codec::write_frame(&mut send, &StreamHeader::Call(call)).await?;
             let _ = send.finish();
             codec::read_frame(&mut recv, codec::FRAME_BYTES_MAX)
                 .await?
@@ -97,20 +97,20 @@ impl Peer {
         &self,
         position: Position,
     ) -> Result<impl Stream<Item = Result<Delta, CallError>> + Send + use<>, CallError> {
-        self.listen(Opening::Feed(position)).await
+        self.listen(StreamHeader::Feed(position)).await
     }
 
     /// Follows what the peer sees of the members. The stream ends with an error when the connection does.
     pub(crate) async fn watch(
         &self,
     ) -> Result<impl Stream<Item = Result<MemberNews, CallError>> + Send + use<>, CallError> {
-        self.listen(Opening::Watch).await
+        self.listen(StreamHeader::Watch).await
     }
 
     /// Opens a stream on which the peer tells one thing after the other.
     async fn listen<T: DeserializeOwned + Send>(
         &self,
-        opening: Opening,
+        opening: StreamHeader,
     ) -> Result<impl Stream<Item = Result<T, CallError>> + Send + use<T>, CallError> {
         let (mut send, recv) = self.open().await?;
         codec::write_frame(&mut send, &opening).await?;

@@ -16,11 +16,11 @@ use super::{
     endpoint::Net,
     errors::code,
     exchange, identity,
-    inbound::Inbound,
     peer::Peer,
+    peer_service::PeerService,
     refusal,
     transport::{DIAL_TIMEOUT, HANDSHAKES_MAX, OPENING_TIMEOUT},
-    wire::{GOSSIP_BYTES_MAX, Hello, HelloRefusal, HelloReply, Opening, Refusal, Reply},
+    wire::{GOSSIP_BYTES_MAX, Hello, HelloRefusal, HelloReply, Rejection, Reply, StreamHeader},
 };
 use crate::util::codec::{self, CodecError, FRAME_BYTES_MAX, OPENING_BYTES_MAX};
 
@@ -29,7 +29,7 @@ const PAUSE_LOOKS: u32 = 4;
 
 impl Net {
     /// Starts to accept, answering through `inbound`. Connections that this side dials are answered too.
-    pub(crate) fn serve(self: &Arc<Self>, inbound: &Arc<dyn Inbound>) {
+    pub(crate) fn serve(self: &Arc<Self>, inbound: &Arc<dyn PeerService>) {
         if self.inbound.set(Arc::downgrade(inbound)).is_err() {
             return;
         }
@@ -55,9 +55,9 @@ impl Net {
                 let accepting = net.clone();
                 net.tasks.spawn(async move {
                     let remote = incoming.remote_address();
-                    let welcome = tokio::time::timeout(DIAL_TIMEOUT + OPENING_TIMEOUT, accepting.welcome(incoming));
+                    let accept = tokio::time::timeout(DIAL_TIMEOUT + OPENING_TIMEOUT, accepting.accept(incoming));
                     tokio::select! {
-                        outcome = welcome => match outcome {
+                        outcome = accept => match outcome {
                             Ok(Ok(peer)) => {
                                 accepting.keep(peer.advertise, peer.clone());
                                 accepting.spawn_streams(peer.advertise, peer);
@@ -92,15 +92,15 @@ impl Net {
     }
 
     /// The accepting side of a handshake: certificate, then hello.
-    async fn welcome(&self, incoming: quinn::Incoming) -> Result<Arc<Peer>, String> {
+    async fn accept(&self, incoming: quinn::Incoming) -> Result<Arc<Peer>, String> {
         let connection = incoming.await.map_err(|error| format!("it is not of this cluster: {error}"))?;
         let refuse = |reason: String| {
             connection.close(code::REFUSED, reason.as_bytes());
             reason
         };
         let (mut send, mut recv) = connection.accept_bi().await.map_err(|error| error.to_string())?;
-        let hello = match codec::read_frame::<Opening>(&mut recv, OPENING_BYTES_MAX).await {
-            Ok(Some(Opening::Hello(hello))) => hello,
+        let hello = match codec::read_frame::<StreamHeader>(&mut recv, OPENING_BYTES_MAX).await {
+            Ok(Some(StreamHeader::Hello(hello))) => hello,
             Ok(_) => return Err(refuse("a connection begins with a hello".into())),
             Err(error) => return Err(refuse(error.to_string())),
         };
@@ -143,7 +143,7 @@ impl Net {
                         Err(_) => break,
                     },
                     stream = peer.connection.accept_uni() => match stream {
-                        Ok(recv) => net.spawn_stream(&peer, move |inbound, peer| hear(inbound, peer, recv)),
+                        Ok(recv) => net.spawn_stream(&peer, move |inbound, peer| recv_gossip(inbound, peer, recv)),
                         Err(_) => break,
                     },
                     _ = paused.changed() => {
@@ -162,7 +162,7 @@ impl Net {
 
     fn spawn_stream<F, T>(self: &Arc<Self>, peer: &Arc<Peer>, task: F)
     where
-        F: FnOnce(Arc<dyn Inbound>, Arc<Peer>) -> T,
+        F: FnOnce(Arc<dyn PeerService>, Arc<Peer>) -> T,
         T: Future<Output = Result<(), CodecError>> + Send + 'static,
     {
         let Some(inbound) = self.inbound.get().and_then(std::sync::Weak::upgrade) else { return };
@@ -181,7 +181,11 @@ impl Net {
 }
 
 /// A unidirectional stream: one gossip message.
-async fn hear(inbound: Arc<dyn Inbound>, peer: Arc<Peer>, mut recv: quinn::RecvStream) -> Result<(), CodecError> {
+async fn recv_gossip(
+    inbound: Arc<dyn PeerService>,
+    peer: Arc<Peer>,
+    mut recv: quinn::RecvStream,
+) -> Result<(), CodecError> {
     let read = tokio::time::timeout(OPENING_TIMEOUT, recv.read_to_end(GOSSIP_BYTES_MAX)).await;
     let message = read
         .map_err(|_| CodecError::Broken("nothing was said in time".into()))?
@@ -192,17 +196,18 @@ async fn hear(inbound: Arc<dyn Inbound>, peer: Arc<Peer>, mut recv: quinn::RecvS
 
 /// A bidirectional stream: whatever its opening says.
 async fn answer(
-    inbound: Arc<dyn Inbound>,
+    inbound: Arc<dyn PeerService>,
     peer: Arc<Peer>,
     mut send: quinn::SendStream,
     mut recv: quinn::RecvStream,
 ) -> Result<(), CodecError> {
-    let opening = tokio::time::timeout(OPENING_TIMEOUT, codec::read_frame::<Opening>(&mut recv, OPENING_BYTES_MAX));
+    let opening =
+        tokio::time::timeout(OPENING_TIMEOUT, codec::read_frame::<StreamHeader>(&mut recv, OPENING_BYTES_MAX));
     let opening = match opening.await {
         Ok(Ok(Some(opening))) => opening,
         Ok(Ok(None)) => return Ok(()),
         Ok(Err(error)) => {
-            let refusal = Refusal::Malformed(error.to_string());
+            let refusal = Rejection::Malformed(error.to_string());
             let _ = codec::write_frame(&mut send, &Reply::Refused(refusal)).await;
             let _ = send.finish();
             let _ = recv.stop(code::BROKEN);
@@ -214,8 +219,8 @@ async fn answer(
         }
     };
     match opening {
-        Opening::Hello(_) => Err(CodecError::Malformed("a second hello".into())),
-        Opening::Call(call) => {
+        StreamHeader::Hello(_) => Err(CodecError::Malformed("a second hello".into())),
+        StreamHeader::Call(call) => {
             let reply = tokio::select! {
                 reply = inbound.call(&peer, call) => reply.for_revision(peer.revision),
                 _ = send.stopped() => return Ok(()),
@@ -224,12 +229,12 @@ async fn answer(
             let _ = send.finish();
             Ok(())
         }
-        Opening::Feed(position) => {
+        StreamHeader::Feed(position) => {
             let deltas = inbound.feed(&peer.name, position);
             drop(inbound);
             tell(deltas, send).await
         }
-        Opening::Watch => {
+        StreamHeader::Watch => {
             let Some(news) = inbound.watch(&peer.name) else {
                 let _ = send.reset(code::OVERLOADED);
                 return Ok(());
@@ -237,7 +242,7 @@ async fn answer(
             drop(inbound);
             tell(news, send).await
         }
-        Opening::Exchange(head) => exchange::answer(inbound, &peer, head, send, recv).await,
+        StreamHeader::Exchange(head) => exchange::answer(inbound, &peer, head, send, recv).await,
     }
 }
 

@@ -11,7 +11,7 @@ use super::{errors::DialError, peer::Peer};
 pub(super) type Dial = Shared<BoxFuture<'static, Result<Arc<Peer>, DialError>>>;
 
 /// What is known of one address.
-pub(super) enum Slot {
+pub(super) enum ConnectionState {
     Dialling(Dial),
     Up(Arc<Peer>),
     Down { error: DialError, failures: u32, retry: Instant },

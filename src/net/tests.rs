@@ -23,10 +23,10 @@ use super::{
     errors::code,
     identity::{ClusterKey, Credentials, Identity},
     peer::PART_STREAMS_MAX,
-    slot::Slot,
+    slot::ConnectionState,
     transport::{DIAL_TIMEOUT, HANDSHAKES_MAX, STREAM_WINDOW_BYTES},
     wire::{
-        Call, Delta, Hello, HelloRefusal, MemberNews, NodeRequest, Position, Purpose, Refusal, Reply, RequestHead,
+        Call, Delta, Hello, HelloRefusal, MemberNews, NodeRequest, Position, Purpose, Rejection, Reply, RequestHead,
         calls::Vouch,
     },
     *,
@@ -55,7 +55,7 @@ struct Echo {
 }
 
 #[async_trait]
-impl Inbound for Echo {
+impl PeerService for Echo {
     fn admit(&self, _hello: &Hello, _connected: Option<SocketAddr>) -> Result<(), HelloRefusal> {
         self.refuse.clone().map_or(Ok(()), Err)
     }
@@ -95,9 +95,9 @@ impl Inbound for Echo {
         _from: &NodeName,
         head: RequestHead,
         request: Request<Body>,
-    ) -> Result<Response<Body>, Refusal> {
+    ) -> Result<Response<Body>, Rejection> {
         match head.key.as_str() {
-            "refused" => Err(Refusal::NotHeld),
+            "refused" => Err(Rejection::NotHeld),
             "broken" => {
                 let parts = [Ok(Bytes::from_static(b"half")), Err(std::io::Error::other("gone"))];
                 let frames = stream::iter(parts.into_iter().map(|part| part.map(http_body::Frame::data)));
@@ -129,7 +129,7 @@ fn name(text: &str) -> NodeName {
 struct TestNode {
     net: Arc<Net>,
     inbound: Arc<Echo>,
-    _serving: Arc<dyn Inbound>,
+    _serving: Arc<dyn PeerService>,
 }
 
 fn node(text: &str, secret: &ClusterKey, inbound: Echo) -> TestNode {
@@ -137,7 +137,7 @@ fn node(text: &str, secret: &ClusterKey, inbound: Echo) -> TestNode {
     let listen = "127.0.0.1:0".parse().unwrap();
     let net = Net::bind(&Machine::default(), name(text), identity, listen, None, &Profile::local()).unwrap();
     let inbound = Arc::new(inbound);
-    let serving: Arc<dyn Inbound> = inbound.clone();
+    let serving: Arc<dyn PeerService> = inbound.clone();
     net.serve(&serving);
     TestNode { net, inbound, _serving: serving }
 }
@@ -344,7 +344,7 @@ async fn a_refused_request_says_why_and_a_broken_body_is_never_a_short_success()
     let peer = a.net.peer(b.net.advertise(), None).await.unwrap();
     let get = || Request::get("/x").body(provider::empty()).unwrap();
     let refused = peer.exchange(&key("refused"), Purpose::Serve, get()).await.unwrap_err();
-    assert!(matches!(refused, ExchangeError::Refused(Refusal::NotHeld)), "{refused}");
+    assert!(matches!(refused, ExchangeError::Refused(Rejection::NotHeld)), "{refused}");
     // The reset may overtake the head; either way there is an error.
     if let Ok(response) = peer.exchange(&key("broken"), Purpose::Serve, get()).await {
         assert!(response.into_body().collect().await.is_err());
@@ -369,7 +369,7 @@ async fn a_request_whose_head_is_too_long_is_the_fault_of_nobody_but_its_sender(
     let peer = a.net.peer(b.net.advertise(), None).await.unwrap();
     let request = Request::get("/x").header("x", "y".repeat(codec::OPENING_BYTES_MAX)).body(provider::empty()).unwrap();
     let error = peer.exchange(&key("x"), Purpose::Serve, request).await.unwrap_err();
-    assert!(matches!(error, ExchangeError::Refused(Refusal::Malformed(_))), "{error}");
+    assert!(matches!(error, ExchangeError::Refused(Rejection::Malformed(_))), "{error}");
 }
 
 #[tokio::test]
@@ -407,7 +407,7 @@ async fn a_connection_that_has_ended_is_not_kept() {
     a.net.peer(b.net.advertise(), None).await.unwrap();
     b.net.close(PATIENCE).await;
     let forgotten = async {
-        while a.net.slots.lock().unwrap().values().any(|slot| matches!(slot, Slot::Up(_))) {
+        while a.net.slots.lock().unwrap().values().any(|slot| matches!(slot, ConnectionState::Up(_))) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
@@ -423,7 +423,7 @@ async fn an_oversized_or_malformed_frame_costs_only_its_stream() {
         send.write_all(&prefix.to_le_bytes()).await.unwrap();
         send.write_all(&[0xff; 3]).await.unwrap();
         let reply = codec::read_frame::<Reply>(&mut recv, codec::FRAME_BYTES_MAX).await.unwrap();
-        assert!(matches!(reply, Some(Reply::Refused(Refusal::Malformed(_)))), "{reply:?}");
+        assert!(matches!(reply, Some(Reply::Refused(Rejection::Malformed(_)))), "{reply:?}");
     }
     peer.call(Vouch { keys: vec![], ring: 0 }, Duration::from_secs(5)).await.unwrap();
 }

@@ -28,7 +28,7 @@ use tracing::{info, warn};
 
 use crate::{
     core::{
-        membership::{Announced, MemberState},
+        membership::{AdvertisedState, MemberState},
         registry::HolderState,
     },
     key::{Key, NodeName},
@@ -69,7 +69,7 @@ pub(crate) async fn drain(shared: &Arc<Shared>, force: bool, patience: Duration)
         info!(node = %shared.context.name, "draining");
     }
     // A node that is being brought back says so by itself.
-    let _ = shared.ports.membership.announce(Announced::Draining);
+    let _ = shared.ports.membership.announce(AdvertisedState::Draining);
     settled(shared, deadline).await;
     let mut sole = keys_only_here(shared).await;
     while !sole.is_empty() && Instant::now() < deadline && somebody_may_take_them(shared) {
@@ -94,17 +94,17 @@ pub(crate) async fn drain(shared: &Arc<Shared>, force: bool, patience: Duration)
 
 /// Says goodbye for good, and returns when others had a chance to hear it.
 async fn leave(shared: &Arc<Shared>) {
-    say(shared, Announced::Left).await;
+    say(shared, AdvertisedState::Left).await;
 }
 
 /// Says goodbye until soon, unless the node has drained; an observer, which has nothing to come back to, for good. Returns
 /// when others had a chance to hear it.
 pub(crate) async fn say_goodbye(shared: &Arc<Shared>) {
     let for_good = shared.context.provider.is_none() || shared.lifecycle.draining.load(Ordering::Acquire);
-    say(shared, if for_good { Announced::Left } else { Announced::Away }).await;
+    say(shared, if for_good { AdvertisedState::Left } else { AdvertisedState::Away }).await;
 }
 
-async fn say(shared: &Arc<Shared>, goodbye: Announced) {
+async fn say(shared: &Arc<Shared>, goodbye: AdvertisedState) {
     let _ = tokio::time::timeout(GOODBYE, shared.ports.membership.leave(goodbye)).await;
 }
 
@@ -116,7 +116,7 @@ pub(crate) async fn retire(shared: &Arc<Shared>, patience: Duration) {
         return;
     }
     shared.lifecycle.leaving.store(true, Ordering::Release);
-    let _ = shared.ports.membership.announce(Announced::Leaving);
+    let _ = shared.ports.membership.announce(AdvertisedState::Leaving);
     if patience.is_zero() {
         return;
     }

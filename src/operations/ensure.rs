@@ -24,7 +24,7 @@ use crate::{
     key::{Key, NodeName},
     net::{
         CallError,
-        wire::{Ensured, Refusal, calls},
+        wire::{Ensured, Rejection, calls},
     },
     provider::UpdateReason,
     runtime::Shared,
@@ -69,7 +69,7 @@ impl<'a> Wanted<'a> {
 ///
 /// # Errors
 /// Nobody may be asked any more: the hops are used up.
-pub(crate) async fn ensure(shared: &Arc<Shared>, wanted: &Wanted<'_>) -> Result<Ensured, Refusal> {
+pub(crate) async fn ensure(shared: &Arc<Shared>, wanted: &Wanted<'_>) -> Result<Ensured, Rejection> {
     let Wanted { key, deadline, hops, apart_from, .. } = *wanted;
     let started = Instant::now();
     // When a node was last found to see to it.
@@ -160,8 +160,8 @@ fn is_owner(shared: &Arc<Shared>, key: &Key) -> bool {
     shared.lookup.live_owners(&shared.lookup.view.load(), key).contains(&shared.context.name)
 }
 
-fn elsewhere(shared: &Shared) -> Refusal {
-    Refusal::Elsewhere { ring: shared.lookup.view.load().ring().fingerprint() }
+fn elsewhere(shared: &Shared) -> Rejection {
+    Rejection::Elsewhere { ring: shared.lookup.view.load().ring().fingerprint() }
 }
 
 /// Whether there are live members that keep keys, and all of them are full.
@@ -287,11 +287,11 @@ mod tests {
         let key = { key }.find(|key| shared.lookup.leader(key).as_ref() == Some(&theirs)).unwrap();
         let ring = shared.lookup.view.load().ring().fingerprint();
         let wanted = Wanted { hops: 0, ..Wanted::for_request(&key, 20_000) };
-        assert_eq!(ensure(shared, &wanted).await, Err(Refusal::Elsewhere { ring }));
+        assert_eq!(ensure(shared, &wanted).await, Err(Rejection::Elsewhere { ring }));
         let request = |hops| calls::Ensure { key: key.clone(), patience_ms: 10_000, hops, ring };
         let to_a = b.shared().peers.peer(a.name()).await.unwrap();
         let refused = to_a.call(request(0), PATIENCE).await.unwrap_err();
-        let elsewhere = Refusal::Elsewhere { ring };
+        let elsewhere = Rejection::Elsewhere { ring };
         assert!(matches!(refused, CallError::Refused(refusal) if refusal == elsewhere), "also over the wire");
         assert_eq!(to_a.call(request(1), PATIENCE).await.unwrap(), Ensured::Ready(vec![theirs]));
     }

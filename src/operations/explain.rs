@@ -7,7 +7,7 @@ use futures::FutureExt;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    core::{balancer::Intention, membership::MemberState, registry::HoldingState},
+    core::{balancer::PlannedAction, membership::MemberState, registry::HoldingState},
     key::{Key, NodeName},
     net::{
         CallError,
@@ -38,17 +38,17 @@ pub struct Explanation {
     /// How many of them there are only because it is hot: it is asked for very often.
     pub extra: usize,
     /// The walk around the ring, as this node sees it, until there are enough owners.
-    pub places: Vec<Place>,
+    pub places: Vec<RingStep>,
     /// What the owners, whoever else has to do with the key, and the node that was asked say of themselves, by name.
-    pub nodes: Vec<Insight>,
+    pub nodes: Vec<NodeReport>,
     /// Live nodes that could not be asked.
-    pub silent: Vec<Silent>,
+    pub silent: Vec<Unanswered>,
 }
 
 /// A node on the key's walk around the ring.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct Place {
+pub struct RingStep {
     /// The node.
     pub node: NodeName,
     /// Whether it is an owner, or passed over.
@@ -60,7 +60,7 @@ pub struct Place {
 /// What one node says about itself and a key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct Insight {
+pub struct NodeReport {
     /// The node.
     pub node: NodeName,
     /// What it claims.
@@ -70,12 +70,12 @@ pub struct Insight {
     /// Milliseconds until it looks whether the origin has something new, if a policy says that it does.
     pub refresh_in_ms: Option<u64>,
     /// What it is about to do.
-    pub intention: Intention,
+    pub intention: PlannedAction,
     /// The ring that this follows from; nodes with different ones know of different members.
     pub ring: u64,
 }
 
-impl From<KeyReport> for Insight {
+impl From<KeyReport> for NodeReport {
     fn from(KeyReport { node, state, data, refresh_in_ms, intention, ring }: KeyReport) -> Self {
         let state = state.map(|state| match state {
             Holding::Fetching => HoldingState::Fetching,
@@ -86,8 +86,8 @@ impl From<KeyReport> for Insight {
     }
 }
 
-impl From<Insight> for KeyReport {
-    fn from(Insight { node, state, data, refresh_in_ms, intention, ring }: Insight) -> Self {
+impl From<NodeReport> for KeyReport {
+    fn from(NodeReport { node, state, data, refresh_in_ms, intention, ring }: NodeReport) -> Self {
         let state = state.map(|state| match state {
             HoldingState::Fetching => Holding::Fetching,
             HoldingState::Ready => Holding::Ready,
@@ -100,7 +100,7 @@ impl From<Insight> for KeyReport {
 /// A node that did not answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct Silent {
+pub struct Unanswered {
     /// The node.
     pub node: NodeName,
     /// Why not.
@@ -111,7 +111,7 @@ pub struct Silent {
 pub(crate) async fn explain(shared: &Arc<Shared>, key: &Key) -> Explanation {
     let places = places(shared, key);
     let view = shared.lookup.view.snapshot();
-    let (replicas, usual) = (shared.lookup.replicas(&view, key), shared.lookup.intents.replicas(key));
+    let (replicas, usual) = (shared.lookup.replicas(&view, key), shared.lookup.policy.replicas(key));
     let mut concerned: Vec<NodeName> = places.iter().map(|place| place.node.clone()).collect();
     concerned.extend(shared.lookup.live_holders(key).into_iter().map(|(name, _)| name));
     concerned.push(shared.context.name.clone());
@@ -121,7 +121,7 @@ pub(crate) async fn explain(shared: &Arc<Shared>, key: &Key) -> Explanation {
     let asked = concerned.into_iter().map(|node| async {
         let answer =
             if node == shared.context.name { insight(shared, key).await } else { ask(shared, &node, key).await };
-        answer.map_err(|reason| Silent { node, reason })
+        answer.map_err(|reason| Unanswered { node, reason })
     });
     let (mut nodes, mut silent) = (Vec::new(), Vec::new());
     for answer in futures::future::join_all(asked).await {
@@ -130,9 +130,9 @@ pub(crate) async fn explain(shared: &Arc<Shared>, key: &Key) -> Explanation {
             Err(unknown) => silent.push(unknown),
         }
     }
-    let replicas_from = if shared.lookup.intents.pinned(key).is_some() {
+    let replicas_from = if shared.lookup.policy.pinned(key).is_some() {
         "pinned"
-    } else if shared.lookup.intents.has_prefix(key) {
+    } else if shared.lookup.policy.has_prefix(key) {
         "prefix"
     } else {
         "default"
@@ -141,7 +141,7 @@ pub(crate) async fn explain(shared: &Arc<Shared>, key: &Key) -> Explanation {
     Explanation { key: key.clone(), replicas, replicas_from, extra, places, nodes, silent }
 }
 
-fn places(shared: &Shared, key: &Key) -> Vec<Place> {
+fn places(shared: &Shared, key: &Key) -> Vec<RingStep> {
     let view = shared.lookup.view.snapshot();
     let (owners, replicas) = (shared.lookup.owners(&view, key), shared.lookup.replicas(&view, key));
     let (mut places, mut met) = (Vec::new(), 0);
@@ -158,14 +158,14 @@ fn places(shared: &Shared, key: &Key) -> Vec<Place> {
             _ if view.is_full(name) => "next on the ring; full, but it has the key",
             _ => "next on the ring",
         };
-        places.push(Place { node: name.clone(), owner, why: why.to_owned() });
+        places.push(RingStep { node: name.clone(), owner, why: why.to_owned() });
     }
     places
 }
 
-async fn ask(shared: &Arc<Shared>, node: &NodeName, key: &Key) -> Result<Insight, String> {
+async fn ask(shared: &Arc<Shared>, node: &NodeName, key: &Key) -> Result<NodeReport, String> {
     let asked = async { shared.peers.peer(node).await?.call(Explain { key: key.clone() }, PATIENCE).await };
-    asked.await.map(|report| Insight::from(*report)).map_err(|error: CallError| error.to_string())
+    asked.await.map(|report| NodeReport::from(*report)).map_err(|error: CallError| error.to_string())
 }
 
 /// How many bytes `key` takes where it is, if a node that has it tells.
@@ -181,7 +181,7 @@ pub(crate) async fn size(shared: &Arc<Shared>, key: &Key) -> Option<u64> {
 ///
 /// # Errors
 /// It is stopping.
-pub(crate) async fn insight(shared: &Arc<Shared>, key: &Key) -> Result<Insight, String> {
+pub(crate) async fn insight(shared: &Arc<Shared>, key: &Key) -> Result<NodeReport, String> {
     let intention = shared.ports.balancer.explain(key.clone()).await.map_err(|gone| gone.to_string())?;
     let state = shared.lookup.own_claim(key).map(HoldingState::from);
     let intention =
@@ -189,7 +189,7 @@ pub(crate) async fn insight(shared: &Arc<Shared>, key: &Key) -> Result<Insight, 
     // Nobody is there to be asked if no policy is set.
     let due = shared.ports.refresher.due(key.clone()).await;
     let due = due.ok().flatten().filter(|_| shared.context.config.refresh_policy(key).is_some());
-    Ok(Insight {
+    Ok(NodeReport {
         node: shared.context.name.clone(),
         state,
         data: describe(shared, key).await,
@@ -200,7 +200,7 @@ pub(crate) async fn insight(shared: &Arc<Shared>, key: &Key) -> Result<Insight, 
 }
 
 /// `intention`, and why the last attempt to have `key` here failed, if it did.
-async fn with_trouble(shared: &Arc<Shared>, key: &Key, mut intention: Intention) -> Intention {
+async fn with_trouble(shared: &Arc<Shared>, key: &Key, mut intention: PlannedAction) -> PlannedAction {
     let asked = shared.ports.updater.troubles(vec![key.clone()]).await;
     let Some(trouble) = asked.ok().and_then(|mut troubles| troubles.pop()?) else { return intention };
     let seconds = shared.context.uptime().saturating_sub(trouble.since).as_secs();

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    core::membership::{Facts, Observation, Role},
+    core::membership::{NodeInfo, Observation, Role},
     key::NodeName,
     net::wire::{MemberNews, MemberSeen},
 };
@@ -76,7 +76,7 @@ pub(crate) fn merge<'a>(told: impl IntoIterator<Item = &'a Told>) -> Told {
 }
 
 /// Of two things that are said of one start of a node, that of the higher freshness counts. States and versions only grow.
-fn freshness(seen: &Observation) -> (bool, crate::core::membership::Announced, u64, Option<u64>) {
+fn freshness(seen: &Observation) -> (bool, crate::core::membership::AdvertisedState, u64, Option<u64>) {
     (seen.alive, seen.facts.state, seen.facts.ledger.version, seen.facts.clock)
 }
 
@@ -95,7 +95,7 @@ fn to_wire(seen: &Observation) -> MemberSeen {
 fn from_wire(seen: MemberSeen) -> Option<Observation> {
     let MemberSeen { name, incarnation, address, alive, facts } = seen;
     let read = |wanted: &str| facts.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
-    Some(Observation { name, incarnation, address, alive, facts: Facts::parse(read)? })
+    Some(Observation { name, incarnation, address, alive, facts: NodeInfo::parse(read)? })
 }
 
 #[cfg(test)]
@@ -105,16 +105,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::core::membership::{Announced, LedgerMark};
+    use crate::core::membership::{AdvertisedState, LedgerDigest};
 
     fn seen(number: u8, incarnation: u64, alive: bool, version: u64) -> Observation {
-        let facts = Facts {
-            state: Announced::Serving,
+        let facts = NodeInfo {
+            state: AdvertisedState::Serving,
             role: Role::Holder,
             weight: 100,
             accepting: true,
             http: None,
-            ledger: LedgerMark { version, digest: version },
+            ledger: LedgerDigest { version, digest: version },
             catalog: Some(1),
             hot: BTreeMap::new(),
             gone: Some(2),

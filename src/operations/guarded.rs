@@ -8,18 +8,18 @@ use std::{
 use http_body::{Frame, SizeHint};
 
 /// A body that keeps `held` until it is dropped.
-pub(crate) struct Guarded<B, G> {
+pub(crate) struct GuardedBody<B, G> {
     inner: B,
     _held: G,
 }
 
-impl<B, G> Guarded<B, G> {
+impl<B, G> GuardedBody<B, G> {
     pub(crate) fn new(inner: B, held: G) -> Self {
         Self { inner, _held: held }
     }
 }
 
-impl<B: http_body::Body + Unpin, G: Unpin> http_body::Body for Guarded<B, G> {
+impl<B: http_body::Body + Unpin, G: Unpin> http_body::Body for GuardedBody<B, G> {
     type Data = B::Data;
     type Error = B::Error;
 
@@ -50,7 +50,7 @@ mod tests {
     #[test]
     fn what_is_held_is_given_back_with_the_body() {
         let held = Arc::new(());
-        let body = Guarded::new(http_body_util::Full::new(Bytes::from_static(b"abc")), held.clone());
+        let body = GuardedBody::new(http_body_util::Full::new(Bytes::from_static(b"abc")), held.clone());
         assert_eq!(http_body::Body::size_hint(&body).exact(), Some(3));
         assert_eq!(Arc::strong_count(&held), 2);
         drop(body);

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use http::{Request, Response};
 
-use super::paced::Paced;
+use super::rate_limited::RateLimitedBody;
 use crate::{
     key::{Key, NodeName},
-    net::wire::{Purpose, Refusal},
+    net::wire::{Purpose, Rejection},
     provider::{self, Body, BoxError, PeerFetch, UpdateReason},
     runtime::Shared,
 };
@@ -32,10 +32,10 @@ impl PeerFetch for PeerClient {
         let connected = shared.peers.peer(peer).await?;
         let patience = shared.context.config.request_patience;
         let answer = tokio::time::timeout(patience, connected.exchange(key, Purpose::Export, request)).await;
-        let answer = answer.map_err(|_| Refusal::Failed(format!("no answer within {patience:?}")))??;
+        let answer = answer.map_err(|_| Rejection::Failed(format!("no answer within {patience:?}")))??;
         Ok(match self.reason {
             UpdateReason::Repair | UpdateReason::Rebalance => answer.map(|body| {
-                provider::body(Paced::new(body, shared.routing.repair_pace.clone(), shared.context.began()))
+                provider::body(RateLimitedBody::new(body, shared.routing.copy_rate.clone(), shared.context.began()))
             }),
             UpdateReason::Request | UpdateReason::Refresh => answer,
         })

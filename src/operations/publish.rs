@@ -28,7 +28,8 @@ pub(crate) fn publish(shared: &Shared, view: View) {
 fn tell_of_heat(shared: &Shared, old: &View) {
     let view = shared.lookup.view.load();
     let differs = |key: &&Key| old.extra(key) != view.extra(key);
-    let keys: BTreeSet<Key> = old.extras().keys().chain(view.extras().keys()).filter(differs).cloned().collect();
+    let keys: BTreeSet<Key> =
+        old.extra_replicas().keys().chain(view.extra_replicas().keys()).filter(differs).cloned().collect();
     for key in &keys {
         info!(%key, extra = view.extra(key), "a hot key has another number of extra replicas");
     }

@@ -16,14 +16,14 @@ use http_body_util::BodyExt;
 use tokio::sync::oneshot;
 use tracing::{debug, error, warn};
 
-use super::{guarded::Guarded, send::all_of};
+use super::{guarded::GuardedBody, send::all_of};
 use crate::{
     core::{
         registry::{ClaimState, HolderState},
         updater::Origin,
     },
     key::Key,
-    net::wire::{Ensured, Purpose, Refusal},
+    net::wire::{Ensured, Purpose, Rejection},
     provider::{self, Body, ServeError, UpdateReason},
     runtime::Shared,
 };
@@ -40,12 +40,12 @@ pub(crate) async fn serve_local(
     key: &Key,
     purpose: &Purpose,
     request: Request<Body>,
-) -> Result<Response<Body>, Refusal> {
-    let Some(provider) = &shared.context.provider else { return Err(Refusal::NotHeld) };
+) -> Result<Response<Body>, Rejection> {
+    let Some(provider) = &shared.context.provider else { return Err(Rejection::NotHeld) };
     // To be forgotten, as soon as what runs for the key lets it: clients may have it for that long, for otherwise they would
     // get errors; but nobody makes another copy of it.
-    if matches!(purpose, Purpose::Export) && shared.lookup.intents.standing(key).pending {
-        return Err(Refusal::NotHeld);
+    if matches!(purpose, Purpose::Export) && shared.lookup.policy.standing(key).pending {
+        return Err(Rejection::NotHeld);
     }
     if !matches!(purpose, Purpose::Export) {
         shared.traffic.note_use(key);
@@ -61,17 +61,17 @@ pub(crate) async fn serve_local(
     match AssertUnwindSafe(answer).catch_unwind().await {
         Ok(Ok(response)) if matches!(purpose, Purpose::Export) => Ok(response),
         Ok(Ok(response)) => Ok(in_use(shared, key, response)),
-        Ok(Err(ServeError::NotHeld)) => Err(Refusal::NotHeld),
+        Ok(Err(ServeError::NotHeld)) => Err(Rejection::NotHeld),
         Ok(Err(ServeError::Overloaded { reason, retry_after })) => {
             debug!(%key, %reason, ?retry_after, "turned away");
-            Err(Refusal::Busy { retry_after_ms: u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX) })
+            Err(Rejection::Busy { retry_after_ms: u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX) })
         }
         // Nothing can be answered to half a request, whatever the provider makes of it.
-        Ok(Err(failed)) if reading.has_broken() => Err(Refusal::Malformed(failed.to_string())),
-        Ok(Err(failed)) => Err(Refusal::Failed(failed.to_string())),
+        Ok(Err(failed)) if reading.has_broken() => Err(Rejection::Malformed(failed.to_string())),
+        Ok(Err(failed)) => Err(Rejection::Failed(failed.to_string())),
         Err(_) => {
             error!(%key, "the provider panicked while answering");
-            Err(Refusal::Failed("the provider panicked".into()))
+            Err(Rejection::Failed("the provider panicked".into()))
         }
     }
 }
@@ -82,28 +82,28 @@ pub(crate) async fn serve_part(
     shared: &Arc<Shared>,
     key: &Key,
     request: Request<Body>,
-) -> Result<Response<Body>, Refusal> {
+) -> Result<Response<Body>, Rejection> {
     let (Some(provider), Some(ended)) = (&shared.context.provider, shared.routing.underway.ended(key)) else {
-        return Err(Refusal::NotHeld);
+        return Err(Rejection::NotHeld);
     };
     let (parts, body) = request.into_parts();
-    let body = all_of(body).await.map_err(|error| Refusal::Malformed(error.to_string()))?;
+    let body = all_of(body).await.map_err(|error| Rejection::Malformed(error.to_string()))?;
     let asked = AssertUnwindSafe(provider.serve_part(key, Request::from_parts(parts, body))).catch_unwind();
     let asked = tokio::select! {
         biased;
         asked = asked => asked,
-        () = ended.cancelled() => return Err(Refusal::NotHeld),
+        () = ended.cancelled() => return Err(Rejection::NotHeld),
     };
     match asked {
         Ok(Ok(Some(response))) => {
             let waiter = (!ended.is_cancelled()).then(|| wait_for(shared, key));
-            Ok(response.map(|body| provider::body(Guarded::new(body, waiter))))
+            Ok(response.map(|body| provider::body(GuardedBody::new(body, waiter))))
         }
-        Ok(Ok(None)) => Err(Refusal::NotHeld),
-        Ok(Err(error)) => Err(Refusal::Failed(error.to_string())),
+        Ok(Ok(None)) => Err(Rejection::NotHeld),
+        Ok(Err(error)) => Err(Rejection::Failed(error.to_string())),
         Err(_) => {
             error!(%key, "the provider panicked while answering from a part");
-            Err(Refusal::Failed("the provider panicked".into()))
+            Err(Rejection::Failed("the provider panicked".into()))
         }
     }
 }
@@ -121,7 +121,7 @@ fn in_use(shared: &Arc<Shared>, key: &Key, response: Response<Body>) -> Response
             let now = shared.context.uptime();
             if now >= noted + USE_INTERVAL {
                 noted = now;
-                shared.traffic.uses.renew(&key, now);
+                shared.traffic.last_access.renew(&key, now);
             }
             frame
         }))
@@ -151,18 +151,18 @@ impl Reading {
 }
 
 /// The provider refused although this node claims the key: make the ledger true again.
-pub(crate) async fn report_trouble(shared: &Arc<Shared>, key: &Key, refusal: &Refusal) {
+pub(crate) async fn report_trouble(shared: &Arc<Shared>, key: &Key, refusal: &Rejection) {
     if !matches!(shared.lookup.own_claim(key), Some(HolderState::Ready)) {
         return;
     }
     let Some(provider) = &shared.context.provider else { return };
     match refusal {
-        Refusal::NotHeld if provider.has(key).await.unwrap_or(false) => {}
-        Refusal::NotHeld => {
+        Rejection::NotHeld if provider.has(key).await.unwrap_or(false) => {}
+        Rejection::NotHeld => {
             warn!(%key, "claimed but not held; the claim is withdrawn");
             shared.ports.registry.note_release(key.clone());
         }
-        Refusal::Failed(why) => {
+        Rejection::Failed(why) => {
             warn!(%key, %why, "held but unreadable; others answer until it is repaired");
             let pause = u64::try_from(TROUBLE_PAUSE.as_millis()).unwrap_or(u64::MAX);
             let state = ClaimState::failed(why, shared.context.world.unix_ms().saturating_add(pause));
@@ -286,8 +286,8 @@ mod tests {
             async move { serve_part(&shared, &key, get("/never")).await.map(drop) }
         });
         end.send_replace(true);
-        assert_eq!(tokio::time::timeout(PATIENCE, asked).await.unwrap().unwrap(), Err(Refusal::NotHeld));
+        assert_eq!(tokio::time::timeout(PATIENCE, asked).await.unwrap().unwrap(), Err(Rejection::NotHeld));
         let unasked = serve_local(node.shared(), &key, &Purpose::Part, get("/k")).await.map(drop);
-        assert_eq!(unasked, Err(Refusal::NotHeld));
+        assert_eq!(unasked, Err(Rejection::NotHeld));
     }
 }

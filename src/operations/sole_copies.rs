@@ -21,7 +21,7 @@ pub(crate) async fn keys_only_with(shared: &Arc<Shared>, dead: &BTreeSet<NodeNam
     loop {
         let page = shared.ports.registry.keys(after, "", PAGE_KEYS).await.ok()?;
         let view = shared.lookup.view.snapshot();
-        for key in page.iter().filter(|key| !shared.lookup.intents.standing(key).forgotten) {
+        for key in page.iter().filter(|key| !shared.lookup.policy.standing(key).forgotten) {
             for name in only_with(&view, &shared.lookup.holders(key)).filter(|name| dead.contains(*name)) {
                 *counts.entry(name.clone()).or_default() += 1;
             }

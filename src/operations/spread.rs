@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     core::{
-        catalog::{Intent, IntentError, Lacking, Record, Recorded, Time},
+        catalog::{HlcTimestamp, Intent, IntentAck, IntentError, PendingMember, Record},
         membership::Member,
     },
     key::{Key, NodeName},
@@ -17,8 +17,8 @@ const SPREAD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Makes `intent` hold everywhere, and returns when it is durable wherever it can be now. Cancelling leaves it to its
 /// course.
-pub(crate) async fn write(shared: &Arc<Shared>, key: Key, intent: Intent) -> Result<Recorded, IntentError> {
-    let (recorded, later) = write_after(shared, key.clone(), intent, Time::default()).await?;
+pub(crate) async fn write(shared: &Arc<Shared>, key: Key, intent: Intent) -> Result<IntentAck, IntentError> {
+    let (recorded, later) = write_after(shared, key.clone(), intent, HlcTimestamp::default()).await?;
     let Some(time) = later else { return Ok(recorded) };
     // Somebody whose clock is ahead said something else before, which has not come here yet. What is said last has to hold.
     write_after(shared, key, intent, time).await.map(|(recorded, _)| recorded)
@@ -29,12 +29,12 @@ async fn write_after(
     shared: &Arc<Shared>,
     key: Key,
     intent: Intent,
-    time: Time,
-) -> Result<(Recorded, Option<Time>), IntentError> {
+    time: HlcTimestamp,
+) -> Result<(IntentAck, Option<HlcTimestamp>), IntentError> {
     let asked = shared.ports.catalog.write(key, intent, time);
     let record = asked.await.map_err(|_| IntentError::Stopping)??;
     let is_observer = shared.context.provider.is_none();
-    let mut recorded = Recorded { key: record.key.clone(), confirmed: Vec::new(), lacking: Vec::new() };
+    let mut recorded = IntentAck { key: record.key.clone(), confirmed: Vec::new(), pending: Vec::new() };
     if !is_observer {
         recorded.confirmed.push(shared.context.name.clone());
     }
@@ -45,7 +45,7 @@ async fn write_after(
                 latest = latest.max(later);
                 recorded.confirmed.push(node);
             }
-            Err(reason) => recorded.lacking.push(Lacking { node, reason }),
+            Err(reason) => recorded.pending.push(PendingMember { node, reason }),
         }
     }
     if recorded.confirmed.is_empty() {
@@ -60,7 +60,7 @@ async fn write_after(
 }
 
 /// Has everybody else write `record` down; what each said. Members that left are not expected to.
-async fn push(shared: &Arc<Shared>, record: &Record) -> Vec<(NodeName, Result<Option<Time>, String>)> {
+async fn push(shared: &Arc<Shared>, record: &Record) -> Vec<(NodeName, Result<Option<HlcTimestamp>, String>)> {
     let view = shared.lookup.view.snapshot();
     let others = view.members().filter(|member| {
         member.name != shared.context.name
@@ -79,7 +79,11 @@ async fn push(shared: &Arc<Shared>, record: &Record) -> Vec<(NodeName, Result<Op
 }
 
 /// Has `node` write `record` down. Returns the time of something later that it knows of the same key.
-pub(crate) async fn push_to(shared: &Arc<Shared>, node: &NodeName, record: &Record) -> Result<Option<Time>, String> {
+pub(crate) async fn push_to(
+    shared: &Arc<Shared>,
+    node: &NodeName,
+    record: &Record,
+) -> Result<Option<HlcTimestamp>, String> {
     let pushed = async {
         let peer = shared.peers.peer(node).await.map_err(|error| error.to_string())?;
         let request = Intend { records: vec![record.clone()] };

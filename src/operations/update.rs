@@ -14,7 +14,7 @@ use crate::{
     key::{Key, NodeName},
     net::{
         CallError,
-        wire::{Ensured, Refusal, calls},
+        wire::{Ensured, Rejection, calls},
     },
     route_error::{Attempt, AttemptError, RouteError, retry_after},
     runtime::Shared,
@@ -134,7 +134,7 @@ async fn refresh_at(
             Some(AttemptError::Later { reason, after: Duration::from_millis(retry_after_ms.into()) })
         }
         Ok(Ensured::Pending) => failed("not done in time; it goes on".into()),
-        Err(Refusal::NotHeld) => Some(AttemptError::NotHeld),
+        Err(Rejection::NotHeld) => Some(AttemptError::NotHeld),
         Err(refusal) => failed(refusal.to_string()),
     }
 }
@@ -145,13 +145,13 @@ pub(crate) async fn refresh(
     key: Key,
     from: Vec<NodeName>,
     patience: Duration,
-) -> Result<Ensured, Refusal> {
+) -> Result<Ensured, Rejection> {
     if !matches!(shared.lookup.own_claim(&key), Some(HolderState::Ready | HolderState::Failed)) {
-        return Err(Refusal::NotHeld);
+        return Err(Rejection::NotHeld);
     }
     match tokio::time::timeout(patience, shared.ports.updater.refresh(key, from)).await {
         Ok(Ok(ensured)) => Ok(ensured),
-        Ok(Err(_)) => Err(Refusal::Stopping),
+        Ok(Err(_)) => Err(Rejection::Stopping),
         Err(_) => Ok(Ensured::Pending),
     }
 }

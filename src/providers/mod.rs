@@ -9,7 +9,7 @@
 //! Which keys may be fetched at all is the operator's choice, an [`AllowList`], and so is what origins are shown:
 //! [`OriginCredentials`].
 //!
-//! What lies on disk is laid out by `shelf`: a key is named by its hash, so it never becomes a path, and `a` and `a/b`
+//! What lies on disk is laid out by `key_store`: a key is named by its hash, so it never becomes a path, and `a` and `a/b`
 //! can both be held.
 
 #[cfg(any(feature = "files", feature = "git"))]
@@ -23,12 +23,12 @@ pub mod files;
 #[cfg(feature = "git")]
 pub mod git;
 #[cfg(any(feature = "files", feature = "git"))]
+mod key_store;
+#[cfg(any(feature = "files", feature = "git"))]
 mod later;
 mod memory;
 #[cfg(any(feature = "files", feature = "git"))]
 mod reach;
-#[cfg(any(feature = "files", feature = "git"))]
-mod shelf;
 #[cfg(test)]
 mod testing;
 

@@ -121,11 +121,11 @@ pub(crate) fn is_same_host(from: &Url, to: &Url) -> bool {
 }
 
 /// Resolves hosts that the operator wrote to whatever they are, and others to public addresses only.
-pub(crate) struct Guarded {
+pub(crate) struct GuardedBody {
     trusted: Vec<String>,
 }
 
-impl Guarded {
+impl GuardedBody {
     /// Trusts `host`, and the proxies of the environment.
     pub(crate) fn new(host: &str) -> Self {
         let proxies = ["http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"];
@@ -139,7 +139,7 @@ impl Guarded {
     }
 }
 
-impl Resolve for Guarded {
+impl Resolve for GuardedBody {
     fn resolve(&self, name: Name) -> Resolving {
         let trusted = self.trusted.iter().any(|host| host.eq_ignore_ascii_case(name.as_str()));
         Box::pin(async move {
@@ -209,9 +209,9 @@ mod tests {
     async fn a_name_is_judged_by_what_it_resolves_to() {
         let refused = public_addresses("localhost", 80).await.unwrap_err();
         assert_eq!((refused.kind(), refused.to_string().as_str()), (io::ErrorKind::PermissionDenied, REFUSED));
-        let guarded = Guarded::new("localhost");
+        let guarded = GuardedBody::new("localhost");
         assert!(guarded.resolve("LocalHost".parse().unwrap()).await.is_ok());
-        let guarded = Guarded::new("other.example");
+        let guarded = GuardedBody::new("other.example");
         assert!(guarded.resolve("localhost".parse().unwrap()).await.is_err());
     }
 

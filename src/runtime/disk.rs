@@ -7,7 +7,7 @@ use std::sync::{
 
 use super::context::Context;
 use crate::{
-    core::balancer::{Doubts, Level, Room},
+    core::balancer::{DiskPressure, DiskWatermarks, Doubts},
     provider::Capacity,
 };
 
@@ -15,7 +15,7 @@ use crate::{
 pub(crate) struct DiskState {
     context: Arc<Context>,
     /// How much room there is, as last seen.
-    room: Mutex<Room>,
+    watermarks: Mutex<DiskWatermarks>,
     /// Only copies that no origin vouches for just now.
     doubts: Mutex<Doubts>,
     /// Whether the first scan of the local data ended.
@@ -27,7 +27,7 @@ pub(crate) struct DiskState {
 impl DiskState {
     pub(crate) fn new(context: Arc<Context>) -> Self {
         Self {
-            room: Mutex::new(Room::new(&context.config)),
+            watermarks: Mutex::new(DiskWatermarks::new(&context.config)),
             doubts: Mutex::default(),
             scanned: AtomicBool::new(false),
             scan_found: AtomicUsize::new(0),
@@ -36,21 +36,21 @@ impl DiskState {
     }
 
     /// Takes in how much room there is. Returns the levels before and after.
-    pub(crate) fn observe_room(&self, seen: Option<Capacity>, turned_away: bool) -> (Level, Level) {
-        let mut room = self.room.lock().expect("no panic under this lock");
-        let before = room.level();
-        room.observe(seen, turned_away);
-        (before, room.level())
+    pub(crate) fn observe(&self, seen: Option<Capacity>, turned_away: bool) -> (DiskPressure, DiskPressure) {
+        let mut watermarks = self.watermarks.lock().expect("no panic under this lock");
+        let before = watermarks.pressure();
+        watermarks.observe(seen, turned_away);
+        (before, watermarks.pressure())
     }
 
     /// How much room there is, as last seen.
-    pub(crate) fn room(&self) -> Room {
-        *self.room.lock().expect("no panic under this lock")
+    pub(crate) fn watermarks(&self) -> DiskWatermarks {
+        *self.watermarks.lock().expect("no panic under this lock")
     }
 
     /// Whether this node takes new keys. What the members know of it follows in a moment.
     pub(crate) fn accepts(&self) -> bool {
-        self.context.provider.is_some() && self.room().level() != Level::Full
+        self.context.provider.is_some() && self.watermarks().pressure() != DiskPressure::Full
     }
 
     /// Only copies that no origin vouches for just now.

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
 use crate::{
-    core::membership::{ClockDifference, LedgerMark, Observation},
+    core::membership::{ClockDifference, LedgerDigest, Observation},
     key::NodeName,
     util::published::Published,
 };
@@ -64,14 +64,14 @@ impl Default for GossipState {
 /// The mark of this node's own ledger: written by the registry at every change, read at every tick. Behind a lock, for a
 /// version with the digest of another one would look like a broken copy to everybody who has that version.
 #[derive(Debug, Default)]
-pub(crate) struct SharedMark(Mutex<LedgerMark>);
+pub(crate) struct SharedMark(Mutex<LedgerDigest>);
 
 impl SharedMark {
-    pub(crate) fn store(&self, mark: LedgerMark) {
+    pub(crate) fn store(&self, mark: LedgerDigest) {
         *self.0.lock().expect("no panic under this lock") = mark;
     }
 
-    pub(crate) fn load(&self) -> LedgerMark {
+    pub(crate) fn load(&self) -> LedgerDigest {
         *self.0.lock().expect("no panic under this lock")
     }
 }
@@ -113,9 +113,9 @@ mod tests {
         const LAST: u64 = 1_000_000;
         let mark = SharedMark::default();
         std::thread::scope(|scope| {
-            scope.spawn(|| (1..=LAST).for_each(|number| mark.store(LedgerMark { version: number, digest: number })));
+            scope.spawn(|| (1..=LAST).for_each(|number| mark.store(LedgerDigest { version: number, digest: number })));
             loop {
-                let LedgerMark { version, digest } = mark.load();
+                let LedgerDigest { version, digest } = mark.load();
                 assert_eq!(version, digest);
                 if version == LAST {
                     break;

@@ -45,7 +45,7 @@ pub(crate) struct Lifecycle {
     /// An incarnation of this node that others know, if its own is older.
     pub(crate) known_incarnation: AtomicU64,
     /// What keeps an actor from its work for longer than a restart would mend, in words.
-    troubles: Mutex<BTreeMap<ActorKind, String>>,
+    degraded: Mutex<BTreeMap<ActorKind, String>>,
 }
 
 impl Lifecycle {
@@ -58,24 +58,24 @@ impl Lifecycle {
             draining: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
             known_incarnation: AtomicU64::new(0),
-            troubles: Mutex::default(),
+            degraded: Mutex::default(),
         }
     }
 
     /// What keeps this node from taking part fully, in words.
-    pub(crate) fn trouble(&self) -> Option<String> {
-        let troubles = self.troubles.lock().expect("no panic under this lock");
+    pub(crate) fn degraded_reason(&self) -> Option<String> {
+        let degraded = self.degraded.lock().expect("no panic under this lock");
         // One cause often stops several.
-        let distinct: BTreeSet<&str> = troubles.values().map(String::as_str).collect();
+        let distinct: BTreeSet<&str> = degraded.values().map(String::as_str).collect();
         (!distinct.is_empty()).then(|| distinct.into_iter().collect::<Vec<_>>().join("; "))
     }
 
     /// Says what keeps this actor from its work, or that nothing does any more. Whether that is news.
-    pub(crate) fn set_trouble(&self, actor: ActorKind, trouble: Option<String>) -> bool {
-        let mut troubles = self.troubles.lock().expect("no panic under this lock");
+    pub(crate) fn set_degraded(&self, actor: ActorKind, trouble: Option<String>) -> bool {
+        let mut degraded = self.degraded.lock().expect("no panic under this lock");
         match trouble {
-            Some(trouble) => troubles.insert(actor, trouble.clone()) != Some(trouble),
-            None => troubles.remove(&actor).is_some(),
+            Some(trouble) => degraded.insert(actor, trouble.clone()) != Some(trouble),
+            None => degraded.remove(&actor).is_some(),
         }
     }
 

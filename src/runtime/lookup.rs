@@ -9,7 +9,7 @@ use super::context::Context;
 use crate::{
     config::REPLICAS_MAX,
     core::{
-        catalog::Intents,
+        catalog::PolicyIndex,
         membership::View,
         placement::{Ring, RingOptions},
         registry::{HolderState, Index, IndexWriter, KeyHasher},
@@ -26,7 +26,7 @@ pub(crate) struct Lookup {
     context: Arc<Context>,
     pub(crate) view: Published<View>,
     pub(crate) index: Index,
-    pub(crate) intents: Intents,
+    pub(crate) policy: PolicyIndex,
 }
 
 impl Lookup {
@@ -36,7 +36,7 @@ impl Lookup {
         Self {
             view: Published::new(view),
             index: IndexWriter::new(KeyHasher::seeded(context.world.seed())).index(),
-            intents: Intents::new(&context.config, KeyHasher::seeded(context.world.seed())),
+            policy: PolicyIndex::new(&context.config, KeyHasher::seeded(context.world.seed())),
             context,
         }
     }
@@ -82,7 +82,7 @@ impl Lookup {
 
     /// How many nodes should keep `key`: as many as it is pinned on or settings say, and some more while it is hot.
     pub(crate) fn replicas(&self, view: &View, key: &Key) -> usize {
-        (self.intents.replicas(key) + view.extra(key)).min(REPLICAS_MAX)
+        (self.policy.replicas(key) + view.extra(key)).min(REPLICAS_MAX)
     }
 
     /// The nodes that should keep `key`, best first, those among them that died lately included. Members that agree about

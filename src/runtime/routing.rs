@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{previews::Previews, underway::Underway};
 use crate::{
     config::NodeConfig,
-    core::router::{Pace, RetryBudget, Routes},
+    core::router::{CopyRateLimiter, PeerStats, RetryBudget},
     key::Key,
     util::{places::Places, published::Published},
 };
@@ -18,10 +18,10 @@ const LONG_WAITS_MAX: usize = 256;
 #[derive(Debug)]
 pub(crate) struct Routing {
     /// How each peer has been doing.
-    pub(crate) routes: Published<Routes>,
+    pub(crate) peer_stats: Published<PeerStats>,
     pub(crate) retry_budget: RetryBudget,
     /// How fast this node copies from others what no client waits for.
-    pub(crate) repair_pace: Arc<Pace>,
+    pub(crate) copy_rate: Arc<CopyRateLimiter>,
     /// Heads that the origin is asked for.
     pub(crate) previews: Previews,
     /// Requests that wait for as long as a fetch gets on. No key has all of them.
@@ -33,9 +33,9 @@ pub(crate) struct Routing {
 impl Routing {
     pub(crate) fn new(config: &NodeConfig) -> Self {
         Self {
-            routes: Published::new(Routes::default()),
+            peer_stats: Published::new(PeerStats::default()),
             retry_budget: RetryBudget::default(),
-            repair_pace: Arc::new(Pace::new(config.repair_bytes_per_second)),
+            copy_rate: Arc::new(CopyRateLimiter::new(config.repair_bytes_per_second)),
             previews: Previews::default(),
             long_waits: Places::new(LONG_WAITS_MAX),
             underway: Underway::default(),

@@ -8,7 +8,7 @@ use std::{
 use super::context::Context;
 use crate::{
     core::{
-        balancer::{Heat, Uses},
+        balancer::{HotKeys, LastAccess},
         registry::KeyHasher,
     },
     key::Key,
@@ -18,22 +18,22 @@ use crate::{
 pub(crate) struct Traffic {
     context: Arc<Context>,
     /// When keys were last asked for.
-    pub(crate) uses: Uses,
+    pub(crate) last_access: LastAccess,
     /// Which keys are asked for so often that more nodes should keep them.
-    heat: Mutex<Heat>,
+    heat: Mutex<HotKeys>,
 }
 
 impl Traffic {
     pub(crate) fn new(context: Arc<Context>) -> Self {
-        let uses = Uses::new(KeyHasher::seeded(context.world.seed()));
-        Self { uses, heat: Mutex::new(Heat::new(&context.config)), context }
+        let last_access = LastAccess::new(KeyHasher::seeded(context.world.seed()));
+        Self { last_access, heat: Mutex::new(HotKeys::new(&context.config)), context }
     }
 
     /// Notes that a client asked for `key` here.
     pub(crate) fn note_use(&self, key: &Key) {
         let (now, rate) = (self.context.uptime(), self.context.config.hot_rate);
-        let hits = self.uses.touch(key, now);
-        if Heat::is_notable(rate, hits) {
+        let hits = self.last_access.touch(key, now);
+        if HotKeys::is_notable(rate, hits) {
             self.heat().note(now, key, hits);
         }
     }
@@ -44,11 +44,11 @@ impl Traffic {
     }
 
     /// How many replicas more than usual which keys should have, as far as this node can tell.
-    pub(crate) fn extras(&self) -> BTreeMap<Key, u8> {
-        self.heat().extras()
+    pub(crate) fn extra_replicas(&self) -> BTreeMap<Key, u8> {
+        self.heat().extra_replicas()
     }
 
-    fn heat(&self) -> MutexGuard<'_, Heat> {
+    fn heat(&self) -> MutexGuard<'_, HotKeys> {
         self.heat.lock().expect("no panic under this lock")
     }
 }

@@ -138,7 +138,7 @@ mod tests {
     proptest! {
         #[test]
         fn garbage_is_an_error_and_never_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = decode::<wire::Opening>(&bytes);
+            let _ = decode::<wire::StreamHeader>(&bytes);
             let _ = decode::<wire::Reply>(&bytes);
             let _ = decode::<wire::ResponseHead>(&bytes);
             let _ = decode::<wire::Delta>(&bytes);

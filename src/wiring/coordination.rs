@@ -11,7 +11,7 @@ use crate::{
         registry,
     },
     config::NodeConfig,
-    core::membership::{Facts, SeedStatus},
+    core::membership::{NodeInfo, SeedStatus},
     runtime::{Shared, gossip::SharedMark},
 };
 
@@ -75,7 +75,7 @@ impl Coordination {
     pub(super) async fn start_membership(
         &self,
         start: &Start,
-        facts: Facts,
+        facts: NodeInfo,
         supervisor: ActorCell,
     ) -> Result<ActorCell, SpawnErr> {
         let Start { shared, incarnation, mark } = start.clone();

@@ -10,7 +10,7 @@ use super::{
     advertise,
     coordination::Coordination,
     incarnation,
-    peer_server::Answers,
+    peer_server::PeerServer,
     start_error::StartError,
     supervisor::{self, StopReason, Supervisor},
 };
@@ -18,7 +18,7 @@ use crate::{
     config::NodeConfig,
     key::NodeName,
     net::{
-        Inbound, Net,
+        Net, PeerService,
         identity::{Credentials, Identity},
     },
     provider::Provider,
@@ -43,7 +43,7 @@ pub(crate) struct Plan {
 pub(crate) struct Running {
     pub(crate) shared: Arc<Shared>,
     /// What its peers are answered by: the network knows it only weakly.
-    _server: Arc<dyn Inbound>,
+    _server: Arc<dyn PeerService>,
     pub(crate) supervisor: ActorRef<()>,
     pub(crate) supervising: Option<JoinHandle<()>>,
     /// Why it ended by itself, once it has.
@@ -71,7 +71,7 @@ impl Plan {
         let seeds = self.coordination.seeds(&self.config);
         let context = Context::new(self.name, self.config, world, self.provider);
         let (shared, coordination) = (Shared::new(context, net, seeds), self.coordination);
-        let server: Arc<dyn Inbound> = Arc::new(Answers(shared.clone()));
+        let server: Arc<dyn PeerService> = Arc::new(PeerServer(shared.clone()));
         shared.peers.net.serve(&server);
         let (ended_tx, ended) = watch::channel(None);
         let http = self.http.map(|url| advertise::reachable(url, shared.peers.net.advertise().ip()));

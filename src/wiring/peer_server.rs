@@ -10,18 +10,18 @@ use futures::stream::BoxStream;
 use http::{Request, Response};
 
 use crate::{
-    core::{catalog::Time, updater::Origin},
+    core::{catalog::HlcTimestamp, updater::Origin},
     key::{Key, NodeName},
     net::{
-        Inbound, Peer,
+        Peer, PeerService,
         wire::{
             Call, Delta, Ensured, Hello, HelloRefusal, MemberNews, NodeRequest, Position, Purpose, REVISION_OUTDATED,
-            Record, Refusal, Reply, RequestHead, calls,
+            Record, Rejection, Reply, RequestHead, calls,
         },
     },
     operations::watch::watch,
     operations::{
-        Guarded,
+        GuardedBody,
         drain::{Drained, drain},
         ensure::{Wanted, ensure},
         explain::insight,
@@ -34,10 +34,10 @@ use crate::{
     runtime::Shared,
 };
 
-pub(crate) struct Answers(pub(crate) Arc<Shared>);
+pub(crate) struct PeerServer(pub(crate) Arc<Shared>);
 
 #[async_trait]
-impl Inbound for Answers {
+impl PeerService for PeerServer {
     /// A name that a live node has at another address is taken, and an older start of a known node is too late. An observer
     /// is known by its connections alone.
     fn admit(&self, hello: &Hello, connected: Option<SocketAddr>) -> Result<(), HelloRefusal> {
@@ -78,7 +78,7 @@ impl Inbound for Answers {
                 calls::Create::respond(ensured(shared, from, &wanted, ring).await)
             }
             Call::Explain(calls::Explain { key }) => {
-                let insight = insight(shared, &key).await.map_err(|_| Refusal::Stopping);
+                let insight = insight(shared, &key).await.map_err(|_| Rejection::Stopping);
                 calls::Explain::respond(insight.map(|insight| Box::new(insight.into())))
             }
             Call::Refresh(calls::Refresh { key, from: sources, patience_ms }) => {
@@ -87,12 +87,12 @@ impl Inbound for Answers {
             }
             Call::Pull(calls::Pull { node, position }) => {
                 let delta = shared.ports.ledgers.delta_since(Some(node), position).await;
-                calls::Pull::respond(delta.map(|delta| delta.map(Box::new)).map_err(|_| Refusal::Stopping))
+                calls::Pull::respond(delta.map(|delta| delta.map(Box::new)).map_err(|_| Rejection::Stopping))
             }
             Call::Intend(calls::Intend { records }) => calls::Intend::respond(intend(shared, records).await),
             Call::PullCatalog(calls::PullCatalog { after }) => {
                 let page = shared.ports.catalog.page_after(after).await;
-                calls::PullCatalog::respond(page.map(Box::new).map_err(|_| Refusal::Stopping))
+                calls::PullCatalog::respond(page.map(Box::new).map_err(|_| Rejection::Stopping))
             }
             Call::Drain(calls::Drain { force, patience_ms }) => {
                 let Drained { left, remaining, keys, .. } =
@@ -105,14 +105,14 @@ impl Inbound for Answers {
             }
             Call::PullGone(calls::PullGone) => {
                 let told = shared.ports.membership.gone_list().await;
-                calls::PullGone::respond(told.map_err(|_| Refusal::Stopping))
+                calls::PullGone::respond(told.map_err(|_| Rejection::Stopping))
             }
             Call::Vouch(calls::Vouch { keys, .. }) => {
                 tracing::debug!(from = %from.name, keys = keys.len(), "asked to vouch");
                 let asked = keys.clone();
                 calls::Vouch::respond(match shared.ports.balancer.vouch(keys).await {
                     Ok(vouched) => Ok(without_lost(shared, &asked, vouched).await),
-                    Err(_) => Err(Refusal::Stopping),
+                    Err(_) => Err(Rejection::Stopping),
                 })
             }
         }
@@ -131,28 +131,28 @@ impl Inbound for Answers {
         from: &NodeName,
         head: RequestHead,
         request: Request<Body>,
-    ) -> Result<Response<Body>, Refusal> {
+    ) -> Result<Response<Body>, Rejection> {
         let room = match head.purpose {
             Purpose::Serve | Purpose::Relay { .. } => &self.0.admission.requests,
             Purpose::Part => &self.0.admission.parts,
             Purpose::Export => &self.0.admission.exports,
         };
-        let Some(place) = room.admit(from) else { return Err(Refusal::Overloaded) };
+        let Some(place) = room.admit(from) else { return Err(Rejection::Overloaded) };
         let answer = match &head.purpose {
             Purpose::Relay { to } if *to != self.0.context.name => pass_on(&self.0, to, &head.key, request).await,
             Purpose::Part => serve_part(&self.0, &head.key, request).await,
             purpose => self.serve(&head.key, purpose, request).await,
         };
-        Ok(answer?.map(|body| provider::body(Guarded::new(body, place))))
+        Ok(answer?.map(|body| provider::body(GuardedBody::new(body, place))))
     }
 }
 
-impl Answers {
+impl PeerServer {
     /// The local provider's answer. Corrects this node's own claim if there is none.
-    async fn serve(&self, key: &Key, purpose: &Purpose, request: Request<Body>) -> Result<Response<Body>, Refusal> {
+    async fn serve(&self, key: &Key, purpose: &Purpose, request: Request<Body>) -> Result<Response<Body>, Rejection> {
         let patience = self.0.context.config.request_patience;
         let answer = tokio::time::timeout(patience, serve_local(&self.0, key, purpose, request)).await;
-        let answer = answer.unwrap_or_else(|_| Err(Refusal::Failed(format!("no answer within {patience:?}"))));
+        let answer = answer.unwrap_or_else(|_| Err(Rejection::Failed(format!("no answer within {patience:?}"))));
         if let Err(refusal) = &answer {
             report_trouble(&self.0, key, refusal).await;
         }
@@ -161,9 +161,9 @@ impl Answers {
 }
 
 /// Sees to what `peer` wants of a key, which it asked for with `ring` in mind.
-async fn ensured(shared: &Arc<Shared>, peer: &Peer, wanted: &Wanted<'_>, ring: u64) -> Result<Ensured, Refusal> {
+async fn ensured(shared: &Arc<Shared>, peer: &Peer, wanted: &Wanted<'_>, ring: u64) -> Result<Ensured, Rejection> {
     let ensured = ensure(shared, wanted).await;
-    if let Err(Refusal::Elsewhere { ring: known }) = &ensured {
+    if let Err(Rejection::Elsewhere { ring: known }) = &ensured {
         let key = wanted.key;
         tracing::debug!(from = %peer.name, %key, theirs = ring, ours = known, "asked for what is neither here nor ours");
     }
@@ -171,17 +171,17 @@ async fn ensured(shared: &Arc<Shared>, peer: &Peer, wanted: &Wanted<'_>, ring: u
 }
 
 /// Copies a key from its only holder, which is about to be away. It is surplus when that one is back.
-async fn copy(shared: &Arc<Shared>, key: Key) -> Result<Ensured, Refusal> {
+async fn copy(shared: &Arc<Shared>, key: Key) -> Result<Ensured, Rejection> {
     if shared.lifecycle.is_on_its_way_out() || !shared.disk.accepts() {
-        return Err(Refusal::Overloaded);
+        return Err(Rejection::Overloaded);
     }
-    shared.ports.updater.ensure(key, Origin::Never, UpdateReason::Repair).await.map_err(|_| Refusal::Stopping)
+    shared.ports.updater.ensure(key, Origin::Never, UpdateReason::Repair).await.map_err(|_| Rejection::Stopping)
 }
 
 /// Writes intents of a peer down. The time of something later that is known of the same key, if there is such a thing.
-async fn intend(shared: &Shared, records: Vec<Record>) -> Result<Option<Time>, Refusal> {
-    let _permit = shared.admission.intents.try_acquire().map_err(|_| Refusal::Overloaded)?;
-    shared.ports.catalog.take(records).await.map_err(|_| Refusal::Stopping)?.map_err(Refusal::Failed)
+async fn intend(shared: &Shared, records: Vec<Record>) -> Result<Option<HlcTimestamp>, Rejection> {
+    let _permit = shared.admission.intents.try_acquire().map_err(|_| Rejection::Overloaded)?;
+    shared.ports.catalog.take(records).await.map_err(|_| Rejection::Stopping)?.map_err(Rejection::Failed)
 }
 
 /// Takes back the word for keys whose data is gone from this machine, although the ledger says otherwise: somebody is
@@ -194,7 +194,7 @@ async fn without_lost(shared: &Arc<Shared>, keys: &[Key], mut vouched: Vec<bool>
             Ok(true) => {}
             Ok(false) => {
                 *word = false;
-                report_trouble(shared, key, &Refusal::NotHeld).await;
+                report_trouble(shared, key, &Rejection::NotHeld).await;
             }
             Err(_) => *word = false,
         }

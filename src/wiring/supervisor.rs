@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     actors::{balancer::Balancer, catalog::CatalogKeeper, refresher::Refresher, router::Router, updater::Updater},
-    core::membership::{Announced, Facts, LedgerMark, Role, Serves},
+    core::membership::{AdvertisedState, LedgerDigest, NodeInfo, Role, Serves},
     runtime::{Shared, gossip::SharedMark, lifecycle::ActorKind},
 };
 
@@ -232,22 +232,22 @@ impl State {
         self.children.insert(cell.get_id(), (kind, cell));
     }
 
-    fn facts(&self) -> Facts {
+    fn facts(&self) -> NodeInfo {
         let read = |flag: &std::sync::atomic::AtomicBool| flag.load(Ordering::Acquire);
         let (draining, leaving) = (read(&self.shared.lifecycle.draining), read(&self.shared.lifecycle.leaving));
-        Facts {
+        NodeInfo {
             state: match (draining, leaving) {
-                (true, _) => Announced::Draining,
-                (false, true) => Announced::Leaving,
-                (false, false) => Announced::Joining,
+                (true, _) => AdvertisedState::Draining,
+                (false, true) => AdvertisedState::Leaving,
+                (false, false) => AdvertisedState::Joining,
             },
             role: if self.shared.context.provider.is_some() { Role::Holder } else { Role::Observer },
             weight: if self.shared.context.provider.is_some() { self.shared.context.config.weight } else { 0 },
             accepting: self.shared.disk.accepts(),
             http: self.http.clone(),
-            ledger: LedgerMark::default(),
+            ledger: LedgerDigest::default(),
             catalog: Some(self.shared.gossip.catalog_digest.load(Ordering::Acquire)),
-            hot: self.shared.traffic.extras(),
+            hot: self.shared.traffic.extra_replicas(),
             gone: None,
             clock: None,
             serves: self

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use datad_gossip::{Client, IntentError, Recorded, RouteError, key::Key, provider::empty};
+use datad_gossip::{Client, IntentAck, IntentError, RouteError, key::Key, provider::empty};
 use http::Request;
 use http_body_util::BodyExt;
 use tokio::time::Instant;
@@ -301,7 +301,7 @@ async fn answer(client: Client, key: Key, kind: RequestKind, begun: &AtomicBool)
     }
 }
 
-fn recorded(answer: Result<Recorded, IntentError>) -> Answer {
+fn recorded(answer: Result<IntentAck, IntentError>) -> Answer {
     match answer {
         Ok(recorded) => Answer::Recorded(recorded.confirmed),
         Err(error) => Answer::NotRecorded(error.to_string()),

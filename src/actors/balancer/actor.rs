@@ -24,19 +24,19 @@ use std::{
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use rand::{RngExt, rngs::StdRng};
-use tokio::task::yield_now as let_others_run;
+use tokio::task::yield_now;
 use tracing::{debug, info};
 
 use super::{
+    candidates::{self, Found},
     eviction,
-    pressure::{self, Found},
-    sight::Sight,
+    observation::KeyObservation,
 };
 use crate::{
     core::{
         balancer::{
-            Action, Candidate, Grounds, Intention, Level, Obstacles, Pace, Queue, Shortages, Situation, Urgency,
-            intent,
+            Action, Blockers, Candidate, DiskPressure, EvictionBackoff, EvictionReason, PlanInput, PlannedAction,
+            Queue, Shortages, Urgency, planned_action,
             readiness::{Next, Readiness, Sweep, is_joining},
         },
         registry::HolderState,
@@ -44,6 +44,7 @@ use crate::{
     },
     key::{Key, NodeName},
     net::wire::calls::Vouch,
+    operations::disk_watch::look,
     provider::UpdateReason,
     runtime::{
         Shared,
@@ -77,7 +78,7 @@ pub(crate) enum Message {
     /// Look at timers.
     Tick,
     /// Enough of the other owners vouched for these, in time.
-    Vouched { keys: Vec<(Key, Grounds)>, until: Duration },
+    Vouched { keys: Vec<(Key, EvictionReason)>, until: Duration },
     /// The node has looked at how much room there is. If it is full: it holds so many keys.
     Looked { held: usize },
     /// These may be given up, for there is no room.
@@ -116,7 +117,7 @@ struct Relief {
     next_look: Duration,
     /// Whether there was little room at the last look.
     tight: bool,
-    pace: Pace,
+    pace: EvictionBackoff,
     /// Whether keys to give up are looked for, or the origin is asked about them.
     finding: bool,
     /// Where to go on finding.
@@ -165,11 +166,11 @@ impl Actor for Balancer {
             Message::Asked(asked) => state.asked(asked.open()),
             Message::Swept { keys } => {
                 state.swept(&keys);
-                let_others_run().await;
+                yield_now().await;
             }
             Message::Proceed => {
                 state.proceed();
-                let_others_run().await;
+                yield_now().await;
             }
             Message::Tick => state.tick(),
             Message::Vouched { keys, until } => state.trim(keys, until),
@@ -247,7 +248,7 @@ impl State {
 
     /// Pinned keys that nobody has are not among those that the registry knows.
     fn add_pinned(&mut self) {
-        let pinned = self.shared.lookup.intents.pinned_keys();
+        let pinned = self.shared.lookup.policy.pinned_keys();
         self.dirty.extend(pinned.into_iter().filter(|key| !self.shared.lookup.index.contains(key)));
         self.wake();
     }
@@ -313,17 +314,21 @@ impl State {
         self.relief.looking = true;
         let (shared, myself) = (self.shared.clone(), self.myself.clone());
         self.shared.context.spawn(async move {
-            pressure::look(&shared, false).await;
-            let held = if shared.disk.room().level() == Level::Full { pressure::held(&shared).await } else { 0 };
+            look(&shared, false).await;
+            let held = if shared.disk.watermarks().pressure() == DiskPressure::Full {
+                candidates::held(&shared).await
+            } else {
+                0
+            };
             let _ = myself.send_message(Message::Looked { held });
         });
     }
 
     fn looked(&mut self, held: usize) {
-        let (now, room) = (self.shared.context.uptime(), self.shared.disk.room());
+        let (now, room) = (self.shared.context.uptime(), self.shared.disk.watermarks());
         self.relief.looking = false;
         self.relief.next_look = now + LOOK_INTERVAL;
-        let was_tight = std::mem::replace(&mut self.relief.tight, room.level() != Level::Ample);
+        let was_tight = std::mem::replace(&mut self.relief.tight, room.pressure() != DiskPressure::Low);
         if was_tight && !self.relief.tight {
             // For what was not copied for want of room.
             self.start_sweep();
@@ -338,7 +343,7 @@ impl State {
             self.relief.finding = true;
             let (shared, myself, after) = (self.shared.clone(), self.myself.clone(), self.relief.after.take());
             self.shared.context.spawn(async move {
-                let found = pressure::find(&shared, after, count).await;
+                let found = candidates::find(&shared, after, count).await;
                 let _ = myself.send_message(Message::Found(found));
             });
         }
@@ -346,7 +351,7 @@ impl State {
 
     fn found(&mut self, found: Found) {
         self.relief.after = found.next;
-        let is_last = |candidate: &Candidate| candidate.grounds == Grounds::LastCopy;
+        let is_last = |candidate: &Candidate| candidate.grounds == EvictionReason::LastCopy;
         let (last, shared): (Vec<_>, Vec<_>) = found.candidates.into_iter().partition(is_last);
         self.ask_owners(shared.into_iter().map(|Candidate { key, grounds, .. }| (key, grounds)).collect());
         self.ask_origins(last.into_iter().map(|candidate| candidate.key).collect());
@@ -358,7 +363,7 @@ impl State {
         self.shared.context.spawn(async move {
             eviction::confirm(&shared, keys, |key| {
                 let until = shared.context.uptime() + VOUCH_HOLD / 2;
-                let _ = myself.send_message(Message::Vouched { keys: vec![(key, Grounds::LastCopy)], until });
+                let _ = myself.send_message(Message::Vouched { keys: vec![(key, EvictionReason::LastCopy)], until });
             })
             .await;
             let _ = myself.send_message(Message::OriginsAsked);
@@ -367,7 +372,7 @@ impl State {
 
     /// Whether what room there is should be left to new keys.
     fn is_short_for_new_keys(&self) -> bool {
-        self.is_evicting() && self.shared.disk.room().level() != Level::Ample
+        self.is_evicting() && self.shared.disk.watermarks().pressure() != DiskPressure::Low
     }
 
     /// Whether this node has lately given up only copies. While room is short, it then makes no replicas of keys that nobody
@@ -416,7 +421,7 @@ impl State {
     }
 
     /// Decides about one key and sets in motion what can be done at once.
-    fn look_at(&mut self, key: Key, surplus: &mut Vec<(Key, Grounds)>) {
+    fn look_at(&mut self, key: Key, surplus: &mut Vec<(Key, EvictionReason)>) {
         let (action, can_be_repaired, asked) = self.plan(&key);
         self.shortages.note(self.shared.context.uptime(), &key, asked);
         if action != Action::Trim {
@@ -430,7 +435,7 @@ impl State {
                 self.queue.forget(&key);
                 let now = self.shared.context.uptime();
                 match self.trim_at.get(&key) {
-                    Some(at) if now >= at => surplus.push((key, Grounds::Surplus)),
+                    Some(at) if now >= at => surplus.push((key, EvictionReason::Surplus)),
                     Some(_) => {}
                     None => self.trim_at.set(&key, now + self.shared.context.config.trim_delay),
                 }
@@ -440,14 +445,14 @@ impl State {
 
     /// What to do about `key`, whether that would restore a replica, and how many were asked for if it has fewer.
     fn plan(&self, key: &Key) -> (Action, bool, Option<usize>) {
-        let sight = Sight::of(&self.shared, key);
+        let sight = KeyObservation::of(&self.shared, key);
         let situation = sight.situation(&self.shared, self.back_off.get(key).is_some());
         // On its way out, it takes nothing either.
         let action = match situation.action() {
             _ if !self.may_drop() => Action::Nothing,
             Action::Copy
                 if self.is_short_for_new_keys()
-                    && self.shared.lookup.intents.pinned(key).is_none()
+                    && self.shared.lookup.policy.pinned(key).is_none()
                     && sight.stays_ready(|name| self.shared.lookup.view.load().is_staying(name)) =>
             {
                 Action::Nothing
@@ -457,12 +462,12 @@ impl State {
         (self.or_withdraw(key, action, &sight), situation.is_under_replicated(), sight.shortage())
     }
 
-    fn explain(&self, key: &Key) -> Intention {
+    fn explain(&self, key: &Key) -> PlannedAction {
         let (now, shared) = (self.shared.context.uptime(), &self.shared);
-        let sight = Sight::of(shared, key);
-        let unhindered = Situation { scanned: true, room: Level::Ample, ..sight.situation(shared, false) };
+        let sight = KeyObservation::of(shared, key);
+        let unhindered = PlanInput { scanned: true, room: DiskPressure::Low, ..sight.situation(shared, false) };
         let left = |until: Duration| (until > now).then(|| until - now);
-        let obstacles = Obstacles {
+        let obstacles = Blockers {
             draining: !self.may_drop(),
             scanning: !shared.disk.scanned.load(Ordering::Acquire),
             settling: left(self.readiness.settled_at(&self.shared.lookup.view.load())),
@@ -472,11 +477,16 @@ impl State {
             running: self.queue.is_running(key),
             ahead: self.queue.ahead_of(key),
         };
-        intent::intention(unhindered.action(), unhindered.is_under_replicated(), shared.disk.room().level(), obstacles)
+        planned_action::intention(
+            unhindered.action(),
+            unhindered.is_under_replicated(),
+            shared.disk.watermarks().pressure(),
+            obstacles,
+        )
     }
 
     /// A failed claim on a key that nobody has ever had is taken back once its back-off is over.
-    fn or_withdraw(&self, key: &Key, action: Action, Sight { known, live, .. }: &Sight) -> Action {
+    fn or_withdraw(&self, key: &Key, action: Action, KeyObservation { known, live, .. }: &KeyObservation) -> Action {
         let mine_failed = live.contains(&(self.shared.context.name.clone(), HolderState::Failed));
         let fetching = live.iter().any(|(_, state)| *state == HolderState::Fetching);
         if mine_failed && !known && !fetching && self.back_off.get(key).is_none() {
@@ -492,26 +502,26 @@ impl State {
 
     /// Asks the other owners of each key whether they have it and will keep it: all of them about a surplus copy, and if
     /// there is no room, one who does is enough.
-    fn ask_owners(&mut self, keys: Vec<(Key, Grounds)>) {
+    fn ask_owners(&mut self, keys: Vec<(Key, EvictionReason)>) {
         if keys.is_empty() {
             return;
         }
         let now = self.shared.context.uptime();
         let view = self.shared.lookup.view.snapshot();
         let mut questions: BTreeMap<NodeName, Vec<Key>> = BTreeMap::new();
-        let mut wanting: BTreeMap<Key, (Grounds, usize)> = BTreeMap::new();
+        let mut wanting: BTreeMap<Key, (EvictionReason, usize)> = BTreeMap::new();
         for (key, grounds) in keys {
             let mut owners = self.shared.lookup.owners(&view, &key);
             owners.retain(|owner| *owner != self.shared.context.name);
             let enough = match grounds {
                 // No owner is to be relied on.
-                Grounds::LastCopy => continue,
-                Grounds::Surplus => {
+                EvictionReason::LastCopy => continue,
+                EvictionReason::Surplus => {
                     // Asked again only if this attempt comes to nothing.
                     self.trim_at.set(&key, now + self.shared.context.config.trim_delay);
                     owners.len().max(1)
                 }
-                Grounds::NoRoom => 1,
+                EvictionReason::NoRoom => 1,
             };
             for owner in owners {
                 questions.entry(owner).or_default().push(key.clone());
@@ -551,15 +561,15 @@ impl State {
             .collect()
     }
 
-    fn trim(&mut self, keys: Vec<(Key, Grounds)>, until: Duration) {
+    fn trim(&mut self, keys: Vec<(Key, EvictionReason)>, until: Duration) {
         let now = self.shared.context.uptime();
         for (key, grounds) in keys {
             let held_for_others = self.vouched_until.get(&key).is_some_and(|until| now < until);
             if now < until && !held_for_others && self.stands(&key, grounds) {
                 match grounds {
-                    Grounds::Surplus => info!(%key, "surplus: all its owners have it"),
-                    Grounds::NoRoom => info!(%key, "given up: there is no room, and another owner has it"),
-                    Grounds::LastCopy => {
+                    EvictionReason::Surplus => info!(%key, "surplus: all its owners have it"),
+                    EvictionReason::NoRoom => info!(%key, "given up: there is no room, and another owner has it"),
+                    EvictionReason::LastCopy => {
                         info!(%key, "given up: no node has room, and the origin has it");
                         self.relief.evicted = Some(now);
                     }
@@ -571,12 +581,12 @@ impl State {
     }
 
     /// Whether it is still right to drop the copy.
-    fn stands(&self, key: &Key, grounds: Grounds) -> bool {
+    fn stands(&self, key: &Key, grounds: EvictionReason) -> bool {
         match grounds {
-            Grounds::Surplus => self.plan(key).0 == Action::Trim,
-            Grounds::NoRoom | Grounds::LastCopy => {
-                let full = self.shared.disk.room().level() == Level::Full;
-                let candidate = pressure::candidate(&self.shared, key);
+            EvictionReason::Surplus => self.plan(key).0 == Action::Trim,
+            EvictionReason::NoRoom | EvictionReason::LastCopy => {
+                let full = self.shared.disk.watermarks().pressure() == DiskPressure::Full;
+                let candidate = candidates::candidate(&self.shared, key);
                 full && self.may_drop() && candidate.is_some_and(|candidate| candidate.grounds == grounds)
             }
         }

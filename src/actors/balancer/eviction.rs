@@ -16,7 +16,7 @@ use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Durat
 use futures::{FutureExt, StreamExt};
 use tracing::{debug, info};
 
-use crate::{config::LastCopies, core::balancer::Level, key::Key, provider::UpdateError, runtime::Shared};
+use crate::{config::LastCopies, core::balancer::DiskPressure, key::Key, provider::UpdateError, runtime::Shared};
 
 /// How long after it gave up an only copy a node that is short of room makes no replicas of keys that nobody pinned: they would
 /// take the room.
@@ -36,7 +36,7 @@ pub(super) fn is_due(shared: &Shared) -> bool {
 
 /// Whether somebody may be using the key, or about to: a request that waited for it until it came has not used it yet.
 pub(super) fn is_in_use(shared: &Shared, key: &Key) -> bool {
-    let last = shared.traffic.uses.last(key).map(|second| Duration::from_secs(second.into()));
+    let last = shared.traffic.last_access.last(key).map(|second| Duration::from_secs(second.into()));
     last.is_some_and(|last| shared.context.uptime() < last + shared.context.config.request_patience)
 }
 
@@ -67,7 +67,7 @@ pub(super) async fn confirm(shared: &Arc<Shared>, keys: Vec<Key>, is_there: impl
     let is_there = &is_there;
     let asked = by_origin.into_iter().map(|(origin, keys)| async move {
         for key in keys {
-            if shared.disk.room().level() != Level::Full
+            if shared.disk.watermarks().pressure() != DiskPressure::Full
                 || shared.disk.doubts().is_silent(shared.context.uptime(), &origin)
             {
                 return;

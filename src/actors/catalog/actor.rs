@@ -2,7 +2,7 @@
 //!
 //! Supervised by the node and restarted alone: it reads its journal again. It is an actor of its own beside the registry
 //! because its work is waiting for a disk, which no claim should have to wait for, and because its failure must not cost
-//! the node its incarnation. Nothing else ever waits for it on the way of a request: readers have [`Intents`].
+//! the node its incarnation. Nothing else ever waits for it on the way of a request: readers have [`PolicyIndex`].
 //!
 //! *In*: writes from clients, records and pages from peers, digests from membership, forgets that were carried out.
 //! *Out*: the published intents and digest, keys to look at for the balancer, removals for the updater.
@@ -10,7 +10,7 @@
 //! Invariants: nothing is answered before it is durable; a forget stays pending until this node's copy is gone, also
 //! over restarts. Awaiting the disk in a handler is deliberate: steps are durable in the order in which they are taken.
 //!
-//! [`Intents`]: crate::core::catalog::Intents
+//! [`PolicyIndex`]: crate::core::catalog::Intents
 
 use std::{
     collections::BTreeMap,
@@ -25,7 +25,9 @@ use tracing::{debug, error, info};
 
 use super::journal::Journal;
 use crate::{
-    core::catalog::{Catalog, Clock, Entry, Intent, IntentError, Page, Pin, Record, Stamp, Time, is_pattern},
+    core::catalog::{
+        Catalog, Entry, HlcTimestamp, HybridClock, Intent, IntentError, Page, Pin, Record, Stamp, is_pattern,
+    },
     key::{Key, NodeName},
     net::{CallError, wire::calls::PullCatalog},
     runtime::{
@@ -72,7 +74,7 @@ pub(crate) struct State {
     shared: Arc<Shared>,
     catalog: Catalog,
     journal: Journal,
-    clock: Clock,
+    clock: HybridClock,
     differing: BTreeMap<NodeName, u32>,
     pulling: bool,
     next_collect: Duration,
@@ -87,11 +89,11 @@ impl Actor for CatalogKeeper {
 
     async fn pre_start(&self, myself: ActorRef<Message>, shared: Arc<Shared>) -> Result<State, ActorProcessingErr> {
         let (journal, catalog) = Journal::open(shared.context.world.disk()).await?;
-        shared.lifecycle.set_trouble(ActorKind::Catalog, journal.damage().map(ToString::to_string));
+        shared.lifecycle.set_degraded(ActorKind::Catalog, journal.damage().map(ToString::to_string));
         if catalog.len() > 0 {
             info!(intents = catalog.len(), pending = catalog.pending().count(), "the catalog is read");
         }
-        shared.lookup.intents.show_all(&catalog);
+        shared.lookup.policy.show_all(&catalog);
         myself.send_interval(TICK, || Message::Tick);
         let rng = shared.context.rng();
         let next_collect = shared.context.uptime() + COLLECT_INTERVAL;
@@ -99,7 +101,7 @@ impl Actor for CatalogKeeper {
             shared,
             catalog,
             journal,
-            clock: Clock::default(),
+            clock: HybridClock::default(),
             differing: BTreeMap::new(),
             pulling: false,
             next_collect,
@@ -155,7 +157,7 @@ impl State {
         }
     }
 
-    async fn write(&mut self, key: Key, intent: Intent, after: Time) -> Result<Record, IntentError> {
+    async fn write(&mut self, key: Key, intent: Intent, after: HlcTimestamp) -> Result<Record, IntentError> {
         self.check_room(&key, intent)?;
         let physical = self.physical();
         let time = self.clock.after(physical, self.catalog.latest(&key).max(after));
@@ -179,7 +181,7 @@ impl State {
     }
 
     /// Returns the time of what is known here of the same keys and is later, if anything is.
-    async fn take_from_peer(&mut self, records: Vec<Record>) -> Result<Option<Time>, String> {
+    async fn take_from_peer(&mut self, records: Vec<Record>) -> Result<Option<HlcTimestamp>, String> {
         let physical = self.physical();
         records.iter().for_each(|record| self.clock.follow(physical, record.stamp.time));
         self.take_in(records.clone()).await?;
@@ -229,7 +231,7 @@ impl State {
         }
         let unwritten = written.as_ref().err().map(|error| format!("the catalog cannot be written to disk: {error}"));
         let trouble = unwritten.or_else(|| self.journal.damage().map(ToString::to_string));
-        if self.shared.lifecycle.set_trouble(ActorKind::Catalog, trouble) {
+        if self.shared.lifecycle.set_degraded(ActorKind::Catalog, trouble) {
             match &written {
                 Err(error) => error!(%error, "the catalog cannot be written to disk"),
                 Ok(()) => info!("the catalog is on disk"),
@@ -243,7 +245,7 @@ impl State {
         if self.journal.damage().is_some() && !self.journal.is_broken() {
             info!("what a damaged log may have lost was taken from another member");
             self.journal.heal();
-            self.shared.lifecycle.set_trouble(ActorKind::Catalog, None);
+            self.shared.lifecycle.set_degraded(ActorKind::Catalog, None);
         }
     }
 
@@ -256,7 +258,7 @@ impl State {
 
     /// Tells readers, and those who have to act.
     fn announce(&self, news: &[Record]) {
-        self.shared.lookup.intents.show(&self.catalog, news.iter().map(|record| &record.key));
+        self.shared.lookup.policy.show(&self.catalog, news.iter().map(|record| &record.key));
         self.publish_digest();
         for Record { key, stamp, intent } in news {
             debug!(%key, ?intent, by = %stamp.node, "intent");
@@ -290,7 +292,7 @@ impl State {
         if self.catalog.set_executed(&key, &stamp) {
             // If this fails, the forget is carried out once more after a restart; that costs a copy.
             let _ = self.append(&[Entry::Executed { key: key.clone(), stamp }]).await;
-            self.shared.lookup.intents.show(&self.catalog, [&key]);
+            self.shared.lookup.policy.show(&self.catalog, [&key]);
             self.shared.ports.balancer.keys_changed(vec![key]);
         }
     }
@@ -307,7 +309,7 @@ impl State {
         if raised || !merged.dropped.is_empty() {
             info!(dropped = merged.dropped.len(), "what others have long dropped from their catalogs is dropped here");
             persisted = self.rewrite().await;
-            self.shared.lookup.intents.show(&self.catalog, &merged.dropped);
+            self.shared.lookup.policy.show(&self.catalog, &merged.dropped);
         }
         if let Err(error) = persisted {
             error!(%error, "what was pulled into the catalog is not on disk");
@@ -359,14 +361,14 @@ impl State {
                 && member.state != crate::core::membership::MemberState::Left
         });
         let all_agree = expected.all(|member| member.state.is_alive() && others.get(&member.name) == Some(&own));
-        let floor = Time { ms: self.physical().saturating_sub(RETENTION_MS), count: 0 };
+        let floor = HlcTimestamp { ms: self.physical().saturating_sub(RETENTION_MS), count: 0 };
         // What a damaged log lost may be known to a member that is not: nothing is over before it is healed.
         if !all_agree || self.journal.damage().is_some() {
             return;
         }
         let dropped = self.catalog.collect(floor);
         let _ = self.append(&[Entry::Floor(floor)]).await;
-        self.shared.lookup.intents.show(&self.catalog, &dropped);
+        self.shared.lookup.policy.show(&self.catalog, &dropped);
         self.publish_digest();
         debug!(dropped = dropped.len(), "old tombstones are dropped from the catalog");
     }

@@ -185,7 +185,7 @@ mod tests {
     use super::*;
     use crate::{
         core::catalog::{
-            Record, Time,
+            HlcTimestamp, Record,
             frames::tests::{coarse, record},
             state::Merged,
         },
@@ -376,11 +376,11 @@ mod tests {
         let disk = Arc::new(Tearing::default());
         let (mut journal, mut catalog) = Journal::open(Some(disk.clone())).await.unwrap();
         add_all(&mut journal, &mut catalog, 1..4).await;
-        catalog.collect(Time { ms: 1_000, count: 0 });
+        catalog.collect(HlcTimestamp { ms: 1_000, count: 0 });
         journal.rewrite(&catalog).await.unwrap();
         disk.bytes.lock().unwrap()[15] ^= 1;
         let (mut journal, mut found) = Journal::open(Some(disk.clone())).await.unwrap();
-        assert_eq!((found.len(), found.floor()), (2, Time::default()));
+        assert_eq!((found.len(), found.floor()), (2, HlcTimestamp::default()));
         journal.rewrite(&found).await.unwrap();
         found = Journal::open(Some(disk)).await.unwrap().1;
         let mut other = catalog.clone();

@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     config::Profile,
-    core::membership::{Announced, Facts, GONE_GRACE, MemberState, Observation},
+    core::membership::{AdvertisedState, GONE_GRACE, MemberState, NodeInfo, Observation},
     key::NodeName,
     runtime::{Shared, gossip::SharedMark, ports::membership::Request},
 };
@@ -41,7 +41,7 @@ const GOODBYE_ROUNDS: u32 = 2;
 pub(crate) struct Arguments {
     pub(crate) shared: Arc<Shared>,
     pub(crate) incarnation: u64,
-    pub(crate) facts: Facts,
+    pub(crate) facts: NodeInfo,
     pub(crate) inbox: mpsc::Receiver<Gossip>,
     pub(crate) mark: Arc<SharedMark>,
 }
@@ -199,14 +199,14 @@ impl State {
         self.look().await;
     }
 
-    async fn announce(&mut self, announced: Announced) {
+    async fn announce(&mut self, announced: AdvertisedState) {
         if self.outlook.announce(announced) {
             self.gossip_facts().await;
             self.look().await;
         }
     }
 
-    async fn leave(&mut self, goodbye: Announced, reply: oneshot::Sender<()>) {
+    async fn leave(&mut self, goodbye: AdvertisedState, reply: oneshot::Sender<()>) {
         self.announce(goodbye).await;
         let view = self.outlook.shared.lookup.view.snapshot();
         let me = &self.outlook.shared.context.name;
@@ -270,6 +270,6 @@ fn observation(id: &ChitchatId, state: &NodeState, alive: bool) -> Option<Observ
         incarnation: id.generation_id,
         address: id.gossip_advertise_addr,
         alive,
-        facts: Facts::parse(|key| state.get(key))?,
+        facts: NodeInfo::parse(|key| state.get(key))?,
     })
 }

@@ -17,8 +17,8 @@ use tracing::info;
 use super::{message::Message, outlook::Outlook};
 use crate::{
     core::membership::{
-        Announced, Departed, Facts, GONE_MAX, GoneMember, GoneMembers, LedgerMark, Observation, REMOVALS_MAX,
-        RemoveError, RemovedMember, Role,
+        AdvertisedState, Departed, GONE_MAX, GoneMember, GoneMembers, LedgerDigest, NodeInfo, Observation,
+        REMOVALS_MAX, RemoveError, RemovedMember, Role,
     },
     key::NodeName,
     net::wire::calls::PullGone,
@@ -91,13 +91,13 @@ fn seconds(age_s: u64) -> Duration {
 
 impl GoneMember {
     fn into_departed(self) -> Departed {
-        let facts = Facts {
-            state: if self.left { Announced::Left } else { Announced::Serving },
+        let facts = NodeInfo {
+            state: if self.left { AdvertisedState::Left } else { AdvertisedState::Serving },
             role: Role::Holder,
             weight: self.weight,
             accepting: false,
             http: None,
-            ledger: LedgerMark::default(),
+            ledger: LedgerDigest::default(),
             catalog: None,
             hot: BTreeMap::new(),
             gone: None,

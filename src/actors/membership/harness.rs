@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     config::Profile,
-    core::membership::{Announced, Facts, LedgerMark, Role, Serves},
+    core::membership::{AdvertisedState, LedgerDigest, NodeInfo, Role, Serves},
     net::wire::GOSSIP_BYTES_MAX,
 };
 
@@ -179,13 +179,13 @@ impl Members {
 }
 
 fn pairs(version: u64) -> Vec<(String, String)> {
-    let facts = Facts {
-        state: Announced::Serving,
+    let facts = NodeInfo {
+        state: AdvertisedState::Serving,
         role: Role::Holder,
         weight: 100,
         accepting: true,
         http: Some("http://127.100.100.100:8400".into()),
-        ledger: LedgerMark { version, digest: version },
+        ledger: LedgerDigest { version, digest: version },
         catalog: Some(7),
         hot: BTreeMap::new(),
         gone: Some(3),

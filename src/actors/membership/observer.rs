@@ -27,7 +27,7 @@ use super::{
     seeking::Seeking,
 };
 use crate::{
-    core::membership::{Facts, TOLD_EVERY},
+    core::membership::{NodeInfo, TOLD_EVERY},
     net::{CallError, wire::REVISION_RELAY},
     operations::followed::{Told, merge},
     runtime::{Shared, gossip::SharedMark, ports::membership::Request},
@@ -46,7 +46,7 @@ const SILENCE_MAX: Duration = TOLD_EVERY.saturating_mul(4);
 pub(crate) struct Arguments {
     pub(crate) shared: Arc<Shared>,
     pub(crate) incarnation: u64,
-    pub(crate) facts: Facts,
+    pub(crate) facts: NodeInfo,
     pub(crate) mark: Arc<SharedMark>,
 }
 

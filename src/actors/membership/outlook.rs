@@ -12,7 +12,7 @@ use std::{
 use tracing::{info, warn};
 
 use crate::{
-    core::membership::{Announced, Clocks, Facts, Observation, Roster, clocks},
+    core::membership::{AdvertisedState, Clocks, NodeInfo, Observation, Roster, clocks},
     operations::publish::publish,
     runtime::{Shared, gossip::SharedMark, lifecycle::ActorKind},
 };
@@ -21,7 +21,7 @@ use crate::{
 pub(super) struct Outlook {
     pub(super) shared: Arc<Shared>,
     pub(super) incarnation: u64,
-    pub(super) facts: Facts,
+    pub(super) facts: NodeInfo,
     pub(super) roster: Roster,
     mark: Arc<SharedMark>,
     clocks: Clocks,
@@ -30,7 +30,7 @@ pub(super) struct Outlook {
 }
 
 impl Outlook {
-    pub(super) fn new(shared: Arc<Shared>, incarnation: u64, facts: Facts, mark: Arc<SharedMark>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, incarnation: u64, facts: NodeInfo, mark: Arc<SharedMark>) -> Self {
         let roster = Roster::of(&shared.context.name, &shared.context.config).serving(facts.serves.clone());
         let (clocks, clock_told) = (Clocks::default(), Duration::ZERO);
         Self { shared, incarnation, facts, roster, mark, clocks, clock_told }
@@ -38,11 +38,11 @@ impl Outlook {
 
     /// Brings up to date what this node says of itself; whether that has changed.
     pub(super) fn refresh_facts(&mut self) -> bool {
-        let fresh = Facts {
+        let fresh = NodeInfo {
             ledger: self.mark.load(),
             catalog: Some(self.shared.gossip.catalog_digest.load(Ordering::Acquire)),
             accepting: self.shared.disk.accepts(),
-            hot: self.shared.traffic.extras(),
+            hot: self.shared.traffic.extra_replicas(),
             gone: Some(self.roster.gone_digest(self.shared.context.uptime())),
             clock: self.clock_to_tell(),
             ..self.facts.clone()
@@ -54,7 +54,7 @@ impl Outlook {
 
     /// Announces a state, unless a later one was announced before: a node that drains or has left stays so until it is
     /// started again. Whether that is news.
-    pub(super) fn announce(&mut self, announced: Announced) -> bool {
+    pub(super) fn announce(&mut self, announced: AdvertisedState) -> bool {
         let news = announced > self.facts.state;
         if news {
             info!(state = ?announced, "announced");
@@ -65,7 +65,7 @@ impl Outlook {
 
     /// Takes in what is seen of the others now, adds this node itself, and tells those who need to know.
     pub(super) fn take_in(&mut self, mut observations: Vec<Observation>) {
-        self.check_for_usurper(&observations);
+        self.check_for_name_conflict(&observations);
         self.compare_clocks(&observations);
         observations.retain(|seen| seen.name != self.shared.context.name);
         observations.push(Observation {
@@ -115,13 +115,13 @@ impl Outlook {
     }
 
     /// Another node uses this node's name: it started when no member that knew both of them could refuse it.
-    fn check_for_usurper(&self, observations: &[Observation]) {
-        let usurper = observations.iter().find(|seen| {
+    fn check_for_name_conflict(&self, observations: &[Observation]) {
+        let name_conflict = observations.iter().find(|seen| {
             seen.name == self.shared.context.name && seen.alive && seen.address != self.shared.peers.net.advertise()
         });
-        let trouble = usurper
+        let trouble = name_conflict
             .map(|other| format!("another live node, at {}, has this node's name; stop one of them", other.address));
-        if self.shared.lifecycle.set_trouble(ActorKind::Membership, trouble.clone())
+        if self.shared.lifecycle.set_degraded(ActorKind::Membership, trouble.clone())
             && let Some(trouble) = trouble
         {
             warn!("{trouble}");

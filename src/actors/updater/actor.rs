@@ -47,7 +47,7 @@ pub(crate) enum Message {
     /// What others ask.
     Asked(Envelope<Request>),
     /// A worker is free: is there something to do?
-    TakeOff { reply: oneshot::Sender<Option<Task>> },
+    NextTask { reply: oneshot::Sender<Option<Task>> },
     /// A worker is done with this key.
     Finished { key: Key, work: Work, reason: UpdateReason, outcome: Outcome },
     /// It is time to look which updates get on.
@@ -67,9 +67,9 @@ enum Claimed {
 type Waiter = oneshot::Sender<Ensured>;
 
 /// What the factory queues by: a priority, the most urgent one being 0. Which key it is about is known when a worker asks.
-type Ticket = u8;
+type JobKey = u8;
 
-fn ticket(reason: UpdateReason) -> Ticket {
+fn job_key(reason: UpdateReason) -> JobKey {
     match reason {
         UpdateReason::Request => 0,
         UpdateReason::Repair => 1,
@@ -97,31 +97,31 @@ impl queues::Priority for Priority {
 
 struct ByReason;
 
-impl queues::PriorityManager<Ticket, Priority> for ByReason {
-    fn is_discardable(&self, _ticket: &Ticket) -> bool {
+impl queues::PriorityManager<JobKey, Priority> for ByReason {
+    fn is_discardable(&self, _ticket: &JobKey) -> bool {
         false
     }
 
-    fn get_priority(&self, ticket: &Ticket) -> Option<Priority> {
-        Some(usize::from(*ticket).into())
+    fn get_priority(&self, job_key: &JobKey) -> Option<Priority> {
+        Some(usize::from(*job_key).into())
     }
 }
 
-type Queue = queues::PriorityQueue<Ticket, (), Priority, ByReason, PRIORITIES>;
-type Routing = routing::QueuerRouting<Ticket, ()>;
-type Pool = Factory<Ticket, (), Crew, UpdateWorker, Routing, Queue>;
+type Queue = queues::PriorityQueue<JobKey, (), Priority, ByReason, PRIORITIES>;
+type Routing = routing::QueuerRouting<JobKey, ()>;
+type Pool = Factory<JobKey, (), WorkerContext, UpdateWorker, Routing, Queue>;
 
 /// What a worker needs to know.
 #[derive(Clone)]
-struct Crew {
+struct WorkerContext {
     shared: Arc<Shared>,
     updater: ActorRef<Message>,
 }
 
-impl ractor::Message for Crew {}
+impl ractor::Message for WorkerContext {}
 
-impl WorkerBuilder<UpdateWorker, Crew> for Crew {
-    fn build(&mut self, _worker: WorkerId) -> (UpdateWorker, Crew) {
+impl WorkerBuilder<UpdateWorker, WorkerContext> for WorkerContext {
+    fn build(&mut self, _worker: WorkerId) -> (UpdateWorker, WorkerContext) {
         (UpdateWorker, self.clone())
     }
 }
@@ -129,29 +129,29 @@ impl WorkerBuilder<UpdateWorker, Crew> for Crew {
 struct UpdateWorker;
 
 impl Worker for UpdateWorker {
-    type Key = Ticket;
+    type Key = JobKey;
     type Message = ();
-    type Arguments = Crew;
-    type State = Crew;
+    type Arguments = WorkerContext;
+    type State = WorkerContext;
 
     async fn pre_start(
         &self,
         _worker: WorkerId,
-        _factory: &ActorRef<FactoryMessage<Ticket, ()>>,
-        crew: Crew,
-    ) -> Result<Crew, ActorProcessingErr> {
+        _factory: &ActorRef<FactoryMessage<JobKey, ()>>,
+        crew: WorkerContext,
+    ) -> Result<WorkerContext, ActorProcessingErr> {
         Ok(crew)
     }
 
     async fn handle(
         &self,
         _worker: WorkerId,
-        _factory: &ActorRef<FactoryMessage<Ticket, ()>>,
-        job: Job<Ticket, ()>,
-        crew: &mut Crew,
-    ) -> Result<Ticket, ActorProcessingErr> {
+        _factory: &ActorRef<FactoryMessage<JobKey, ()>>,
+        job: Job<JobKey, ()>,
+        crew: &mut WorkerContext,
+    ) -> Result<JobKey, ActorProcessingErr> {
         let (port, taken) = oneshot::channel();
-        crew.updater.send_message(Message::TakeOff { reply: port })?;
+        crew.updater.send_message(Message::NextTask { reply: port })?;
         if let Ok(Some(task)) = taken.await {
             let run = job::run(&crew.shared, &task);
             // Jobs are given up before the actors are stopped, in the order in which they began.
@@ -178,7 +178,7 @@ pub(crate) struct Updater;
 
 pub(crate) struct State {
     shared: Arc<Shared>,
-    pool: ActorRef<FactoryMessage<Ticket, ()>>,
+    pool: ActorRef<FactoryMessage<JobKey, ()>>,
     flights: Flights<Waiter>,
     upstreams: Upstreams,
     shares: Shares,
@@ -195,9 +195,9 @@ impl Actor for Updater {
     type Arguments = Arc<Shared>;
 
     async fn pre_start(&self, myself: ActorRef<Message>, shared: Arc<Shared>) -> Result<State, ActorProcessingErr> {
-        let crew = Crew { shared: shared.clone(), updater: myself.clone() };
+        let crew = WorkerContext { shared: shared.clone(), updater: myself.clone() };
         let arguments = FactoryArguments::builder()
-            .worker_builder(Box::new(crew) as Box<dyn WorkerBuilder<UpdateWorker, Crew>>)
+            .worker_builder(Box::new(crew) as Box<dyn WorkerBuilder<UpdateWorker, WorkerContext>>)
             .num_initial_workers(shared.context.config.updaters)
             .router(Routing::default())
             .queue(Queue::new(ByReason))
@@ -222,7 +222,7 @@ impl Actor for Updater {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             Message::Asked(asked) => state.asked(asked.open()),
-            Message::TakeOff { reply } => drop(reply.send(state.take_off())),
+            Message::NextTask { reply } => drop(reply.send(state.start_next())),
             Message::Finished { key, work, reason, outcome } => state.finish(&key, &work, reason, outcome),
             Message::Look => state.look(),
             Message::CallIn => {
@@ -270,7 +270,7 @@ impl State {
             }
         };
         match admission {
-            Admission::Start | Admission::Hurry => self.line_up(&key),
+            Admission::Start | Admission::Reprioritize => self.line_up(&key),
             // What is to be done with it may have changed, and with that whom it asks.
             Admission::Joined => self.stand_in_line(&key),
             Admission::Known(known) => {
@@ -287,7 +287,7 @@ impl State {
 
     /// Calls a worker, as soon as one is free.
     fn dispatch(&self, reason: UpdateReason) {
-        let job = Job::with_options(ticket(reason), (), JobOptions::default());
+        let job = Job::with_options(job_key(reason), (), JobOptions::default());
         let _ = self.pool.send_message(FactoryMessage::Dispatch(job));
     }
 
@@ -308,13 +308,13 @@ impl State {
     }
 
     /// What a free worker takes: nothing, if all is done already or waits for room at its origin.
-    fn take_off(&mut self) -> Option<Task> {
+    fn start_next(&mut self) -> Option<Task> {
         let now = self.shared.context.uptime();
         loop {
             let key = self.shares.next(now)?.clone();
             let asks = self.flights.waiting(&key).map(|(work, reason)| (work.may_ask_origin(), reason));
             let may = asks.is_some_and(|(asks, reason)| !asks || self.upstreams.enter(now, &key, reason));
-            let taken = if may { self.flights.take_off(&key) } else { None };
+            let taken = if may { self.flights.start_next(&key) } else { None };
             let Some((work, reason)) = taken else {
                 self.shares.leave(&key);
                 self.call_later();
@@ -354,7 +354,7 @@ impl State {
         for (key, runs) in self.flights.abandoned(|waiter| !waiter.is_closed()) {
             if !runs {
                 debug!(%key, "no request waits for it any more; it is not fetched");
-                self.flights.land(&key);
+                self.flights.finish_flight(&key);
                 self.upstreams.leave(&key);
                 self.shares.leave(&key);
             } else if self.shares.still_for(now, &key) >= self.shared.context.config.stalled_fetch_patience {
@@ -386,7 +386,7 @@ impl State {
             self.line_up(key);
             return self.call_in();
         }
-        let (waiters, follows) = self.flights.land(key);
+        let (waiters, follows) = self.flights.finish_flight(key);
         if follows.is_some() {
             self.line_up(key);
         }
@@ -427,7 +427,7 @@ impl State {
         if matches!(outcome, Outcome::Cancelled) {
             return self.cancelled(key, gives_way);
         }
-        let (waiters, follows) = self.flights.land(key);
+        let (waiters, follows) = self.flights.finish_flight(key);
         if follows.is_some() {
             self.line_up(key);
         }

@@ -12,7 +12,6 @@ use tracing::{debug, info, warn};
 
 use super::others::{give_way, let_others_finish};
 use crate::{
-    actors::balancer::pressure,
     core::{
         registry::{ClaimState, HolderState},
         updater::{
@@ -21,6 +20,7 @@ use crate::{
         },
     },
     key::{Key, NodeName},
+    operations::disk_watch::look,
     operations::{peer_client::PeerClient, spread::push_to},
     provider::{Progress, Provider, UpdateContext, UpdateError, UpdateReason},
     runtime::Shared,
@@ -109,7 +109,7 @@ async fn ensure(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, task: &Task,
     }
     if reason != UpdateReason::Request {
         // Of what the balancer wants much waits here, for less room than there was when it wanted it.
-        pressure::look(shared, false).await;
+        look(shared, false).await;
     }
     let wish = Wish { from_origin: origin != Origin::Never, reason };
     let (mut did, mut trouble) = (Did::Nothing, None);
@@ -143,7 +143,7 @@ async fn ensure(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, task: &Task,
             Step::Publish => {
                 if reason == UpdateReason::Request {
                     // Who waits for it has not used it yet.
-                    shared.traffic.uses.renew(key, shared.context.uptime());
+                    shared.traffic.last_access.renew(key, shared.context.uptime());
                 }
                 // That it is new here says nothing of how often it changes.
                 return publish(shared, key, Some(Updated { changed: None })).await;
@@ -158,9 +158,9 @@ fn seen(shared: &Arc<Shared>, key: &Key) -> Seen {
     let settled = shared.context.uptime() >= shared.lookup.settled_at();
     Seen {
         accepts: shared.disk.accepts(),
-        room: shared.disk.room().level(),
+        room: shared.disk.watermarks().pressure(),
         ready: ready_peers(shared, key),
-        in_doubt: !settled || shared.lookup.intents.standing(key).forgotten,
+        in_doubt: !settled || shared.lookup.policy.standing(key).forgotten,
     }
 }
 
@@ -197,7 +197,7 @@ async fn nobody_has_it(shared: &Arc<Shared>, key: &Key, unreadable: bool) -> Out
 async fn refresh(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, task: &Task, from: Vec<NodeName>) -> Outcome {
     let key = &task.key;
     // It may have waited for long: what was trimmed or forgotten meanwhile does not come back by this.
-    if shared.lookup.own_claim(key).is_none() || shared.lookup.intents.standing(key).pending {
+    if shared.lookup.own_claim(key).is_none() || shared.lookup.policy.standing(key).pending {
         return Outcome::GivenUp;
     }
     match update(shared, provider, task, from).await {
@@ -207,7 +207,7 @@ async fn refresh(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, task: &Task
 }
 
 async fn remove(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, key: &Key) -> Outcome {
-    if shared.lookup.intents.standing(key).pending {
+    if shared.lookup.policy.standing(key).pending {
         return if carry_out_forget(shared, provider, key).await { Outcome::Removed } else { Outcome::Held(None) };
     }
     // Claimed again since the removal was planned: somebody wants it after all.
@@ -229,7 +229,7 @@ async fn remove(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, key: &Key) -
 /// Drops the copy of before a forget, if there is one to drop; whether nothing of it is left. The claim goes before the
 /// data, and only when the data is gone is the forget done with, also if the node dies in between.
 async fn carry_out_forget(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, key: &Key) -> bool {
-    if !shared.lookup.intents.standing(key).pending {
+    if !shared.lookup.policy.standing(key).pending {
         return true;
     }
     let Ok(Some(stamp)) = shared.ports.catalog.pending_of(key.clone()).await else { return true };
@@ -247,7 +247,7 @@ async fn carry_out_forget(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, ke
 /// Sees to it that nobody from whom a forgotten key may be copied still has the copy that was to go: whoever was cut off
 /// until now hears of it first. What then is still ready came after.
 async fn tell_of_forget(shared: &Arc<Shared>, key: &Key) {
-    if !shared.lookup.intents.standing(key).forgotten {
+    if !shared.lookup.policy.standing(key).forgotten {
         return;
     }
     let Ok(Some(record)) = shared.ports.catalog.forget_of(key.clone()).await else { return };
@@ -299,7 +299,7 @@ async fn update(
     }
     if matches!(outcome, Err(UpdateError::NoRoom(_))) {
         // Before anybody is told that it failed: whoever tries again does so at a node that has room.
-        pressure::look(shared, true).await;
+        look(shared, true).await;
     }
     outcome.map(|()| Updated { changed: context.changed() })
 }
@@ -322,7 +322,7 @@ fn ready_peers(shared: &Arc<Shared>, key: &Key) -> Vec<NodeName> {
     let names = holders
         .filter(|(name, state)| *state == HolderState::Ready && *name != shared.context.name)
         .map(|(name, _)| name);
-    shared.routing.routes.load().ranked(names.collect(), shared.context.uptime())
+    shared.routing.peer_stats.load().ranked(names.collect(), shared.context.uptime())
 }
 
 async fn publish(shared: &Arc<Shared>, key: &Key, updated: Option<Updated>) -> Outcome {

@@ -2,30 +2,30 @@
 //! snapshot; no leader is needed, because an owner fetches only for itself and a surplus holder drops only its own.
 //!
 //! `plan` decides about one key, `queue` in which order and how many at once, `readiness` when plans are made and acted on,
-//! `shortages` remembers which keys have too few replicas. When the disk fills up, `room` says so and `relief` decides what to
-//! give up, of what `uses` says was not used lately; `doubts` are only copies that no origin vouches for. `heat` decides which
-//! keys are asked for so often that more nodes should keep them, and `intent` says in words what is about to happen.
+//! `shortages` remembers which keys have too few replicas. When the disk fills up, `watermarks` says so and `eviction` decides what to
+//! give up, of what `last_access` says was not used lately; `doubts` are only copies that no origin vouches for. `hot_keys` decides which
+//! keys are asked for so often that more nodes should keep them, and `planned_action` says in words what is about to happen.
 
 mod doubts;
-mod heat;
-pub(crate) mod intent;
+mod eviction;
+mod hot_keys;
+mod last_access;
 mod plan;
+pub(crate) mod planned_action;
 mod queue;
 pub(crate) mod readiness;
-mod relief;
-mod room;
 mod shortages;
-mod uses;
+mod watermarks;
 
-pub use self::intent::{IntendedAction, Intention};
+pub use self::planned_action::{IntendedAction, PlannedAction};
 pub(crate) use self::{
     doubts::Doubts,
-    heat::Heat,
-    intent::Obstacles,
-    plan::{Action, Situation},
+    eviction::{Candidate, Choice, EvictionReason},
+    hot_keys::HotKeys,
+    last_access::LastAccess,
+    plan::{Action, PlanInput},
+    planned_action::Blockers,
     queue::{Queue, Urgency},
-    relief::{Candidate, Choice, Grounds},
-    room::{Level, Pace, Room},
     shortages::{Short, Shortages},
-    uses::Uses,
+    watermarks::{DiskPressure, DiskWatermarks, EvictionBackoff},
 };

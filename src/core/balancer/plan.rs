@@ -10,12 +10,12 @@
 //! 4. Where room is tight, an owner copies only what has too few replicas, and not what merely belongs here. Where there is
 //!    none, it copies nothing; soon it is no owner of what it lacks.
 
-use super::room::Level;
+use super::watermarks::DiskPressure;
 use crate::{core::registry::HolderState, key::NodeName};
 
 /// What is known of one key at one moment.
 #[derive(Debug, Clone)]
-pub(crate) struct Situation<'a> {
+pub(crate) struct PlanInput<'a> {
     pub(crate) me: &'a NodeName,
     /// Live owners, best first.
     pub(crate) owners: &'a [NodeName],
@@ -32,7 +32,7 @@ pub(crate) struct Situation<'a> {
     /// Whether the own disk was read to its end; before, what is missing may just not have been found yet.
     pub(crate) scanned: bool,
     /// How much room this node has.
-    pub(crate) room: Level,
+    pub(crate) room: DiskPressure,
 }
 
 /// What to do.
@@ -48,7 +48,7 @@ pub(crate) enum Action {
     Trim,
 }
 
-impl Situation<'_> {
+impl PlanInput<'_> {
     fn state_of(&self, name: &NodeName) -> Option<HolderState> {
         self.holders.iter().find(|(holder, _)| holder == name).map(|(_, state)| *state)
     }
@@ -63,7 +63,7 @@ impl Situation<'_> {
     }
 
     /// Whether fewer live nodes have it than there are owners, so that a copy would restore a replica. Of what is asked for
-    /// beyond the members that could keep it, see `Sight::shortage` in `actors/balancer`.
+    /// beyond the members that could keep it, see `KeyObservation::shortage` in `actors/balancer`.
     pub(crate) fn is_under_replicated(&self) -> bool {
         let have = self.holders.iter().filter(|(name, _)| self.has(name)).count();
         self.known && have < self.owners_wanted
@@ -80,12 +80,12 @@ impl Situation<'_> {
 
     fn as_owner(&self, mine: Option<HolderState>) -> Action {
         let lacking = matches!(mine, None | Some(HolderState::Failed));
-        if !lacking || !self.known || self.backing_off || self.room == Level::Full {
+        if !lacking || !self.known || self.backing_off || self.room == DiskPressure::Full {
             return Action::Nothing;
         }
         let others = || self.holders.iter().filter(|(name, _)| name != self.me).map(|(_, state)| *state);
         if others().any(|state| state == HolderState::Ready) {
-            return if self.room == Level::Ample || self.is_under_replicated() {
+            return if self.room == DiskPressure::Low || self.is_under_replicated() {
                 Action::Copy
             } else {
                 Action::Nothing
@@ -132,7 +132,7 @@ mod tests {
     /// What `me` does when `owners` should hold a known key and `held` is claimed. The first owner leads.
     fn action(me: &str, owners: &str, held: &str) -> Action {
         let (me, owners, held) = (name(me), names(owners), holders(held));
-        Situation {
+        PlanInput {
             me: &me,
             owners: &owners,
             owners_wanted: owners.len(),
@@ -141,7 +141,7 @@ mod tests {
             leader: owners.first(),
             backing_off: false,
             scanned: true,
-            room: Level::Ample,
+            room: DiskPressure::Low,
         }
         .action()
     }
@@ -176,7 +176,7 @@ mod tests {
     fn where_room_is_tight_only_what_has_too_few_replicas_is_copied_and_where_there_is_none_nothing() {
         let (me, owners) = (name("b"), names("a b"));
         let act = |held: &[(NodeName, HolderState)], room| {
-            Situation {
+            PlanInput {
                 me: &me,
                 owners: &owners,
                 owners_wanted: 2,
@@ -191,15 +191,21 @@ mod tests {
         };
         let (few, enough) = (holders("a=ready"), holders("a=ready c=ready"));
         use Action::{Copy, Nothing};
-        assert_eq!([Level::Ample, Level::Tight, Level::Full].map(|room| act(&few, room)), [Copy, Copy, Nothing]);
-        assert_eq!([Level::Ample, Level::Tight, Level::Full].map(|room| act(&enough, room)), [Copy, Nothing, Nothing]);
+        assert_eq!(
+            [DiskPressure::Low, DiskPressure::High, DiskPressure::Full].map(|room| act(&few, room)),
+            [Copy, Copy, Nothing]
+        );
+        assert_eq!(
+            [DiskPressure::Low, DiskPressure::High, DiskPressure::Full].map(|room| act(&enough, room)),
+            [Copy, Nothing, Nothing]
+        );
     }
 
     #[test]
     fn before_the_first_scan_ended_nothing_is_fetched_and_nothing_dropped() {
         let (me, owners) = (name("a"), names("a b"));
         let held = holders("b=ready");
-        let situation = Situation {
+        let situation = PlanInput {
             me: &me,
             owners: &owners,
             owners_wanted: 2,
@@ -208,11 +214,11 @@ mod tests {
             leader: Some(&me),
             backing_off: false,
             scanned: false,
-            room: Level::Ample,
+            room: DiskPressure::Low,
         };
         assert_eq!(situation.action(), Action::Nothing);
         assert!(situation.is_under_replicated());
-        assert_eq!(Situation { scanned: true, backing_off: true, ..situation }.action(), Action::Nothing);
+        assert_eq!(PlanInput { scanned: true, backing_off: true, ..situation }.action(), Action::Nothing);
     }
 
     fn any_state() -> impl Strategy<Value = Option<HolderState>> {
@@ -235,9 +241,9 @@ mod tests {
             let all = names("a b c d e");
             let owners = &all[..owners];
             let held: Vec<_> = all.iter().cloned().zip(&states).filter_map(|(n, s)| s.map(|s| (n, s))).collect();
-            let act = |me: &NodeName| Situation {
+            let act = |me: &NodeName| PlanInput {
                 me, owners, owners_wanted: owners.len(), holders: &held, known: true,
-                leader: owners.first(), backing_off: false, scanned: true, room: Level::Ample,
+                leader: owners.first(), backing_off: false, scanned: true, room: DiskPressure::Low,
             }.action();
             let fetches = all.iter().filter(|me| act(me) == Action::Fetch).count();
             prop_assert!(fetches <= 1);

@@ -20,19 +20,19 @@ pub struct Pin {
 /// An intent that is durable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct Recorded {
+pub struct IntentAck {
     /// The key or pattern.
     pub key: Key,
     /// Members on whose disk it is, by name.
     pub confirmed: Vec<NodeName>,
     /// Members that do not have it yet. They will, once they can be reached.
-    pub lacking: Vec<Lacking>,
+    pub pending: Vec<PendingMember>,
 }
 
 /// A member that does not have an intent yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct Lacking {
+pub struct PendingMember {
     /// The member.
     pub node: NodeName,
     /// Why.

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 
 use super::{
-    clock::Time,
+    hlc::HlcTimestamp,
     intent::{Record, Stamp},
 };
 use crate::{key::Key, util::codec};
@@ -39,7 +39,7 @@ pub(crate) enum Entry {
     /// It is gone.
     Executed { key: Key, stamp: Stamp },
     /// The floor was raised.
-    Floor(Time),
+    Floor(HlcTimestamp),
 }
 
 /// What a log was found to hold.
@@ -148,7 +148,7 @@ pub(crate) mod tests {
     use crate::{core::catalog::intent::Intent, key::NodeName};
 
     pub(crate) fn record(number: u64) -> Record {
-        let stamp = Stamp { time: Time { ms: number, count: 0 }, node: NodeName::new("n1").unwrap() };
+        let stamp = Stamp { time: HlcTimestamp { ms: number, count: 0 }, node: NodeName::new("n1").unwrap() };
         Record { key: Key::new(format!("k{number}")).unwrap(), stamp, intent: Intent::Pin { replicas: 2 } }
     }
 
@@ -169,7 +169,7 @@ pub(crate) mod tests {
             Entry::Record(record(1)),
             Entry::Pending { key: key.clone(), stamp: stamp.clone() },
             Entry::Executed { key, stamp },
-            Entry::Floor(Time { ms: 300, count: 2 }),
+            Entry::Floor(HlcTimestamp { ms: 300, count: 2 }),
         ];
         // What versions before this one wrote of these, as one frame.
         let earlier = "21000000f48e92c34c98affb0400026b310100026e3100020101610100026e310201610100026e3103fb2c0102";

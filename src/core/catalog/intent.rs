@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::clock::Time;
+use super::hlc::HlcTimestamp;
 use crate::{
     config::REPLICAS_MAX,
     key::{Key, NodeName},
@@ -22,7 +22,7 @@ pub(crate) enum Intent {
 /// When and by whom; no two intents have the same.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Stamp {
-    pub(crate) time: Time,
+    pub(crate) time: HlcTimestamp,
     pub(crate) node: NodeName,
 }
 

@@ -1,6 +1,6 @@
 //! The catalog: what people want of keys, as opposed to what nodes say of them (pure). Pins and forgets, for every node's disk.
 //!
-//! `intent` is one of them, `clock` the time that it is stamped with, `state` all of them, `intents` what readers see, `frames`
+//! `intent` is one of them, `hlc` the time that it is stamped with, `state` all of them, `policy` what readers see, `frames`
 //! the form on disk, and `acknowledged` what programs are told.
 //!
 //! **The promise.** A pin, unpin or forget is acknowledged when it is on the disk of the node that was asked and every other
@@ -8,17 +8,17 @@
 //! themselves. So what was acknowledged is there after kill -9 of all nodes at once.
 
 mod acknowledged;
-mod clock;
 pub(crate) mod frames;
+mod hlc;
 mod intent;
-mod intents;
+mod policy;
 pub(crate) mod state;
 
-pub use self::acknowledged::{IntentError, Lacking, Pin, Recorded};
+pub use self::acknowledged::{IntentAck, IntentError, PendingMember, Pin};
 pub(crate) use self::{
-    clock::{Clock, Time},
     frames::Entry,
+    hlc::{HlcTimestamp, HybridClock},
     intent::{Intent, Record, Stamp, is_pattern},
-    intents::Intents,
+    policy::PolicyIndex,
     state::{Catalog, Page},
 };

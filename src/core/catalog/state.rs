@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 
 use super::{
-    clock::Time,
+    hlc::HlcTimestamp,
     intent::{Intent, Record, Stamp, is_pattern},
 };
 use crate::key::Key;
@@ -59,7 +59,7 @@ impl Entry {
 
 /// What a key is meant to be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Standing {
+pub(crate) struct KeyPolicy {
     /// Pinned, by itself and not by a pattern, on so many nodes.
     pub(crate) pinned: Option<u8>,
     /// Whether there is a forget on file.
@@ -72,7 +72,7 @@ pub(crate) struct Standing {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Page {
     /// What is older and not in here is over.
-    pub(crate) floor: Time,
+    pub(crate) floor: HlcTimestamp,
     pub(crate) records: Vec<Record>,
     /// Where the next page begins; `None` on the last.
     pub(crate) next: Option<Key>,
@@ -92,7 +92,7 @@ pub(crate) struct Merged {
 pub(crate) struct Catalog {
     entries: BTreeMap<Key, Entry>,
     pending: BTreeMap<Key, Stamp>,
-    floor: Time,
+    floor: HlcTimestamp,
     sum: u64,
     records: usize,
 }
@@ -150,13 +150,13 @@ impl Catalog {
     }
 
     /// Everything of `floor` or before that is not here is over from now on.
-    pub(crate) fn raise_floor(&mut self, floor: Time) {
+    pub(crate) fn raise_floor(&mut self, floor: HlcTimestamp) {
         self.floor = self.floor.max(floor);
     }
 
     /// Drops the tombstones below `floor`, and the pins that they undo, which would count again without them. Only while
     /// all members are there and agree.
-    pub(crate) fn collect(&mut self, floor: Time) -> Vec<Key> {
+    pub(crate) fn collect(&mut self, floor: HlcTimestamp) -> Vec<Key> {
         self.raise_floor(floor);
         let counts =
             |record: &Record, entry: &Entry| matches!(record.intent, Intent::Pin { .. }) && entry.pinned().is_some();
@@ -195,7 +195,7 @@ impl Catalog {
     }
 
     /// The latest time of anything known of `key`.
-    pub(crate) fn latest(&self, key: &Key) -> Time {
+    pub(crate) fn latest(&self, key: &Key) -> HlcTimestamp {
         let entry = self.entries.get(key);
         let times = entry.into_iter().flat_map(|entry| entry.records(key)).map(|record| record.stamp.time);
         times.max().unwrap_or_default().max(self.floor)
@@ -213,9 +213,9 @@ impl Catalog {
     }
 
     /// What `key` is meant to be.
-    pub(crate) fn standing(&self, key: &Key) -> Standing {
+    pub(crate) fn standing(&self, key: &Key) -> KeyPolicy {
         let entry = self.entries.get(key);
-        Standing {
+        KeyPolicy {
             pinned: entry.filter(|_| !is_pattern(key)).and_then(Entry::pinned),
             forgotten: entry.is_some_and(|entry| entry.forget.is_some()),
             pending: self.pending.contains_key(key),
@@ -257,7 +257,7 @@ impl Catalog {
         self.pending.iter()
     }
 
-    pub(crate) fn floor(&self) -> Time {
+    pub(crate) fn floor(&self) -> HlcTimestamp {
         self.floor
     }
 
@@ -331,7 +331,7 @@ mod tests {
     }
 
     fn stamp(ms: u64, node: u8) -> Stamp {
-        Stamp { time: Time { ms, count: 0 }, node: NodeName::new(format!("n{node}")).unwrap() }
+        Stamp { time: HlcTimestamp { ms, count: 0 }, node: NodeName::new(format!("n{node}")).unwrap() }
     }
 
     fn record(number: u8, ms: u64, intent: Intent) -> Record {
@@ -366,9 +366,9 @@ mod tests {
         let mut catalog = catalog(&[record(1, 5, PIN), record(1, 3, Intent::Unpin)]);
         assert_eq!(catalog.standing(&key(1)).pinned, Some(3));
         assert!(catalog.apply(&record(1, 6, Intent::Forget)));
-        assert_eq!(catalog.standing(&key(1)), Standing { pinned: None, forgotten: true, pending: false });
+        assert_eq!(catalog.standing(&key(1)), KeyPolicy { pinned: None, forgotten: true, pending: false });
         assert!(catalog.apply(&record(1, 7, Intent::Pin { replicas: 2 })));
-        assert_eq!(catalog.standing(&key(1)), Standing { pinned: Some(2), forgotten: true, pending: false });
+        assert_eq!(catalog.standing(&key(1)), KeyPolicy { pinned: Some(2), forgotten: true, pending: false });
         assert_eq!(catalog.latest(&key(1)).ms, 7);
         assert!(!catalog.apply(&record(2, 1, Intent::Pin { replicas: 9 })), "more than a key may have");
     }
@@ -386,7 +386,7 @@ mod tests {
     fn who_was_away_for_long_brings_nothing_back_and_loses_nothing_that_counts() {
         let away = catalog(&[record(1, 5, PIN), record(2, 6, PIN), record(4, 100, PIN)]);
         let mut here = catalog(&[record(1, 8, Intent::Unpin), record(2, 6, PIN), record(3, 9, Intent::Forget)]);
-        assert_eq!(here.collect(Time { ms: 50, count: 0 }), [key(1), key(3)]);
+        assert_eq!(here.collect(HlcTimestamp { ms: 50, count: 0 }), [key(1), key(3)]);
         let mut back = away.clone();
         pull(&mut here, &away);
         pull(&mut back, &here);
@@ -472,7 +472,7 @@ mod tests {
                     }
                     _ => {
                         if members.iter().all(|member| member.digest() == members[one].digest()) {
-                            members[one].collect(Time { ms: now, count: 0 });
+                            members[one].collect(HlcTimestamp { ms: now, count: 0 });
                         }
                     }
                 }

@@ -6,13 +6,13 @@
 //!                        gone, removals: those that are not there any more, and are not to be listed
 //! ```
 //!
-//! `brake` says when so many members were lost at once that nothing should be copied, `seeds` what a node waits for before
+//! `mass_failure` says when so many members were lost at once that nothing should be copied, `seeds` what a node waits for before
 //! it has joined, `clocks` whose clock is far off, and `serves` who serves the same kind of data.
 
-mod brake;
 pub(crate) mod clocks;
-pub(crate) mod facts;
 mod gone;
+mod mass_failure;
+pub(crate) mod node_info;
 mod observation;
 mod removals;
 mod roster;
@@ -20,20 +20,20 @@ mod seeds;
 mod serves;
 mod view;
 
-pub(crate) use self::{
-    brake::Brake,
-    clocks::{Clocks, TOLD_EVERY},
-    facts::{Announced, Facts, LedgerMark, Role},
-    gone::{GONE_MAX, GoneMember, GoneMembers, RemovedMember},
-    observation::{Departed, Observation},
-    removals::REMOVALS_MAX,
-    roster::{GONE_GRACE, Roster},
-    seeds::{Joining, Unanswered},
-    serves::Serves,
-};
 pub use self::{
     clocks::ClockDifference,
     removals::RemoveError,
     seeds::SeedStatus,
     view::{Member, MemberState, View},
+};
+pub(crate) use self::{
+    clocks::{Clocks, TOLD_EVERY},
+    gone::{GONE_MAX, GoneMember, GoneMembers, RemovedMember},
+    mass_failure::MassFailure,
+    node_info::{AdvertisedState, LedgerDigest, NodeInfo, Role},
+    observation::{Departed, Observation},
+    removals::REMOVALS_MAX,
+    roster::{GONE_GRACE, Roster},
+    seeds::{Joining, Unanswered},
+    serves::Serves,
 };

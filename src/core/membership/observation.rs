@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::facts::Facts;
+use super::node_info::NodeInfo;
 use crate::key::NodeName;
 
 /// What gossip shows of one start of one node.
@@ -12,7 +12,7 @@ pub(crate) struct Observation {
     pub(crate) incarnation: u64,
     pub(crate) address: SocketAddr,
     pub(crate) alive: bool,
-    pub(crate) facts: Facts,
+    pub(crate) facts: NodeInfo,
 }
 
 impl Observation {

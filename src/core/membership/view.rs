@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use serde::Serialize;
 
-use super::brake::Brake;
+use super::mass_failure::MassFailure;
 use crate::{
     core::placement::Ring,
     key::{Key, NodeName},
@@ -80,8 +80,8 @@ pub struct View {
     /// Whether a member on the ring takes no new keys.
     some_full: bool,
     since: Duration,
-    brake: Option<Brake>,
-    extras: Arc<BTreeMap<Key, u8>>,
+    brake: Option<MassFailure>,
+    extra_replicas: Arc<BTreeMap<Key, u8>>,
 }
 
 impl View {
@@ -90,31 +90,31 @@ impl View {
     pub(crate) fn new(me: NodeName, members: BTreeMap<NodeName, Member>, ring: Arc<Ring>, since: Duration) -> Self {
         let is_full = |name: &NodeName| members.get(name).is_some_and(|member| !member.accepting);
         let some_full = ring.nodes().iter().any(is_full);
-        Self { me, members, ring, some_full, since, brake: None, extras: Arc::default() }
+        Self { me, members, ring, some_full, since, brake: None, extra_replicas: Arc::default() }
     }
 
     /// The same, with the lost keeping their place on the ring.
-    pub(crate) fn with_brake(self, brake: Option<Brake>) -> Self {
+    pub(crate) fn with_brake(self, brake: Option<MassFailure>) -> Self {
         Self { brake, ..self }
     }
 
     /// The same, with so many replicas more than usual of these keys.
-    pub(crate) fn with_extras(self, extras: Arc<BTreeMap<Key, u8>>) -> Self {
-        Self { extras, ..self }
+    pub(crate) fn with_extras(self, extra_replicas: Arc<BTreeMap<Key, u8>>) -> Self {
+        Self { extra_replicas, ..self }
     }
 
     /// How many replicas more than usual `key` should have, for it is hot.
     pub(crate) fn extra(&self, key: &Key) -> usize {
-        if self.extras.is_empty() { 0 } else { self.extras.get(key).copied().unwrap_or(0).into() }
+        if self.extra_replicas.is_empty() { 0 } else { self.extra_replicas.get(key).copied().unwrap_or(0).into() }
     }
 
     /// Hot keys, with how many replicas more than usual they should have.
-    pub(crate) fn extras(&self) -> &Arc<BTreeMap<Key, u8>> {
-        &self.extras
+    pub(crate) fn extra_replicas(&self) -> &Arc<BTreeMap<Key, u8>> {
+        &self.extra_replicas
     }
 
     /// Whether so many members were lost at once that they keep their place on the ring.
-    pub(crate) fn brake(&self) -> Option<Brake> {
+    pub(crate) fn brake(&self) -> Option<MassFailure> {
         self.brake
     }
 

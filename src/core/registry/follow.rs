@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::Ledger;
 use crate::{
-    core::membership::{LedgerMark, View},
+    core::membership::{LedgerDigest, View},
     key::NodeName,
 };
 
@@ -66,7 +66,7 @@ pub(crate) struct Steps {
 #[derive(Debug, Default)]
 pub(crate) struct Following {
     /// What gossip says: incarnation and mark.
-    marks: BTreeMap<NodeName, (u64, LedgerMark)>,
+    marks: BTreeMap<NodeName, (u64, LedgerDigest)>,
     behind: BTreeMap<NodeName, Behind>,
     /// Members whose ledgers were read to the end as another member knows them, and when that began last.
     pulled: BTreeMap<NodeName, Duration>,
@@ -86,7 +86,7 @@ impl Following {
     /// Takes in what gossip says of the other ledgers, while `known` says how far each has come here.
     pub(crate) fn marks_seen(
         &mut self,
-        marks: Vec<(NodeName, u64, LedgerMark)>,
+        marks: Vec<(NodeName, u64, LedgerDigest)>,
         view: &View,
         known: impl Fn(&NodeName) -> Known,
     ) -> Steps {
@@ -225,8 +225,8 @@ mod tests {
         View::new(name(0), members, Arc::new(Ring::build([], RingOptions::default())), Duration::ZERO)
     }
 
-    fn mark(number: u8, version: u64) -> (NodeName, u64, LedgerMark) {
-        (name(number), 1, LedgerMark { version, digest: version })
+    fn mark(number: u8, version: u64) -> (NodeName, u64, LedgerDigest) {
+        (name(number), 1, LedgerDigest { version, digest: version })
     }
 
     fn up_to(version: u64) -> Known {

@@ -128,7 +128,7 @@ impl ClaimLog {
         };
         let superseded = (Version(old >> STATE_BITS), self.unpack(old).cloned());
         self.failures.remove(&superseded.0);
-        self.bury();
+        self.mark_gone();
         Some(superseded)
     }
 
@@ -161,7 +161,7 @@ impl ClaimLog {
             self.live -= 1;
         }
         self.failures.remove(&version);
-        self.bury();
+        self.mark_gone();
     }
 
     /// The entries above `version`, in the order of versions.
@@ -174,7 +174,7 @@ impl ClaimLog {
         slot.key.as_ref().map(|key| LogEntry { version: slot.version(), key, state: self.unpack(slot.packed) })
     }
 
-    fn bury(&mut self) {
+    fn mark_gone(&mut self) {
         self.dead += 1;
         if self.dead > DEAD_MIN.max(self.slots.len() / 3) {
             self.compact();

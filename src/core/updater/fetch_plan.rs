@@ -13,7 +13,7 @@
 
 use crate::{
     core::{
-        balancer::Level,
+        balancer::DiskPressure,
         membership::{Member, View},
         registry::HolderState,
     },
@@ -34,7 +34,7 @@ pub(crate) struct Wish {
 pub(crate) struct Seen {
     /// Whether this node takes new keys.
     pub(crate) accepts: bool,
-    pub(crate) room: Level,
+    pub(crate) room: DiskPressure,
     /// The other nodes that have the key, the one to ask first in front.
     pub(crate) ready: Vec<NodeName>,
     /// Whether members come and go, or a forget of the key spreads, so that another node may take itself for the one that asks the
@@ -151,8 +151,8 @@ pub(crate) fn next(wish: Wish, did: Did, seen: &Seen) -> Step {
 fn refusal(wish: Wish, seen: &Seen) -> Option<Stop> {
     let moves_only = wish.reason == UpdateReason::Rebalance;
     match seen.room {
-        Level::Full if wish.reason != UpdateReason::Request => Some(Stop::Declined),
-        Level::Tight if moves_only => Some(Stop::Declined),
+        DiskPressure::Full if wish.reason != UpdateReason::Request => Some(Stop::Declined),
+        DiskPressure::High if moves_only => Some(Stop::Declined),
         _ => (!seen.accepts).then_some(Stop::NoRoom),
     }
 }
@@ -214,7 +214,7 @@ mod tests {
 
     fn seen(ready: &[usize]) -> Seen {
         let ready = ready.iter().map(|number| name(*number)).collect();
-        Seen { accepts: true, room: Level::Ample, ready, in_doubt: false }
+        Seen { accepts: true, room: DiskPressure::Low, ready, in_doubt: false }
     }
 
     const REQUEST: Wish = Wish { from_origin: true, reason: UpdateReason::Request };
@@ -225,11 +225,11 @@ mod tests {
             next(Wish { from_origin: false, reason }, Did::Nothing, &Seen { accepts, room, ..seen(&[]) })
         };
         let declined = Step::Stop(Stop::Declined);
-        assert_eq!(first(UpdateReason::Repair, Level::Full, false), declined);
-        assert_eq!(first(UpdateReason::Rebalance, Level::Tight, true), declined);
-        assert_eq!(first(UpdateReason::Repair, Level::Tight, true), Step::Claim);
-        assert_eq!(first(UpdateReason::Request, Level::Full, false), Step::Stop(Stop::NoRoom));
-        assert_eq!(first(UpdateReason::Request, Level::Full, true), Step::Claim);
+        assert_eq!(first(UpdateReason::Repair, DiskPressure::Full, false), declined);
+        assert_eq!(first(UpdateReason::Rebalance, DiskPressure::High, true), declined);
+        assert_eq!(first(UpdateReason::Repair, DiskPressure::High, true), Step::Claim);
+        assert_eq!(first(UpdateReason::Request, DiskPressure::Full, false), Step::Stop(Stop::NoRoom));
+        assert_eq!(first(UpdateReason::Request, DiskPressure::Full, true), Step::Claim);
     }
 
     #[test]
@@ -260,7 +260,7 @@ mod tests {
     }
 
     fn any_seen() -> impl Strategy<Value = Seen> {
-        let room = prop_oneof![Just(Level::Ample), Just(Level::Tight), Just(Level::Full)];
+        let room = prop_oneof![Just(DiskPressure::Low), Just(DiskPressure::High), Just(DiskPressure::Full)];
         (any::<bool>(), room, 0..3_usize, any::<bool>()).prop_map(|(accepts, room, ready, in_doubt)| Seen {
             accepts,
             room,

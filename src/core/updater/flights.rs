@@ -2,7 +2,7 @@
 //!
 //! Invariants: at most one flight a key, and at most one more to follow it; at most `bound` flights that have not
 //! started, apart from those that gave their updater to others; every waiter that was taken on is handed back exactly
-//! once, by [`Flights::land`], unless it has left; memory of failures is bounded and expires.
+//! once, by [`Flights::finish_flight`], unless it has left; memory of failures is bounded and expires.
 //!
 //! A refresh that is asked for while one runs is a flight of its own, which follows: the one that runs may have looked
 //! before there was what the asker knows of. All who ask meanwhile share it.
@@ -68,7 +68,7 @@ pub(crate) enum Admission {
     /// A job has to be queued.
     Start,
     /// One is on its way, but has to be queued again at a higher priority.
-    Hurry,
+    Reprioritize,
     /// One is on its way.
     Joined,
     /// The answer is known.
@@ -164,7 +164,7 @@ impl<W> Flights<W> {
     }
 
     /// A worker took the job. `None` if another copy of it ran already.
-    pub(crate) fn take_off(&mut self, key: &Key) -> Option<(Work, UpdateReason)> {
+    pub(crate) fn start_next(&mut self, key: &Key) -> Option<(Work, UpdateReason)> {
         let flight = self.flights.get_mut(key).filter(|flight| !flight.running)?;
         flight.running = true;
         self.queued -= 1;
@@ -195,7 +195,7 @@ impl<W> Flights<W> {
     }
 
     /// The flight ended. Hands back who waited, and how urgent the one that follows is: a job has to be queued for that.
-    pub(crate) fn land(&mut self, key: &Key) -> (Vec<W>, Option<UpdateReason>) {
+    pub(crate) fn finish_flight(&mut self, key: &Key) -> (Vec<W>, Option<UpdateReason>) {
         let Some(flight) = self.flights.remove(key) else { return (Vec::new(), None) };
         if !flight.running {
             self.queued -= 1;
@@ -317,7 +317,7 @@ impl<W> Flight<W> {
         };
         if reason < self.reason {
             self.reason = reason;
-            return (Admission::Hurry, None);
+            return (Admission::Reprioritize, None);
         }
         (Admission::Joined, None)
     }

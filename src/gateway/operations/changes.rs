@@ -54,7 +54,7 @@ pub(super) async fn pin(
     ToPin(key): ToPin,
 ) -> Result<Response, Problem> {
     info!(%key, ?replicas, %peer, "pin asked for");
-    Ok(document(api::Recorded::from(state.client.pin(&key, replicas).await?)))
+    Ok(document(api::IntentAck::from(state.client.pin(&key, replicas).await?)))
 }
 
 pub(super) async fn unpin(
@@ -63,7 +63,7 @@ pub(super) async fn unpin(
     ToUnpin(key): ToUnpin,
 ) -> Result<Response, Problem> {
     info!(%key, %peer, "unpin asked for");
-    Ok(document(api::Recorded::from(state.client.unpin(&key).await?)))
+    Ok(document(api::IntentAck::from(state.client.unpin(&key).await?)))
 }
 
 pub(super) async fn forget(
@@ -72,7 +72,7 @@ pub(super) async fn forget(
     About(key): About,
 ) -> Result<Response, Problem> {
     info!(%key, %peer, "forget asked for");
-    Ok(document(api::Recorded::from(state.client.forget(&key).await?)))
+    Ok(document(api::IntentAck::from(state.client.forget(&key).await?)))
 }
 
 #[derive(Deserialize)]

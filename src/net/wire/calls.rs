@@ -10,13 +10,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Ensured,
-    refusal::Refusal,
+    refusal::Rejection,
     reports::KeyReport,
     revision::{REVISION_ELSEWHERE, REVISION_RELAY},
 };
 use crate::{
     core::{
-        catalog::{Page, Record, Time},
+        catalog::{HlcTimestamp, Page, Record},
         membership::GoneMembers,
         registry::{Delta, Position},
     },
@@ -35,7 +35,7 @@ pub(crate) trait NodeRequest: Into<Call> {
     fn read(reply: Reply) -> Result<Self::Answer, Reply>;
 
     /// The bytes of what a node answers to this call: what was asked for, or why not.
-    fn respond(outcome: Result<Self::Answer, Refusal>) -> Reply {
+    fn respond(outcome: Result<Self::Answer, Rejection>) -> Reply {
         outcome.map_or_else(Reply::Refused, Self::reply)
     }
 }
@@ -175,14 +175,14 @@ pub(crate) enum Reply {
     Ensured(Ensured),
     Delta(Option<Box<Delta>>),
     Vouched(Vec<bool>),
-    Refused(Refusal),
+    Refused(Rejection),
     /// Written down.
     Intended,
     Catalog(Box<Page>),
     Drained(Drained),
     Explained(Box<KeyReport>),
     /// Written down, but something later is known of the same key: of this time.
-    Superseded(Time),
+    Superseded(HlcTimestamp),
     Gone(GoneMembers),
     Progress(Option<u64>),
 }
@@ -248,13 +248,13 @@ impl From<Intend> for Call {
 }
 
 impl NodeRequest for Intend {
-    type Answer = Option<Time>;
+    type Answer = Option<HlcTimestamp>;
 
-    fn reply(later: Option<Time>) -> Reply {
+    fn reply(later: Option<HlcTimestamp>) -> Reply {
         later.map_or(Reply::Intended, Reply::Superseded)
     }
 
-    fn read(reply: Reply) -> Result<Option<Time>, Reply> {
+    fn read(reply: Reply) -> Result<Option<HlcTimestamp>, Reply> {
         match reply {
             Reply::Intended => Ok(None),
             Reply::Superseded(time) => Ok(Some(time)),
@@ -302,13 +302,13 @@ mod tests {
 
     #[test]
     fn an_older_peer_is_answered_in_words_that_it_knows() {
-        let time = Time { ms: 1, count: 2 };
+        let time = HlcTimestamp { ms: 1, count: 2 };
         let told = |reply: Reply| reply.for_revision(REVISION_ELSEWHERE - 1);
         assert_eq!(told(Intend::respond(Ok(Some(time)))), Reply::Intended);
-        let elsewhere = Refusal::Elsewhere { ring: 7 };
-        assert_eq!(told(Ensure::respond(Err(elsewhere))), Reply::Refused(Refusal::NotHeld));
-        let busy = Refusal::Busy { retry_after_ms: 300 };
-        assert_eq!(told(Ensure::respond(Err(busy))), Reply::Refused(Refusal::Overloaded));
+        let elsewhere = Rejection::Elsewhere { ring: 7 };
+        assert_eq!(told(Ensure::respond(Err(elsewhere))), Reply::Refused(Rejection::NotHeld));
+        let busy = Rejection::Busy { retry_after_ms: 300 };
+        assert_eq!(told(Ensure::respond(Err(busy))), Reply::Refused(Rejection::Overloaded));
         assert_eq!(Intend::respond(Ok(Some(time))).for_revision(REVISION_ELSEWHERE), Reply::Superseded(time));
     }
 

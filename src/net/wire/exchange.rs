@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::refusal::Refusal;
+use super::refusal::Rejection;
 use crate::key::{Key, NodeName};
 
 /// What for a request is.
@@ -33,5 +33,5 @@ pub(crate) struct RequestHead {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ResponseHead {
     Answer { status: u16, headers: Vec<(String, Vec<u8>)> },
-    Refused(Refusal),
+    Refused(Rejection),
 }

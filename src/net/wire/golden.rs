@@ -7,7 +7,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{calls::*, reports::*, *};
 use crate::{
     core::{
-        catalog::{Intent, Page, Stamp, Time},
+        catalog::{HlcTimestamp, Intent, Page, Stamp},
         membership::{GoneMember, GoneMembers, RemovedMember},
         registry::{Change, ClaimState, Incarnation, Version},
     },
@@ -45,16 +45,16 @@ fn the_wire_form_of_every_message_is_pinned() {
             change(300, Some(ClaimState::failed("x", 8))),
         ],
     };
-    fn call(request: impl NodeRequest) -> Opening {
-        Opening::Call(request.into())
+    fn call(request: impl NodeRequest) -> StreamHeader {
+        StreamHeader::Call(request.into())
     }
-    pinned(&Opening::Hello(hello.clone()), "0001026e3105007f00000107");
+    pinned(&StreamHeader::Hello(hello.clone()), "0001026e3105007f00000107");
     pinned(&call(Ensure { key: key.clone(), patience_ms: 300, hops: 2, ring: 7 }), "010003612f62fb2c010207");
     let from = vec![name.clone()];
     pinned(&call(Refresh { key: key.clone(), from, patience_ms: 1 }), "010103612f6201026e3101");
     pinned(&call(Pull { node: name.clone(), position }), "0102026e31010203");
     pinned(&call(Vouch { keys: vec![key.clone()], ring: 1 }), "01030103612f6201");
-    let stamp = Stamp { time: Time { ms: 300, count: 2 }, node: name.clone() };
+    let stamp = Stamp { time: HlcTimestamp { ms: 300, count: 2 }, node: name.clone() };
     let records: Vec<Record> = [Intent::Pin { replicas: 3 }, Intent::Unpin, Intent::Forget]
         .map(|intent| Record { key: key.clone(), stamp: stamp.clone(), intent })
         .into();
@@ -74,10 +74,10 @@ fn the_wire_form_of_every_message_is_pinned() {
         ring: 7,
     };
     pinned(&Reply::Explained(Box::new(report)), "07026e3101010101017601030001fb2c010101017707");
-    pinned(&Reply::Refused(Refusal::Elsewhere { ring: 7 }), "030507");
-    pinned(&Reply::Refused(Refusal::Unreachable("m".into())), "0306016d");
-    let busy = Refusal::Busy { retry_after_ms: 300 };
-    assert_eq!(busy.clone().for_revision(REVISION_RELAY - 1), Refusal::Overloaded);
+    pinned(&Reply::Refused(Rejection::Elsewhere { ring: 7 }), "030507");
+    pinned(&Reply::Refused(Rejection::Unreachable("m".into())), "0306016d");
+    let busy = Rejection::Busy { retry_after_ms: 300 };
+    assert_eq!(busy.clone().for_revision(REVISION_RELAY - 1), Rejection::Overloaded);
     pinned(&Reply::Refused(busy), "0307fb2c01");
     pinned(&call(PullGone), "0108");
     pinned(&call(KeepCopy { key: key.clone() }), "010903612f62");
@@ -94,7 +94,7 @@ fn the_wire_form_of_every_message_is_pinned() {
     pinned(&Reply::Intended, "04");
     let page = Page { floor: stamp.time, records, next: Some(key.clone()) };
     pinned(&Reply::Catalog(Box::new(page)), &format!("05fb2c0102{intents}0103612f62"));
-    pinned(&Opening::Feed(position), "02010203");
+    pinned(&StreamHeader::Feed(position), "02010203");
     let head = RequestHead {
         key: key.clone(),
         purpose: Purpose::Export,
@@ -102,8 +102,8 @@ fn the_wire_form_of_every_message_is_pinned() {
         target: "/a/b?c".into(),
         headers: vec![("x".into(), vec![1])],
     };
-    pinned(&Opening::Exchange(head), "0303612f620103474554062f612f623f630101780101");
-    pinned(&Opening::Watch, "04");
+    pinned(&StreamHeader::Exchange(head), "0303612f620103474554062f612f623f630101780101");
+    pinned(&StreamHeader::Watch, "04");
     let facts = vec![("state".to_owned(), "serving".to_owned())];
     let seen = vec![MemberSeen { name: name.clone(), incarnation: 5, address: advertise, alive: true, facts }];
     let news = MemberNews { seen, unseen: vec![(name.clone(), 4)], more: true };
@@ -122,9 +122,9 @@ fn the_wire_form_of_every_message_is_pinned() {
     assert_eq!(Reply::Ensured(later.clone()).for_revision(REVISION_RELAY - 1), Reply::Ensured(failed));
     pinned(&Reply::Ensured(later), "0005026e31017202");
     pinned(&Reply::Vouched(vec![true, false]), "02020100");
-    pinned(&Reply::Refused(Refusal::Malformed("m".into())), "0304016d");
+    pinned(&Reply::Refused(Rejection::Malformed("m".into())), "0304016d");
     let golden = "01010100fb2c0102fb2d01010109040303612f62000403612f6201000503612f620101fb2c0103612f620102017808";
     pinned(&Reply::Delta(Some(Box::new(delta))), golden);
     pinned(&ResponseHead::Answer { status: 200, headers: vec![] }, "00c800");
-    pinned(&ResponseHead::Refused(Refusal::NotHeld), "0100");
+    pinned(&ResponseHead::Refused(Rejection::NotHeld), "0100");
 }

@@ -2,7 +2,7 @@
 //!
 //! Compatibility: the ALPN name carries the major version; within it, variants and messages are only ever appended, and
 //! the golden bytes in the tests pin what exists. A node that gets a variant it does not know answers
-//! [`Refusal::Malformed`], so version N talks to N-1 by not using what N-1 lacks (told by [`Hello::revision`]).
+//! [`Rejection::Malformed`], so version N talks to N-1 by not using what N-1 lacks (told by [`Hello::revision`]).
 //!
 //! ```text
 //! bi   Opening::Hello    -> HelloReply                       first stream of a connection, once
@@ -30,7 +30,7 @@ pub(crate) use self::{
     exchange::{Purpose, RequestHead, ResponseHead},
     hello::{Hello, HelloRefusal, HelloReply},
     members::{MemberNews, MemberSeen},
-    refusal::Refusal,
+    refusal::Rejection,
     revision::{ALPN, GOSSIP_BYTES_MAX, REVISION, REVISION_OUTDATED, REVISION_RELAY},
 };
 /// A record of an intent is its own wire form: it is plain data, made to travel.
@@ -42,7 +42,7 @@ pub(crate) use crate::core::updater::Ensured;
 
 /// The first frame of every bidirectional stream.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) enum Opening {
+pub(crate) enum StreamHeader {
     Hello(Hello),
     Call(Call),
     Feed(Position),

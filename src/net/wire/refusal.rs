@@ -6,7 +6,7 @@ use super::revision::{REVISION_ELSEWHERE, REVISION_RELAY};
 
 /// Why a node does not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-pub(crate) enum Refusal {
+pub(crate) enum Rejection {
     #[error("it does not hold the key")]
     NotHeld,
     #[error("its data source failed: {0}")]
@@ -23,12 +23,12 @@ pub(crate) enum Refusal {
     /// It was to pass a request on, and cannot reach the node.
     #[error("it cannot reach the node either: {0}")]
     Unreachable(String),
-    /// As [`Refusal::Overloaded`], with when to ask again.
+    /// As [`Rejection::Overloaded`], with when to ask again.
     #[error("it is overloaded")]
     Busy { retry_after_ms: u32 },
 }
 
-impl Refusal {
+impl Rejection {
     /// The same, as a peer of this revision understands it.
     pub(crate) fn for_revision(self, revision: u16) -> Self {
         match self {

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    core::balancer::{IntendedAction, Intention},
+    core::balancer::{IntendedAction, PlannedAction},
     key::NodeName,
     provider::Description,
 };
@@ -66,8 +66,8 @@ impl From<Data> for Description {
     }
 }
 
-impl From<Intention> for Intended {
-    fn from(Intention { action, waits_for }: Intention) -> Self {
+impl From<PlannedAction> for Intended {
+    fn from(PlannedAction { action, waits_for }: PlannedAction) -> Self {
         let action = match action {
             IntendedAction::Nothing => Action::Nothing,
             IntendedAction::Copy => Action::Copy,
@@ -78,7 +78,7 @@ impl From<Intention> for Intended {
     }
 }
 
-impl From<Intended> for Intention {
+impl From<Intended> for PlannedAction {
     fn from(Intended { action, waits_for }: Intended) -> Self {
         let action = match action {
             Action::Nothing => IntendedAction::Nothing,

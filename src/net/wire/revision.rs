@@ -9,11 +9,11 @@ pub(crate) const REVISION: u16 = 5;
 /// The first revision that knows `HelloRefusal::Outdated`.
 pub(crate) const REVISION_OUTDATED: u16 = 3;
 
-/// The first revision that knows `Refusal::Elsewhere`, `Explain` and `Reply::Superseded`.
+/// The first revision that knows `Rejection::Elsewhere`, `Explain` and `Reply::Superseded`.
 pub(crate) const REVISION_ELSEWHERE: u16 = 4;
 
-/// The first revision that knows `Purpose::Relay`, `Refusal::Unreachable`, `PullGone`, `KeepCopy`,
-/// `Create`, `Ensured::Later`, `Refusal::Busy`, `Opening::Watch`, `Purpose::Part` and `Progress`.
+/// The first revision that knows `Purpose::Relay`, `Rejection::Unreachable`, `PullGone`, `KeepCopy`,
+/// `Create`, `Ensured::Later`, `Rejection::Busy`, `StreamHeader::Watch`, `Purpose::Part` and `Progress`.
 pub(crate) const REVISION_RELAY: u16 = 5;
 
 /// Largest gossip message, in bytes, before and after decompression is chitchat's own limit of a UDP datagram.

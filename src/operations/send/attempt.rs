@@ -16,7 +16,7 @@ use crate::{
     runtime::Shared,
 };
 
-pub(super) type Outcome = Result<Response<Body>, Failure>;
+pub(super) type AttemptResult = Result<Response<Body>, Failure>;
 
 /// One attempt at one node. `may_repeat`: the request may be sent again, so it may go through another member, and is given up
 /// as soon as the node is known to be dead.
@@ -26,7 +26,7 @@ pub(super) async fn attempt_at(
     key: &Key,
     request: Request<Body>,
     may_repeat: bool,
-) -> Outcome {
+) -> AttemptResult {
     if *node == shared.context.name {
         let outcome = serve_local(shared, key, &Purpose::Serve, request).await;
         if let Err(refusal) = &outcome {
@@ -34,7 +34,7 @@ pub(super) async fn attempt_at(
         }
         return outcome.map_err(Failure::from);
     }
-    let health = shared.routing.routes.load().health(node).cloned().unwrap_or_default();
+    let health = shared.routing.peer_stats.load().health(node).cloned().unwrap_or_default();
     let started = Instant::now();
     let mut guard = Unanswered { shared, health: &health, started, answered: false };
     let in_flight = health.begin();

@@ -18,9 +18,9 @@ use tokio::{sync::oneshot, time::timeout};
 use tracing::debug;
 
 use super::{
-    course::{AnsweredBy, Waiting, refetch},
-    hold_back::hold_back,
+    prebuffer::prebuffer,
     resumable::Resumable,
+    run::{AnsweredBy, Waiting, refetch},
 };
 use crate::{
     key::{Key, NodeName},
@@ -122,7 +122,7 @@ async fn part_of(shared: &Arc<Shared>, key: &Key, node: &NodeName, request: &Req
     }
     let peer = shared.peers.peer(node).await.ok().filter(|peer| peer.revision >= REVISION_RELAY)?;
     match peer.exchange(key, Purpose::Part, request).await {
-        Ok(response) => hold_back(response).await.ok(),
+        Ok(response) => prebuffer(response).await.ok(),
         Err(error) => {
             debug!(%key, %node, %error, "no part of it yet");
             None

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    net::{ExchangeError, wire::Refusal},
+    net::{ExchangeError, wire::Rejection},
     provider::Body,
     route_error::AttemptError,
 };
@@ -18,26 +18,26 @@ pub(super) enum Failure {
     Request(String),
 }
 
-impl From<Refusal> for AttemptError {
-    fn from(refusal: Refusal) -> Self {
+impl From<Rejection> for AttemptError {
+    fn from(refusal: Rejection) -> Self {
         match refusal {
-            Refusal::NotHeld => Self::NotHeld,
-            Refusal::Overloaded => Self::Overloaded,
-            Refusal::Busy { retry_after_ms } => {
+            Rejection::NotHeld => Self::NotHeld,
+            Rejection::Overloaded => Self::Overloaded,
+            Rejection::Busy { retry_after_ms } => {
                 let after = Duration::from_millis(retry_after_ms.into());
                 Self::Later { reason: refusal.to_string(), after }
             }
             // It is back in a moment, or no holder any more.
-            Refusal::Stopping | Refusal::Unreachable(_) => Self::Unreachable(refusal.to_string()),
+            Rejection::Stopping | Rejection::Unreachable(_) => Self::Unreachable(refusal.to_string()),
             other => Self::Refused(other.to_string()),
         }
     }
 }
 
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Self {
+impl From<Rejection> for Failure {
+    fn from(refusal: Rejection) -> Self {
         match refusal {
-            Refusal::Malformed(reason) => Self::Request(reason),
+            Rejection::Malformed(reason) => Self::Request(reason),
             other => Self::Node(other.into()),
         }
     }

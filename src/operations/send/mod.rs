@@ -1,16 +1,16 @@
 //! A request from a client: refused at once, or sent on its way while what can be done meanwhile is done.
 
 mod attempt;
-mod course;
 mod early;
 mod failure;
-mod hold_back;
 mod holders;
 mod lookout;
+mod prebuffer;
 mod preview;
 mod relay;
 mod replay;
 mod resumable;
+mod run;
 #[cfg(test)]
 mod tests;
 
@@ -20,12 +20,12 @@ use futures::FutureExt;
 use http::{Request, Response};
 use tokio::sync::oneshot;
 
-use self::course::Course;
+use self::run::RequestAttempts;
 pub(crate) use self::{
-    course::AnsweredBy,
     early::progress_at,
     relay::{connected, pass_on},
     replay::all_of,
+    run::AnsweredBy,
 };
 use crate::{key::Key, provider::Body, route_error::RouteError, runtime::Shared};
 
@@ -43,6 +43,6 @@ pub(crate) async fn route(
         return Ok(refusal);
     }
     let (tells, waits) = oneshot::channel();
-    let course = Course::new(shared.clone(), key.clone(), Request::from_parts(parts, body), None).await?;
+    let course = RequestAttempts::new(shared.clone(), key.clone(), Request::from_parts(parts, body), None).await?;
     early::answer(shared, key, course.telling(tells).run().boxed(), waits).await
 }

@@ -20,7 +20,7 @@ use crate::{
     key::{Key, NodeName},
     net::{
         DialError, ExchangeError,
-        wire::{Purpose, REVISION_RELAY, Refusal},
+        wire::{Purpose, REVISION_RELAY, Rejection},
     },
     provider::{self, Body},
     runtime::Shared,
@@ -51,7 +51,7 @@ pub(super) async fn relay(
                 return Ok(response);
             }
             Err(
-                ExchangeError::Refused(Refusal::Unreachable(_) | Refusal::Overloaded | Refusal::Busy { .. })
+                ExchangeError::Refused(Rejection::Unreachable(_) | Rejection::Overloaded | Rejection::Busy { .. })
                 | ExchangeError::Call(_),
             ) => {}
             Err(refused) => return Err(refused.into()),
@@ -66,20 +66,20 @@ pub(crate) fn connected(shared: &Shared, holder: &NodeName) -> Vec<NodeName> {
     let others =
         view.alive().filter(|member| member.name != shared.context.name && member.name != *holder && !member.observer);
     let names = others.filter(|member| shared.peers.net.is_connected(member.address)).map(|member| member.name.clone());
-    shared.routing.routes.load().ranked(names.collect(), shared.context.uptime())
+    shared.routing.peer_stats.load().ranked(names.collect(), shared.context.uptime())
 }
 
 /// Passes `request`, which a peer could not send to `holder` itself, on to it.
 ///
 /// # Errors
-/// What the holder says, or [`Refusal::Unreachable`].
+/// What the holder says, or [`Rejection::Unreachable`].
 pub(crate) async fn pass_on(
     shared: &Arc<Shared>,
     holder: &NodeName,
     key: &Key,
     request: Request<Body>,
-) -> Result<Response<Body>, Refusal> {
-    let unreachable = |reason: String| Refusal::Unreachable(reason);
+) -> Result<Response<Body>, Rejection> {
+    let unreachable = |reason: String| Rejection::Unreachable(reason);
     let peer = shared.peers.peer(holder).await.map_err(|error| unreachable(error.to_string()))?;
     peer.exchange(key, Purpose::Serve, request).await.map_err(|error| match error {
         ExchangeError::Refused(refusal) => refusal,

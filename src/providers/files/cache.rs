@@ -28,7 +28,7 @@ use crate::{
     durable::Durable,
     key::Key,
     provider::{Capacity, UpdateContext, UpdateError},
-    providers::shelf::{Scratch, Shelf, blocking, capacity_of},
+    providers::key_store::{KeyStore, StagingDir, blocking, capacity_of},
 };
 
 /// The file that makes a slot complete.
@@ -45,14 +45,14 @@ const UNKNOWN_LOOKED_AT: u64 = 64 << 20;
 /// All that is held.
 #[derive(Debug)]
 pub(crate) struct Cache {
-    pub(crate) shelf: Shelf,
+    pub(crate) shelf: KeyStore,
     read: Mutex<BTreeMap<Key, Arc<Manifest>>>,
     /// Held while a slot changes, because a commit goes on when its update is dropped.
     commits: Mutex<()>,
 }
 
 impl Cache {
-    pub(crate) fn new(shelf: Shelf) -> Self {
+    pub(crate) fn new(shelf: KeyStore) -> Self {
         Self { shelf, read: Mutex::default(), commits: Mutex::default() }
     }
 
@@ -133,7 +133,7 @@ impl Cache {
         .await
     }
 
-    fn replace(&self, key: &Key, draft: Scratch, manifest: &Manifest) -> io::Result<()> {
+    fn replace(&self, key: &Key, draft: StagingDir, manifest: &Manifest) -> io::Result<()> {
         let (slot, fresh, durable) = (self.shelf.slot(key), draft.path().join(CONTENTS), &self.shelf.durable);
         let held = slot.join(CONTENTS);
         let named: BTreeSet<&str> = manifest.objects.values().map(|object| object.sha256.as_str()).collect();
@@ -180,7 +180,7 @@ pub(crate) struct Written {
 /// Contents that are being gathered. Dropping it deletes them.
 #[derive(Debug)]
 pub(crate) struct Draft {
-    scratch: Scratch,
+    scratch: StagingDir,
     durable: Durable,
     /// Is told of the progress.
     context: UpdateContext,
@@ -310,7 +310,7 @@ mod tests {
 
     /// What a process that starts now finds of `name`: `None`, or the text as a whole.
     async fn found(root: &Path, name: &str) -> Option<Vec<u8>> {
-        let cache = Cache::new(Shelf::open(root).unwrap());
+        let cache = Cache::new(KeyStore::open(root).unwrap());
         let manifest = cache.manifest(&key(name)).await.unwrap()?;
         let object = &manifest.objects[""];
         let text = fs::read(cache.shelf.slot(&key(name)).join(CONTENTS).join(&object.sha256)).unwrap();
@@ -322,7 +322,7 @@ mod tests {
     async fn a_full_disk_keeps_what_was_there_whole_and_takes_more_when_there_is_room() {
         let Some(disk) = SmallDisk::mount(4 << 10) else { return };
         let root = disk.path().join("files");
-        let cache = Arc::new(Cache::new(Shelf::open(&root).unwrap()));
+        let cache = Arc::new(Cache::new(KeyStore::open(&root).unwrap()));
         put(&cache, "old", b"old").await.unwrap();
         disk.fill_up_to(400);
         for (name, bytes) in [("old", 500_000), ("old", 3_000_000), ("new", 390 << 10), ("new", 3_000_000)] {
@@ -342,7 +342,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_announced_to_be_too_large_is_not_even_read() {
         let Some(disk) = SmallDisk::mount(4 << 10) else { return };
-        let cache = Arc::new(Cache::new(Shelf::open(&disk.path().join("files")).unwrap()));
+        let cache = Arc::new(Cache::new(KeyStore::open(&disk.path().join("files")).unwrap()));
         let untouched = stream::poll_fn(|_| -> std::task::Poll<Option<Result<Bytes, UpdateError>>> {
             panic!("it is read");
         });
@@ -355,7 +355,7 @@ mod tests {
         for fault in [Fault::Write, Fault::WriteHalf, Fault::WriteCut, Fault::Sync, Fault::Rename] {
             let dir = tempfile::tempdir().unwrap();
             let medium = Arc::new(Faulty::new(fault));
-            let shelf = Shelf::open_on(dir.path(), Durable::on(medium.clone())).unwrap();
+            let shelf = KeyStore::open_on(dir.path(), Durable::on(medium.clone())).unwrap();
             let cache = Arc::new(Cache::new(shelf));
             put(&cache, "a", b"old").await.unwrap();
             medium.begin();

@@ -22,7 +22,7 @@ use crate::{
     providers::{
         client::client,
         later::asks_for_patience,
-        reach::{Guarded, REDIRECTS_MAX, is_private_host, is_same_host, is_sign_in},
+        reach::{GuardedBody, REDIRECTS_MAX, is_private_host, is_same_host, is_sign_in},
     },
 };
 
@@ -65,7 +65,7 @@ impl HttpConnector for Connector {
     fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
         let mut client = client().redirect(Policy::none());
         if !self.private_origins {
-            client = client.dns_resolver(Arc::new(Guarded::new(self.origin.host_str().unwrap_or_default())));
+            client = client.dns_resolver(Arc::new(GuardedBody::new(self.origin.host_str().unwrap_or_default())));
         }
         let client =
             client.build().map_err(|error| object_store::Error::Generic { store: "HTTP", source: error.into() })?;

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     key::Key,
     provider::UpdateError,
-    providers::{AllowList, shelf::Shelf},
+    providers::{AllowList, key_store::KeyStore},
 };
 
 /// A provider of files; see the module.
@@ -56,7 +56,7 @@ impl Files {
             return Err(FilesError::KeyDepth);
         }
         let at = |error| FilesError::Data { path: config.data.clone(), error };
-        let shelf = Shelf::open(&config.data).map_err(at)?;
+        let shelf = KeyStore::open(&config.data).map_err(at)?;
         let mut except = vec![shelf.root().to_owned()];
         for path in config.except {
             except.push(path.canonicalize().map_err(|error| FilesError::Data { path, error })?);

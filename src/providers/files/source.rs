@@ -38,7 +38,7 @@ use crate::{
         OriginCredentials,
         client::{CONNECT_TIMEOUT, READ_TIMEOUT, choose_crypto},
         credentials::{Secret, scrub, take_user},
-        shelf::blocking,
+        key_store::blocking,
     },
 };
 

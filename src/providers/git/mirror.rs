@@ -30,7 +30,7 @@ use crate::{
     key::Key,
     provider::{UpdateContext, UpdateError},
     providers::{
-        shelf::{KEY_FILE, blocking},
+        key_store::{KEY_FILE, blocking},
         version_of,
     },
 };

@@ -20,7 +20,7 @@ use crate::{
         Awaited, Body, Capacity, Description, Meanwhile, Provider, ProviderError, ServeError, UpdateContext,
         UpdateError, full,
     },
-    providers::{shelf::KEY_FILE, there_is},
+    providers::{key_store::KEY_FILE, there_is},
 };
 
 #[async_trait]

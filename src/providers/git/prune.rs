@@ -28,7 +28,7 @@ use super::{
 use crate::{
     key::Key,
     provider::{Capacity, UpdateContext, UpdateError},
-    providers::shelf::blocking,
+    providers::key_store::blocking,
 };
 
 /// The file in a mirror that says since when there may be something unreachable.

@@ -18,7 +18,7 @@ use super::{
     store::Mirrors,
     template::Template,
 };
-use crate::providers::{AllowList, OriginCredentials, shelf::Shelf};
+use crate::providers::{AllowList, OriginCredentials, key_store::KeyStore};
 
 /// The part of what is served at a time that is kept for other nodes.
 const EXPORT_SHARE: usize = 4;
@@ -68,7 +68,7 @@ impl Git {
         let template = Template::parse(&config.template)?.with_private(config.private_origins);
         check_program(&config.program, template.is_http())?;
         let at = |error| GitError::Data { path: config.data.clone(), error };
-        let shelf = Arc::new(Shelf::open(&config.data).map_err(at)?);
+        let shelf = Arc::new(KeyStore::open(&config.data).map_err(at)?);
         let program = Program::new(config.program, config.supervisor, shelf.root(), config.stall).map_err(at)?;
         let copies_max = config.serving_max.div_ceil(EXPORT_SHARE);
         let readers = Readers::default();

@@ -8,13 +8,13 @@ use std::{
 };
 
 use super::{making::Making, process::Program, readers::Readers};
-use crate::providers::shelf::Shelf;
+use crate::providers::key_store::KeyStore;
 
 /// All mirrors of a node.
 #[derive(Debug)]
 pub(crate) struct Mirrors {
     pub(crate) program: Program,
-    pub(crate) shelf: Arc<Shelf>,
+    pub(crate) shelf: Arc<KeyStore>,
     pub(super) readers: Readers,
     /// How long what is unreachable is kept.
     pub(super) unreachable_kept: Duration,

@@ -13,7 +13,7 @@ use std::{fs, path::Path, pin::pin, time::Duration};
 use super::limits::memory_of_children;
 use crate::{
     provider::{Capacity, UpdateContext, UpdateError},
-    providers::shelf::{Shelf, blocking, tree_bytes},
+    providers::key_store::{KeyStore, blocking, tree_bytes},
 };
 
 /// How often it is looked at.
@@ -30,7 +30,7 @@ const REFERENCES_BYTES_MAX: u64 = 2 << 30;
 pub(crate) async fn watched<T>(
     work: impl Future<Output = Result<T, UpdateError>>,
     repository: &Path,
-    shelf: &Shelf,
+    shelf: &KeyStore,
     context: &UpdateContext,
 ) -> Result<T, UpdateError> {
     let mut work = pin!(work);
@@ -153,7 +153,7 @@ mod tests {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         let _child = command.spawn().unwrap();
         let context = alone();
-        let shelf = Shelf::open(&dir.path().join("shelf")).unwrap();
+        let shelf = KeyStore::open(&dir.path().join("shelf")).unwrap();
         let watch = watched(pending::<Result<(), UpdateError>>(), dir.path(), &shelf, &context);
         let moved = async {
             while context.progress_bytes() == 0 {
@@ -179,7 +179,7 @@ mod tests {
     #[tokio::test]
     async fn a_fetch_ends_before_the_disk_is_full() {
         let Some(disk) = SmallDisk::mount(8 << 10) else { return };
-        let shelf = Shelf::open(&disk.path().join("shelf")).unwrap();
+        let shelf = KeyStore::open(&disk.path().join("shelf")).unwrap();
         let repository = disk.path().join("repository");
         fs::create_dir_all(repository.join("objects")).unwrap();
         let file = repository.join("objects/pack");

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use crate::{
-    core::balancer::{Intention, Short},
+    core::balancer::{PlannedAction, Short},
     key::Key,
     runtime::mailbox::{Gone, Mailbox},
 };
@@ -22,7 +22,7 @@ pub(crate) enum Request {
     /// Is this node a ready owner of these, and will it stay so?
     Vouch { keys: Vec<Key>, reply: oneshot::Sender<Vec<bool>> },
     /// What is to be done with this key, and what does that wait for?
-    Explain { key: Key, reply: oneshot::Sender<Intention> },
+    Explain { key: Key, reply: oneshot::Sender<PlannedAction> },
     /// Which known keys have too few replicas? The first that begin so, in order.
     Shortages { prefix: String, limit: usize, reply: oneshot::Sender<Vec<(Key, Short)>> },
     /// How many known keys have too few replicas, and whether anything is waiting to be done.
@@ -67,7 +67,7 @@ impl Mailbox<Request> {
     }
 
     /// What this node is about to do with `key`, and what that waits for.
-    pub(crate) async fn explain(&self, key: Key) -> Result<Intention, Gone> {
+    pub(crate) async fn explain(&self, key: Key) -> Result<PlannedAction, Gone> {
         self.ask(|reply| Request::Explain { key, reply }).await
     }
 

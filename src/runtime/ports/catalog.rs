@@ -3,16 +3,16 @@
 use tokio::sync::oneshot;
 
 use crate::{
-    core::catalog::{Intent, IntentError, Page, Pin, Record, Stamp, Time},
+    core::catalog::{HlcTimestamp, Intent, IntentError, Page, Pin, Record, Stamp},
     key::{Key, NodeName},
     runtime::mailbox::{Gone, Mailbox},
 };
 
 pub(crate) enum Request {
     /// An intent is stamped and, unless this node is an observer, written down.
-    Write { key: Key, intent: Intent, after: Time, reply: oneshot::Sender<Result<Record, IntentError>> },
+    Write { key: Key, intent: Intent, after: HlcTimestamp, reply: oneshot::Sender<Result<Record, IntentError>> },
     /// Records of others are written down.
-    Take { records: Vec<Record>, reply: oneshot::Sender<Result<Option<Time>, String>> },
+    Take { records: Vec<Record>, reply: oneshot::Sender<Result<Option<HlcTimestamp>, String>> },
     /// This node's records of the keys after `after`.
     PageAfter { after: Option<Key>, reply: oneshot::Sender<Page> },
     /// What gossip says of the others' catalogs.
@@ -33,14 +33,14 @@ impl Mailbox<Request> {
         &self,
         key: Key,
         intent: Intent,
-        after: Time,
+        after: HlcTimestamp,
     ) -> Result<Result<Record, IntentError>, Gone> {
         self.ask(|reply| Request::Write { key, intent, after, reply }).await
     }
 
     /// Takes in records of others, and returns when they are durable here: with the time of what is known here of the same
     /// keys and is later, if anything is.
-    pub(crate) async fn take(&self, records: Vec<Record>) -> Result<Result<Option<Time>, String>, Gone> {
+    pub(crate) async fn take(&self, records: Vec<Record>) -> Result<Result<Option<HlcTimestamp>, String>, Gone> {
         self.ask(|reply| Request::Take { records, reply }).await
     }
 

@@ -5,7 +5,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     core::{
-        membership::LedgerMark,
+        membership::LedgerDigest,
         registry::{Delta, Position},
     },
     key::NodeName,
@@ -14,7 +14,7 @@ use crate::{
 
 pub(crate) enum Request {
     /// What gossip says of the others' ledgers.
-    MarksSeen(Vec<(NodeName, u64, LedgerMark)>),
+    MarksSeen(Vec<(NodeName, u64, LedgerDigest)>),
     /// A part of a ledger came in. The reply tells whether it fits.
     Received { node: NodeName, delta: Box<Delta>, reply: oneshot::Sender<bool> },
     /// What is known of a ledger beyond a position; of this node's own if there is no name.
@@ -25,7 +25,7 @@ pub(crate) enum Request {
 
 impl Mailbox<Request> {
     /// Says what gossip tells of the others' ledgers: incarnation and mark.
-    pub(crate) fn marks_seen(&self, marks: Vec<(NodeName, u64, LedgerMark)>) {
+    pub(crate) fn marks_seen(&self, marks: Vec<(NodeName, u64, LedgerDigest)>) {
         let _ = self.send(Request::MarksSeen(marks));
     }
 

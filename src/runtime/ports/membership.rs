@@ -3,14 +3,14 @@
 use tokio::sync::oneshot;
 
 use crate::{
-    core::membership::{Announced, GoneMembers, RemoveError},
+    core::membership::{AdvertisedState, GoneMembers, RemoveError},
     key::NodeName,
     runtime::mailbox::{Gone, Mailbox},
 };
 
 pub(crate) enum Request {
     /// This node changes what it says of itself.
-    Announce(Announced),
+    Announce(AdvertisedState),
     /// Whether this node takes new keys, or which keys are hot here, may have changed.
     LoadChanged,
     /// What does this node remember of the members that are gone?
@@ -18,7 +18,7 @@ pub(crate) enum Request {
     /// A member that is gone comes off the list, here and everywhere.
     Remove { name: NodeName, reply: oneshot::Sender<Result<(), RemoveError>> },
     /// This node announces its end, for good or until soon. The reply comes when others had a chance to hear it.
-    Leave { goodbye: Announced, reply: oneshot::Sender<()> },
+    Leave { goodbye: AdvertisedState, reply: oneshot::Sender<()> },
 }
 
 impl Mailbox<Request> {
@@ -26,7 +26,7 @@ impl Mailbox<Request> {
     ///
     /// # Errors
     /// Membership is not there (yet); the state is not announced.
-    pub(crate) fn announce(&self, state: Announced) -> Result<(), Gone> {
+    pub(crate) fn announce(&self, state: AdvertisedState) -> Result<(), Gone> {
         self.send(Request::Announce(state))
     }
 
@@ -46,7 +46,7 @@ impl Mailbox<Request> {
     }
 
     /// Announces the end of this node, and returns when others had a chance to hear it.
-    pub(crate) async fn leave(&self, goodbye: Announced) -> Result<(), Gone> {
+    pub(crate) async fn leave(&self, goodbye: AdvertisedState) -> Result<(), Gone> {
         self.ask(|reply| Request::Leave { goodbye, reply }).await
     }
 }

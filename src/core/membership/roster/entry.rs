@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     core::membership::{
-        facts::LedgerMark,
+        node_info::LedgerDigest,
         view::{Member, MemberState},
     },
     key::Key,
@@ -14,7 +14,7 @@ use crate::{
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
     pub(crate) member: Member,
-    pub(crate) ledger: LedgerMark,
+    pub(crate) ledger: LedgerDigest,
     pub(crate) catalog: Option<u64>,
     pub(crate) hot: BTreeMap<Key, u8>,
     pub(crate) gone: Option<u64>,
@@ -27,7 +27,7 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    pub(crate) fn bury(&mut self, now: Duration, state: MemberState) {
+    pub(crate) fn mark_gone(&mut self, now: Duration, state: MemberState) {
         if self.member.state.is_alive() {
             self.member.state = state;
             (self.gone_at, self.gone_before) = (Some(now), Duration::ZERO);

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, time::Duration};
 
 use crate::{
     core::membership::{
-        facts::Announced,
         gone::{GONE_MAX, GoneMember, GoneMembers, RemovedMember, digest_of},
+        node_info::AdvertisedState,
         observation::Departed,
         removals::RemoveError,
         roster::Roster,
@@ -27,7 +27,7 @@ impl Roster {
             }
             // It was there after it was removed, if it was.
             self.removals.lift(&seen.name);
-            let left = seen.facts.state == Announced::Left;
+            let left = seen.facts.state == AdvertisedState::Left;
             match self.entries.get_mut(&seen.name) {
                 // It said goodbye, which was not heard here.
                 Some(entry) if left && entry.member.incarnation == seen.incarnation && entry.gone_at.is_some() => {
@@ -44,12 +44,12 @@ impl Roster {
                 }
                 Some(_) => {}
                 // A goodbye of a stranger means nothing here.
-                None if left || self.rumours.len() >= GONE_MAX => {}
+                None if left || self.unconfirmed.len() >= GONE_MAX => {}
                 None => {
-                    let heard = self.rumours.get(&seen.name).map(|(heard, known)| (*heard, known.seen.incarnation));
+                    let heard = self.unconfirmed.get(&seen.name).map(|(heard, known)| (*heard, known.seen.incarnation));
                     if heard.is_none_or(|(_, incarnation)| incarnation < seen.incarnation) {
                         let since = heard.map_or(now, |(since, _)| since);
-                        self.rumours.insert(seen.name.clone(), (since, departed));
+                        self.unconfirmed.insert(seen.name.clone(), (since, departed));
                     }
                 }
             }
@@ -60,7 +60,7 @@ impl Roster {
     pub(crate) fn hear_of_removals(&mut self, now: Duration, removed: Vec<(NodeName, u64, Duration)>) {
         for (name, incarnation, age) in removed {
             let known = self.entries.get(&name).map(|entry| &entry.member);
-            let rumoured = self.rumours.get(&name).is_some_and(|(_, known)| known.seen.incarnation > incarnation);
+            let rumoured = self.unconfirmed.get(&name).is_some_and(|(_, known)| known.seen.incarnation > incarnation);
             let outlives = known.is_some_and(|known| known.state.is_alive() || known.incarnation > incarnation);
             let outlives = outlives || rumoured;
             if name != self.me && !outlives && self.removals.learn(now, &name, incarnation, age) {
@@ -86,7 +86,7 @@ impl Roster {
 
     fn drop_gone(&mut self, name: &NodeName) {
         self.is_stale |= self.entries.remove(name).is_some();
-        self.rumours.remove(name);
+        self.unconfirmed.remove(name);
     }
 
     /// Members that have been dead for this long and have no place on the ring any more, and since when this node itself lists
@@ -113,14 +113,14 @@ impl Roster {
     }
 
     /// A member that others remember as dead is one here as well, if it has not been heard from for `repair_delay`.
-    pub(crate) fn believe_rumours(&mut self, now: Duration) {
+    pub(crate) fn believe_unconfirmed(&mut self, now: Duration) {
         let delay = self.repair_delay;
-        self.rumours.retain(|name, _| !self.entries.contains_key(name));
+        self.unconfirmed.retain(|name, _| !self.entries.contains_key(name));
         let due = |(heard, _): &(Duration, Departed)| now >= *heard + delay;
         let believed: Vec<NodeName> =
-            self.rumours.iter().filter(|(_, rumour)| due(rumour)).map(|(name, _)| name.clone()).collect();
+            self.unconfirmed.iter().filter(|(_, rumour)| due(rumour)).map(|(name, _)| name.clone()).collect();
         for name in believed {
-            if let Some((heard, Departed { seen, age })) = self.rumours.remove(&name)
+            if let Some((heard, Departed { seen, age })) = self.unconfirmed.remove(&name)
                 && self.gone_count() < GONE_MAX
             {
                 self.insert(now, seen, MemberState::Dead, false);
@@ -139,8 +139,8 @@ impl Roster {
     pub(crate) fn gone_digest(&self, now: Duration) -> u64 {
         let dead = self.entries.values().filter(|entry| entry.is_missed() && !entry.member.observer);
         let dead = dead.map(|entry| (&entry.member.name, entry.member.incarnation));
-        let rumours = self.rumours.values().map(|(_, rumour)| (&rumour.seen.name, rumour.seen.incarnation));
-        let each = dead.chain(rumours).map(|(name, incarnation)| digest_of(DEAD, name, incarnation));
+        let unconfirmed = self.unconfirmed.values().map(|(_, rumour)| (&rumour.seen.name, rumour.seen.incarnation));
+        let each = dead.chain(unconfirmed).map(|(name, incarnation)| digest_of(DEAD, name, incarnation));
         each.fold(self.removals.digest(now), |digest, hash| digest ^ hash)
     }
 

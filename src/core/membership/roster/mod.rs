@@ -4,7 +4,7 @@
 //!
 //! 1. Of several observations of one name, the live one with the highest incarnation counts, else the highest.
 //! 2. A member that died stays on the ring for `repair_delay`: until then its keys have the same owners, so that a
-//!    restart moves nothing. If too many died with it, it stays longer (see [`super::brake`]). One that said goodbye
+//!    restart moves nothing. If too many died with it, it stays longer (see [`super::mass_failure`]). One that said goodbye
 //!    leaves the ring at once.
 //! 3. A member that is joining is put on the ring when it serves, unless it still has its place.
 //! 4. The ring depends on the set of members on it alone, never on the order of events.
@@ -26,9 +26,9 @@ use crate::{
     config::NodeConfig,
     core::{
         membership::{
-            brake::{Brake, BrakePolicy},
-            facts::{Announced, LedgerMark, Role},
             gone::GONE_MAX,
+            mass_failure::{MassFailure, MassFailurePolicy},
+            node_info::{AdvertisedState, LedgerDigest, Role},
             observation::{Departed, Observation},
             removals::Removals,
             roster::entry::Entry,
@@ -53,12 +53,12 @@ pub(crate) struct Roster {
     /// What this node serves, if it says.
     serves: Option<Serves>,
     repair_delay: Duration,
-    brake_policy: BrakePolicy,
-    brake: Option<Brake>,
+    brake_policy: MassFailurePolicy,
+    brake: Option<MassFailure>,
     braked_at: Option<Duration>,
     entries: BTreeMap<NodeName, Entry>,
     /// Members that others remember and that were never heard from here, and since when this node knows.
-    rumours: BTreeMap<NodeName, (Duration, Departed)>,
+    unconfirmed: BTreeMap<NodeName, (Duration, Departed)>,
     removals: Removals,
     /// Whether something has changed that the last view does not show.
     is_stale: bool,
@@ -67,18 +67,18 @@ pub(crate) struct Roster {
     /// Those on the ring that take no new keys.
     full: Vec<NodeName>,
     /// How many replicas more than usual hot keys should have: the most that a live member says.
-    extras: Arc<BTreeMap<Key, u8>>,
+    extra_replicas: Arc<BTreeMap<Key, u8>>,
     since: Duration,
 }
 
 impl Roster {
     /// Nobody is known; losses are treated as `config` says.
     pub(crate) fn of(me: &NodeName, config: &NodeConfig) -> Self {
-        let brake = BrakePolicy { share: config.mass_failure_share, pause: config.mass_failure_pause };
+        let brake = MassFailurePolicy { share: config.mass_failure_share, pause: config.mass_failure_pause };
         Self::new(me.clone(), config.repair_delay, brake)
     }
 
-    fn new(me: NodeName, repair_delay: Duration, brake_policy: BrakePolicy) -> Self {
+    fn new(me: NodeName, repair_delay: Duration, brake_policy: MassFailurePolicy) -> Self {
         Self {
             me,
             serves: None,
@@ -87,13 +87,13 @@ impl Roster {
             brake: None,
             braked_at: None,
             entries: BTreeMap::new(),
-            rumours: BTreeMap::new(),
+            unconfirmed: BTreeMap::new(),
             removals: Removals::default(),
             is_stale: false,
             ring: Arc::new(Ring::build([], RingOptions::default())),
             on_ring: Vec::new(),
             full: Vec::new(),
-            extras: Arc::default(),
+            extra_replicas: Arc::default(),
             since: Duration::ZERO,
         }
     }
@@ -120,7 +120,7 @@ impl Roster {
             if best.contains_key(name) {
                 return true;
             }
-            entry.bury(now, MemberState::Dead);
+            entry.mark_gone(now, MemberState::Dead);
             if entry.member.state == MemberState::Away
                 && entry.gone_at.is_some_and(|gone| now >= gone + self.repair_delay)
             {
@@ -133,7 +133,7 @@ impl Roster {
         for seen in best.into_values() {
             self.take_in(now, seen);
         }
-        self.believe_rumours(now);
+        self.believe_unconfirmed(now);
         self.forget_oldest();
         let brake = self.brake;
         self.brake = self.judge_losses(now);
@@ -158,7 +158,7 @@ impl Roster {
     }
 
     /// The ledger marks of the other live members, as gossiped. Observers keep no keys, so nobody follows theirs.
-    pub(crate) fn ledger_marks(&self) -> impl Iterator<Item = (&NodeName, u64, LedgerMark)> {
+    pub(crate) fn ledger_marks(&self) -> impl Iterator<Item = (&NodeName, u64, LedgerDigest)> {
         self.entries
             .values()
             .filter(|entry| entry.member.name != self.me && entry.member.state.is_alive() && !entry.member.observer)
@@ -176,18 +176,18 @@ impl Roster {
         let members = self.entries.iter().map(|(name, entry)| (name.clone(), entry.member.clone())).collect();
         View::new(self.me.clone(), members, self.ring.clone(), self.since)
             .with_brake(self.brake)
-            .with_extras(self.extras.clone())
+            .with_extras(self.extra_replicas.clone())
     }
 
     fn take_in(&mut self, now: Duration, seen: Observation) {
         let state = match (seen.facts.state, seen.alive) {
-            (Announced::Left, _) => MemberState::Left,
-            (Announced::Away, _) => self.away_or_dead(now, &seen.name),
+            (AdvertisedState::Left, _) => MemberState::Left,
+            (AdvertisedState::Away, _) => self.away_or_dead(now, &seen.name),
             (_, false) => MemberState::Dead,
-            (Announced::Leaving, true) => MemberState::Leaving,
-            (Announced::Joining, true) => MemberState::Joining,
-            (Announced::Serving, true) => MemberState::Serving,
-            (Announced::Draining, true) => MemberState::Draining,
+            (AdvertisedState::Leaving, true) => MemberState::Leaving,
+            (AdvertisedState::Joining, true) => MemberState::Joining,
+            (AdvertisedState::Serving, true) => MemberState::Serving,
+            (AdvertisedState::Draining, true) => MemberState::Draining,
         };
         if !state.is_alive() && self.removals.covers(&seen.name, seen.incarnation) {
             return;
@@ -196,9 +196,9 @@ impl Roster {
         let known = self.entries.get(&seen.name);
         if known.is_none() && !state.is_alive() {
             // It may just not have been heard from yet.
-            if seen.facts.role != Role::Observer && state == MemberState::Dead && self.rumours.len() < GONE_MAX {
+            if seen.facts.role != Role::Observer && state == MemberState::Dead && self.unconfirmed.len() < GONE_MAX {
                 let (name, age) = (seen.name.clone(), Duration::ZERO);
-                self.rumours.entry(name).or_insert((now, Departed { seen, age }));
+                self.unconfirmed.entry(name).or_insert((now, Departed { seen, age }));
             }
             return;
         }
@@ -269,7 +269,7 @@ impl Roster {
     }
 
     /// Only who has not lost its place yet counts: the others were dealt with.
-    fn judge_losses(&self, now: Duration) -> Option<Brake> {
+    fn judge_losses(&self, now: Duration) -> Option<MassFailure> {
         let keepers = || self.entries.values().filter(|entry| entry.settled && entry.member.is_eligible());
         let alive = keepers().filter(|entry| entry.member.state.is_alive()).count();
         let dead = keepers().filter(|entry| entry.is_missed());
@@ -300,15 +300,15 @@ impl Roster {
 
     /// Sees which keys are hot; whether that is news.
     fn note_heat(&mut self) -> bool {
-        let mut extras: BTreeMap<Key, u8> = BTreeMap::new();
+        let mut extra_replicas: BTreeMap<Key, u8> = BTreeMap::new();
         let live = self.entries.values().filter(|entry| entry.member.state.is_alive());
         for (key, extra) in live.flat_map(|entry| &entry.hot) {
-            let most = extras.entry(key.clone()).or_default();
+            let most = extra_replicas.entry(key.clone()).or_default();
             *most = (*most).max(*extra);
         }
-        let changed = extras != *self.extras;
+        let changed = extra_replicas != *self.extra_replicas;
         if changed {
-            self.extras = Arc::new(extras);
+            self.extra_replicas = Arc::new(extra_replicas);
         }
         changed
     }

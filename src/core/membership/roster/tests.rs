@@ -3,16 +3,16 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::core::membership::{facts::tests::facts, gone::GoneMembers, removals::RemoveError};
+use crate::core::membership::{gone::GoneMembers, node_info::tests::facts, removals::RemoveError};
 
 const DELAY: Duration = Duration::from_secs(60);
-const BRAKE: BrakePolicy = BrakePolicy { share: 0.5, pause: Duration::from_secs(600) };
+const BRAKE: MassFailurePolicy = MassFailurePolicy { share: 0.5, pause: Duration::from_secs(600) };
 
 fn name(text: &str) -> NodeName {
     NodeName::new(text).unwrap()
 }
 
-fn seen(who: &str, incarnation: u64, alive: bool, state: Announced) -> Observation {
+fn seen(who: &str, incarnation: u64, alive: bool, state: AdvertisedState) -> Observation {
     Observation { name: name(who), incarnation, address: "127.0.0.1:1".parse().unwrap(), alive, facts: facts(state) }
 }
 
@@ -27,10 +27,12 @@ fn ring_of(view: &View) -> Vec<&str> {
 #[test]
 fn a_member_stands_on_the_ring_when_it_serves() {
     let mut roster = Roster::new(name("a"), DELAY, BRAKE);
-    let view =
-        roster.observe(at(0), vec![seen("a", 1, true, Announced::Serving), seen("b", 1, true, Announced::Joining)]);
+    let view = roster.observe(
+        at(0),
+        vec![seen("a", 1, true, AdvertisedState::Serving), seen("b", 1, true, AdvertisedState::Joining)],
+    );
     assert_eq!(ring_of(&view.unwrap()), ["a"]);
-    let both = vec![seen("a", 1, true, Announced::Serving), seen("b", 1, true, Announced::Serving)];
+    let both = vec![seen("a", 1, true, AdvertisedState::Serving), seen("b", 1, true, AdvertisedState::Serving)];
     assert_eq!(ring_of(&roster.observe(at(1), both.clone()).unwrap()), ["a", "b"]);
     assert!(roster.observe(at(2), both).is_none(), "nothing changed");
 }
@@ -38,7 +40,7 @@ fn a_member_stands_on_the_ring_when_it_serves() {
 #[test]
 fn the_dead_keep_their_place_until_the_repair_delay_is_over() {
     let mut roster = Roster::new(name("a"), DELAY, BRAKE);
-    let b = |alive| vec![seen("a", 1, true, Announced::Serving), seen("b", 1, alive, Announced::Serving)];
+    let b = |alive| vec![seen("a", 1, true, AdvertisedState::Serving), seen("b", 1, alive, AdvertisedState::Serving)];
     roster.observe(at(0), b(true));
     let view = roster.observe(at(10), b(false)).unwrap();
     assert!(!view.is_alive(&name("b")));
@@ -50,17 +52,17 @@ fn the_dead_keep_their_place_until_the_repair_delay_is_over() {
 #[test]
 fn a_restart_within_the_delay_never_leaves_the_ring() {
     let mut roster = Roster::new(name("a"), DELAY, BRAKE);
-    let a = seen("a", 1, true, Announced::Serving);
-    roster.observe(at(0), vec![a.clone(), seen("b", 1, true, Announced::Serving)]);
-    roster.observe(at(1), vec![a.clone(), seen("b", 1, false, Announced::Serving)]);
-    let back = roster.observe(at(2), vec![a, seen("b", 2, true, Announced::Joining)]).unwrap();
+    let a = seen("a", 1, true, AdvertisedState::Serving);
+    roster.observe(at(0), vec![a.clone(), seen("b", 1, true, AdvertisedState::Serving)]);
+    roster.observe(at(1), vec![a.clone(), seen("b", 1, false, AdvertisedState::Serving)]);
+    let back = roster.observe(at(2), vec![a, seen("b", 2, true, AdvertisedState::Joining)]).unwrap();
     assert_eq!(ring_of(&back), ["a", "b"]);
 }
 
 #[test]
 fn who_was_never_heard_from_is_a_dead_member_only_after_the_repair_delay() {
     let mut roster = Roster::new(name("a"), DELAY, BRAKE);
-    let b = |alive| vec![seen("b", 1, alive, Announced::Serving)];
+    let b = |alive| vec![seen("b", 1, alive, AdvertisedState::Serving)];
     assert!(roster.observe(at(0), b(false)).is_none());
     let view = roster.observe(at(3), b(true)).unwrap();
     assert_eq!(view.since(), at(3));
@@ -76,14 +78,14 @@ fn who_was_never_heard_from_is_a_dead_member_only_after_the_repair_delay() {
 }
 
 fn remembered(who: &str, incarnation: u64, left: bool) -> Departed {
-    let seen = seen(who, incarnation, false, if left { Announced::Left } else { Announced::Serving });
+    let seen = seen(who, incarnation, false, if left { AdvertisedState::Left } else { AdvertisedState::Serving });
     Departed { seen, age: Duration::ZERO }
 }
 
 #[test]
 fn a_member_that_others_remember_as_dead_is_a_dead_member_here_after_the_repair_delay() {
     let mut roster = Roster::new(name("a"), DELAY, BRAKE);
-    let a = || vec![seen("a", 1, true, Announced::Serving)];
+    let a = || vec![seen("a", 1, true, AdvertisedState::Serving)];
     roster.observe(at(0), a());
     let nothing = roster.gone_digest(at(0));
     roster.hear_of_gone(at(1), vec![remembered("b", 4, false), remembered("c", 1, true), remembered("a", 9, false)]);
@@ -96,7 +98,7 @@ fn a_member_that_others_remember_as_dead_is_a_dead_member_here_after_the_repair_
     assert_eq!((view.brake(), roster.gone_digest(at(61))), (None, heard));
     // One that turns up meanwhile is alive.
     roster.hear_of_gone(at(62), vec![remembered("d", 1, false)]);
-    let d = [a(), vec![seen("d", 1, true, Announced::Serving)]].concat();
+    let d = [a(), vec![seen("d", 1, true, AdvertisedState::Serving)]].concat();
     roster.observe(at(63), d.clone());
     assert!(roster.observe(at(200), d).is_none(), "nothing changed");
     assert!(roster.view().is_alive(&name("d")));
@@ -107,12 +109,12 @@ fn members_that_remember_the_same_dead_have_nothing_to_ask_each_other() {
     let mut here = Roster::new(name("a"), DELAY, BRAKE);
     let mut there = Roster::new(name("b"), DELAY, BRAKE);
     let pair = |digest| {
-        let mut other = seen("b", 1, true, Announced::Serving);
+        let mut other = seen("b", 1, true, AdvertisedState::Serving);
         other.facts.gone = Some(digest);
-        vec![seen("a", 1, true, Announced::Serving), other]
+        vec![seen("a", 1, true, AdvertisedState::Serving), other]
     };
-    there.observe(at(0), vec![seen("c", 1, true, Announced::Serving)]);
-    there.observe(at(1), vec![seen("c", 1, false, Announced::Serving)]);
+    there.observe(at(0), vec![seen("c", 1, true, AdvertisedState::Serving)]);
+    there.observe(at(1), vec![seen("c", 1, false, AdvertisedState::Serving)]);
     here.observe(at(1), pair(there.gone_digest(at(1))));
     assert_eq!(here.remembering_others(at(2)), [name("b")]);
     here.hear_of_gone(at(2), vec![remembered("c", 1, false)]);
@@ -126,7 +128,7 @@ fn members_that_remember_the_same_dead_have_nothing_to_ask_each_other() {
 fn who_was_removed_is_no_member_until_it_shows_a_sign_of_life() {
     let mut roster = Roster::new(name("a"), DELAY, BRAKE);
     let with = |incarnation, alive| {
-        vec![seen("a", 1, true, Announced::Serving), seen("b", incarnation, alive, Announced::Serving)]
+        vec![seen("a", 1, true, AdvertisedState::Serving), seen("b", incarnation, alive, AdvertisedState::Serving)]
     };
     roster.observe(at(0), with(5, true));
     assert_eq!(roster.remove(at(1), &name("b")), Err(RemoveError::Alive(name("b"))));
@@ -153,18 +155,18 @@ fn who_was_removed_is_no_member_until_it_shows_a_sign_of_life() {
 #[test]
 fn a_death_is_as_old_here_as_where_it_was_seen() {
     let mut there = Roster::new(name("b"), DELAY, BRAKE);
-    there.observe(at(0), vec![seen("c", 1, true, Announced::Serving)]);
-    there.observe(at(1), vec![seen("c", 1, false, Announced::Serving)]);
+    there.observe(at(0), vec![seen("c", 1, true, AdvertisedState::Serving)]);
+    there.observe(at(1), vec![seen("c", 1, false, AdvertisedState::Serving)]);
     let GoneMembers { gone, .. } = there.departed(at(1_001));
     assert_eq!(gone.iter().map(|gone| (gone.name.as_str(), gone.age_s)).collect::<Vec<_>>(), [("c", 1_000)]);
     let mut here = Roster::new(name("a"), DELAY, BRAKE);
-    let a = || vec![seen("a", 1, true, Announced::Serving)];
+    let a = || vec![seen("a", 1, true, AdvertisedState::Serving)];
     here.observe(at(0), a());
     here.hear_of_gone(at(0), vec![Departed { seen: remembered("c", 1, false).seen, age: at(1_000) }]);
     here.observe(at(60), a());
     assert_eq!(here.dead_for(at(60), at(1_060)), [(name("c"), at(60))].into());
     assert!(here.dead_for(at(60), at(1_061)).is_empty());
-    here.observe(at(61), [a(), vec![seen("c", 1, true, Announced::Serving)]].concat());
+    here.observe(at(61), [a(), vec![seen("c", 1, true, AdvertisedState::Serving)]].concat());
     here.observe(at(62), a());
     assert!(here.dead_for(at(63), at(2)).is_empty(), "it was alive meanwhile");
     here.hear_of_gone(at(100), vec![Departed { seen: remembered("c", 2, false).seen, age: at(5) }]);
@@ -186,14 +188,14 @@ proptest! {
         let mut others = [(1, true); 4];
         let shown = |others: &[(u64, bool); 4]| -> Vec<Observation> {
             let live = others.iter().enumerate().filter(|(_, (_, alive))| *alive);
-            live.map(|(at, (start, _))| seen(&format!("x{at}"), *start, true, Announced::Serving)).collect()
+            live.map(|(at, (start, _))| seen(&format!("x{at}"), *start, true, AdvertisedState::Serving)).collect()
         };
         let tell = |rosters: &mut Vec<Roster>, from: usize, to: usize, now| {
             let GoneMembers { gone, removed } = rosters[from].departed(now);
             let removed = removed.into_iter().map(|gone| (gone.name, gone.incarnation, at(gone.age_s)));
             let removed = removed.collect();
             let gone = gone.into_iter().map(|gone| Departed {
-                seen: seen(gone.name.as_str(), gone.incarnation, false, Announced::Serving),
+                seen: seen(gone.name.as_str(), gone.incarnation, false, AdvertisedState::Serving),
                 age: at(gone.age_s),
             });
             let gone = gone.collect();
@@ -243,9 +245,9 @@ proptest! {
 #[test]
 fn observers_that_are_gone_are_forgotten_after_a_minute() {
     let mut roster = Roster::new(name("a"), DELAY, BRAKE);
-    let mut observer = seen("o", 1, true, Announced::Serving);
+    let mut observer = seen("o", 1, true, AdvertisedState::Serving);
     observer.facts.role = Role::Observer;
-    let a = || vec![seen("a", 1, true, Announced::Serving)];
+    let a = || vec![seen("a", 1, true, AdvertisedState::Serving)];
     roster.observe(at(0), [a(), vec![observer]].concat());
     assert!(roster.observe(at(1), a()).unwrap().member(&name("o")).is_some());
     assert!(roster.observe(at(1 + OBSERVER_GRACE.as_secs()), a()).unwrap().member(&name("o")).is_none());
@@ -254,24 +256,24 @@ fn observers_that_are_gone_are_forgotten_after_a_minute() {
 #[test]
 fn who_left_is_forgotten_after_a_day_unless_gossip_still_knows_it() {
     let mut roster = Roster::new(name("a"), DELAY, BRAKE);
-    let a = || vec![seen("a", 1, true, Announced::Serving)];
+    let a = || vec![seen("a", 1, true, AdvertisedState::Serving)];
     let both = |says| [a(), vec![seen("b", 1, true, says)]].concat();
-    roster.observe(at(0), both(Announced::Serving));
-    let view = roster.observe(at(1), both(Announced::Left)).unwrap();
+    roster.observe(at(0), both(AdvertisedState::Serving));
+    let view = roster.observe(at(1), both(AdvertisedState::Left)).unwrap();
     assert_eq!(view.member(&name("b")).unwrap().state, MemberState::Left);
     let day = GONE_GRACE.as_secs();
     assert!(roster.observe(at(day), a()).is_none());
-    assert!(roster.observe(at(day + 1), both(Announced::Left)).is_none());
+    assert!(roster.observe(at(day + 1), both(AdvertisedState::Left)).is_none());
     assert!(roster.observe(at(day + 2), a()).unwrap().member(&name("b")).is_none());
 }
 
 #[test]
 fn who_died_is_remembered_also_when_gossip_has_forgotten_it_unless_it_was_an_observer() {
     let mut roster = Roster::new(name("a"), DELAY, BRAKE);
-    let a = || vec![seen("a", 1, true, Announced::Serving)];
-    let mut observer = seen("o", 1, true, Announced::Serving);
+    let a = || vec![seen("a", 1, true, AdvertisedState::Serving)];
+    let mut observer = seen("o", 1, true, AdvertisedState::Serving);
     observer.facts.role = Role::Observer;
-    roster.observe(at(0), [a(), vec![seen("b", 1, true, Announced::Serving), observer.clone()]].concat());
+    roster.observe(at(0), [a(), vec![seen("b", 1, true, AdvertisedState::Serving), observer.clone()]].concat());
     roster.observe(at(1), a()).unwrap();
     let month = 30 * GONE_GRACE.as_secs();
     let view = roster.observe(at(month), a()).unwrap();
@@ -289,7 +291,7 @@ fn who_died_is_remembered_also_when_gossip_has_forgotten_it_unless_it_was_an_obs
 fn those_lost_with_too_many_others_keep_their_place_until_enough_return() {
     let mut roster = Roster::new(name("a"), DELAY, BRAKE);
     let members = |alive: &str| -> Vec<Observation> {
-        let seen = |who: &str| seen(who, 1, alive.contains(who), Announced::Serving);
+        let seen = |who: &str| seen(who, 1, alive.contains(who), AdvertisedState::Serving);
         ["a", "b", "c"].map(seen).into()
     };
     roster.observe(at(0), members("abc"));
@@ -308,7 +310,7 @@ fn those_lost_with_too_many_others_keep_their_place_until_enough_return() {
 #[test]
 fn those_lost_with_too_many_others_lose_their_place_in_the_end() {
     let mut roster = Roster::new(name("a"), DELAY, BRAKE);
-    let all = |alive| ["a", "b", "c"].map(|who| seen(who, 1, alive || who == "a", Announced::Serving)).into();
+    let all = |alive| ["a", "b", "c"].map(|who| seen(who, 1, alive || who == "a", AdvertisedState::Serving)).into();
     roster.observe(at(0), all(true));
     roster.observe(at(1), all(false));
     assert!(roster.observe(at(600), all(false)).is_none());
@@ -319,8 +321,8 @@ fn those_lost_with_too_many_others_lose_their_place_in_the_end() {
 #[test]
 fn goodbye_takes_effect_at_once() {
     let mut roster = Roster::new(name("a"), DELAY, BRAKE);
-    roster.observe(at(0), vec![seen("b", 1, true, Announced::Serving)]);
-    let view = roster.observe(at(1), vec![seen("b", 1, true, Announced::Left)]).unwrap();
+    roster.observe(at(0), vec![seen("b", 1, true, AdvertisedState::Serving)]);
+    let view = roster.observe(at(1), vec![seen("b", 1, true, AdvertisedState::Left)]).unwrap();
     assert_eq!(view.member(&name("b")).unwrap().state, MemberState::Left);
     assert!(ring_of(&view).is_empty());
 }
@@ -328,8 +330,11 @@ fn goodbye_takes_effect_at_once() {
 #[test]
 fn an_older_incarnation_never_replaces_a_newer_one() {
     let mut roster = Roster::new(name("a"), DELAY, BRAKE);
-    roster.observe(at(0), vec![seen("b", 5, true, Announced::Serving), seen("b", 4, true, Announced::Serving)]);
-    roster.observe(at(1), vec![seen("b", 4, true, Announced::Serving)]);
+    roster.observe(
+        at(0),
+        vec![seen("b", 5, true, AdvertisedState::Serving), seen("b", 4, true, AdvertisedState::Serving)],
+    );
+    roster.observe(at(1), vec![seen("b", 4, true, AdvertisedState::Serving)]);
     assert_eq!(roster.view().member(&name("b")).unwrap().incarnation, 5);
 }
 
@@ -337,7 +342,7 @@ fn an_older_incarnation_never_replaces_a_newer_one() {
 fn of_what_the_live_members_say_of_a_hot_key_the_most_counts() {
     let mut roster = Roster::new(name("a"), DELAY, BRAKE);
     let says = |who, alive, extra| {
-        let mut seen = seen(who, 1, alive, Announced::Serving);
+        let mut seen = seen(who, 1, alive, AdvertisedState::Serving);
         seen.facts.hot = [(Key::new("k").unwrap(), extra)].into();
         seen
     };
@@ -354,9 +359,9 @@ fn of_what_the_live_members_say_of_a_hot_key_the_most_counts() {
 fn who_is_full_stays_on_the_ring_and_the_members_have_to_settle_again() {
     let mut roster = Roster::new(name("a"), DELAY, BRAKE);
     let b = |accepting| {
-        let mut b = seen("b", 1, true, Announced::Serving);
+        let mut b = seen("b", 1, true, AdvertisedState::Serving);
         b.facts.accepting = accepting;
-        vec![seen("a", 1, true, Announced::Serving), b]
+        vec![seen("a", 1, true, AdvertisedState::Serving), b]
     };
     roster.observe(at(0), b(true));
     let view = roster.observe(at(10), b(false)).unwrap();
@@ -374,10 +379,10 @@ fn who_serves_something_else_never_owns_and_who_says_nothing_may() {
         (Some(Serves::everywhere("git")), &["a", "b"]),
         (None, &["a", "b"]),
     ] {
-        let mut roster = Roster::new(name("a"), DELAY, BRAKE).serving(facts(Announced::Serving).serves);
-        let mut other = seen("b", 1, true, Announced::Serving);
+        let mut roster = Roster::new(name("a"), DELAY, BRAKE).serving(facts(AdvertisedState::Serving).serves);
+        let mut other = seen("b", 1, true, AdvertisedState::Serving);
         other.facts.serves = serves;
-        let view = roster.observe(at(0), vec![seen("a", 1, true, Announced::Serving), other]).unwrap();
+        let view = roster.observe(at(0), vec![seen("a", 1, true, AdvertisedState::Serving), other]).unwrap();
         assert_eq!(ring_of(&view), expected);
         assert_eq!(view.member(&name("b")).unwrap().serves_other, expected.len() == 1);
     }
@@ -386,11 +391,11 @@ fn who_serves_something_else_never_owns_and_who_says_nothing_may() {
 #[test]
 fn observers_and_the_weightless_never_own() {
     let mut roster = Roster::new(name("a"), DELAY, BRAKE);
-    let mut observer = seen("o", 1, true, Announced::Serving);
+    let mut observer = seen("o", 1, true, AdvertisedState::Serving);
     observer.facts.role = Role::Observer;
-    let mut light = seen("w", 1, true, Announced::Serving);
+    let mut light = seen("w", 1, true, AdvertisedState::Serving);
     light.facts.weight = 0;
-    let view = roster.observe(at(0), vec![observer, light, seen("a", 1, true, Announced::Serving)]).unwrap();
+    let view = roster.observe(at(0), vec![observer, light, seen("a", 1, true, AdvertisedState::Serving)]).unwrap();
     assert_eq!(ring_of(&view), ["a"]);
     let marks: Vec<_> = roster.ledger_marks().map(|(name, ..)| name.as_str()).collect();
     assert_eq!(marks, ["w"], "nobody waits for the ledger of an observer");

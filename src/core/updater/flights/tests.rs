@@ -17,11 +17,11 @@ fn admit(flights: &mut Flights<u32>, text: &str, reason: UpdateReason, waiter: u
 fn a_key_flies_once_and_everyone_who_waits_is_handed_back() {
     let mut flights = Flights::new(10);
     assert_eq!(admit(&mut flights, "a", UpdateReason::Repair, 1), Admission::Start);
-    assert_eq!(admit(&mut flights, "a", UpdateReason::Request, 2), Admission::Hurry);
-    assert_eq!(flights.take_off(&key("a")), Some((ENSURE, UpdateReason::Request)));
-    assert_eq!(flights.take_off(&key("a")), None, "the copy of lower priority finds it gone");
+    assert_eq!(admit(&mut flights, "a", UpdateReason::Request, 2), Admission::Reprioritize);
+    assert_eq!(flights.start_next(&key("a")), Some((ENSURE, UpdateReason::Request)));
+    assert_eq!(flights.start_next(&key("a")), None, "the copy of lower priority finds it gone");
     assert_eq!(admit(&mut flights, "a", UpdateReason::Request, 3), Admission::Joined);
-    assert_eq!(flights.land(&key("a")), (vec![1, 2, 3], None));
+    assert_eq!(flights.finish_flight(&key("a")), (vec![1, 2, 3], None));
     assert_eq!(flights.counts(), (0, 0));
 }
 
@@ -34,14 +34,14 @@ fn what_is_asked_for_while_a_refresh_runs_is_one_more_of_them_after_it() {
     };
     assert_eq!(refresh(&mut flights, &[], 1), (Admission::Start, None));
     assert_eq!(refresh(&mut flights, &[], 2), (Admission::Joined, None), "it has not begun");
-    flights.take_off(&key("a")).unwrap();
+    flights.start_next(&key("a")).unwrap();
     assert_eq!(refresh(&mut flights, &["n1"], 3), (Admission::Joined, None));
     assert_eq!(refresh(&mut flights, &[], 4), (Admission::Joined, None));
     assert_eq!(admit(&mut flights, "a", UpdateReason::Request, 5), Admission::Joined);
     assert_eq!((flights.counts(), admit(&mut flights, "b", UpdateReason::Repair, 6)), ((1, 1), Admission::Full));
-    assert_eq!(flights.land(&key("a")), (vec![1, 2, 5], Some(UpdateReason::Refresh)));
-    assert_eq!(flights.take_off(&key("a")), Some((Work::Refresh { from: vec![] }, UpdateReason::Refresh)));
-    assert_eq!(flights.land(&key("a")), (vec![3, 4], None));
+    assert_eq!(flights.finish_flight(&key("a")), (vec![1, 2, 5], Some(UpdateReason::Refresh)));
+    assert_eq!(flights.start_next(&key("a")), Some((Work::Refresh { from: vec![] }, UpdateReason::Refresh)));
+    assert_eq!(flights.finish_flight(&key("a")), (vec![3, 4], None));
     assert_eq!(flights.counts(), (0, 0));
 }
 
@@ -53,7 +53,7 @@ fn a_flight_that_no_request_waits_for_any_more_is_abandoned_unless_something_els
     }
     flights.admit(NOW, &key("pinned"), ENSURE, UpdateReason::Repair, None);
     flights.admit(NOW, &key("refreshed"), Work::Refresh { from: vec![] }, UpdateReason::Refresh, Some(9));
-    flights.take_off(&key("runs")).unwrap();
+    flights.start_next(&key("runs")).unwrap();
     let is_there = |waiter: &u32| *waiter == 1;
     let expected = vec![(key("left"), false), (key("runs"), true)];
     assert_eq!(flights.abandoned(is_there), expected);
@@ -61,7 +61,7 @@ fn a_flight_that_no_request_waits_for_any_more_is_abandoned_unless_something_els
     assert_eq!(flights.abandoned(is_there), expected[1..]);
     flights.put_back(&key("runs"));
     assert_eq!(flights.abandoned(is_there), [(key("runs"), false)]);
-    assert_eq!(flights.land(&key("runs")), (vec![], None));
+    assert_eq!(flights.finish_flight(&key("runs")), (vec![], None));
     assert_eq!(flights.counts(), (4, 0));
 }
 
@@ -71,7 +71,7 @@ fn a_full_queue_gives_the_waiter_back() {
     assert_eq!(admit(&mut flights, "a", UpdateReason::Repair, 1), Admission::Start);
     let (admission, waiter) = flights.admit(NOW, &key("b"), ENSURE, UpdateReason::Request, Some(2));
     assert_eq!((admission, waiter), (Admission::Full, Some(2)));
-    flights.take_off(&key("a")).unwrap();
+    flights.start_next(&key("a")).unwrap();
     assert_eq!(admit(&mut flights, "b", UpdateReason::Request, 2), Admission::Start);
 }
 
@@ -111,7 +111,7 @@ fn an_origin_is_left_alone_as_long_as_it_asks_unless_it_is_to_be_asked_afresh() 
     let afresh = Work::Ensure { origin: Origin::Afresh };
     let (admission, _) = flights.admit(later, &key("a"), afresh, UpdateReason::Request, Some(1));
     assert_eq!(admission, Admission::Start);
-    flights.land(&key("a"));
+    flights.finish_flight(&key("a"));
     flights.remember_later(NOW, &key("a"), Ensured::Pending, LATER_MAX * 9);
     let (admission, _) = flights.admit(NOW + LATER_MAX, &key("a"), ENSURE, UpdateReason::Request, Some(1));
     assert_eq!(admission, Admission::Start, "no origin is left alone for longer than that");
@@ -121,14 +121,14 @@ fn an_origin_is_left_alone_as_long_as_it_asks_unless_it_is_to_be_asked_afresh() 
 fn who_asks_afresh_is_not_content_with_a_fetch_that_began_before() {
     let mut flights = Flights::new(10);
     admit(&mut flights, "a", UpdateReason::Request, 1);
-    flights.take_off(&key("a")).unwrap();
+    flights.start_next(&key("a")).unwrap();
     let afresh = Work::Ensure { origin: Origin::Afresh };
     let (admission, _) = flights.admit(NOW, &key("a"), afresh.clone(), UpdateReason::Request, Some(2));
     assert_eq!(admission, Admission::Joined);
     flights.remember_absence(NOW, &key("a"), PAUSE_MAX);
-    assert_eq!(flights.land(&key("a")), (vec![1], Some(UpdateReason::Request)));
-    assert_eq!(flights.take_off(&key("a")), Some((afresh, UpdateReason::Request)));
-    assert_eq!(flights.land(&key("a")), (vec![2], None));
+    assert_eq!(flights.finish_flight(&key("a")), (vec![1], Some(UpdateReason::Request)));
+    assert_eq!(flights.start_next(&key("a")), Some((afresh, UpdateReason::Request)));
+    assert_eq!(flights.finish_flight(&key("a")), (vec![2], None));
 }
 
 #[test]
@@ -157,7 +157,7 @@ fn a_removal_gives_way_to_somebody_who_wants_the_key() {
     let mut flights = Flights::<u32>::new(10);
     flights.admit(NOW, &key("a"), Work::Remove, UpdateReason::Rebalance, None);
     admit(&mut flights, "a", UpdateReason::Request, 1);
-    assert_eq!(flights.take_off(&key("a")), Some((ENSURE, UpdateReason::Request)));
+    assert_eq!(flights.start_next(&key("a")), Some((ENSURE, UpdateReason::Request)));
 }
 
 #[test]

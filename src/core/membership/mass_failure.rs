@@ -9,7 +9,7 @@ use std::time::Duration;
 
 /// When to hold back.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct BrakePolicy {
+pub(crate) struct MassFailurePolicy {
     /// More than this share of the members has to be lost.
     pub(crate) share: f64,
     /// For how long a loss counts.
@@ -18,7 +18,7 @@ pub(crate) struct BrakePolicy {
 
 /// The lost keep their place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Brake {
+pub(crate) struct MassFailure {
     /// Members that were lost.
     pub(crate) lost: usize,
     /// Those and the ones that are alive.
@@ -27,15 +27,20 @@ pub(crate) struct Brake {
     pub(crate) until: Duration,
 }
 
-impl BrakePolicy {
+impl MassFailurePolicy {
     /// Whether to hold back at `now`, with so many members alive and others lost at these times, in any order.
-    pub(crate) fn judge(self, now: Duration, alive: usize, losses: impl Iterator<Item = Duration>) -> Option<Brake> {
+    pub(crate) fn judge(
+        self,
+        now: Duration,
+        alive: usize,
+        losses: impl Iterator<Item = Duration>,
+    ) -> Option<MassFailure> {
         let mut losses: Vec<Duration> = losses.filter(|lost| self.is_news(now, *lost)).collect();
         losses.sort();
         let is_mass = |lost: usize| lost as f64 > self.share * (alive + lost) as f64;
         // As the oldest losses become old news one by one: after which of them is the rest no mass failure any more?
         let (_, last) = losses.iter().enumerate().take_while(|(older, _)| is_mass(losses.len() - older)).last()?;
-        Some(Brake { lost: losses.len(), members: alive + losses.len(), until: *last + self.pause })
+        Some(MassFailure { lost: losses.len(), members: alive + losses.len(), until: *last + self.pause })
     }
 
     /// Whether a loss at that time still counts.
@@ -53,7 +58,7 @@ mod tests {
     }
 
     fn judge(now: u64, alive: usize, losses: &[u64]) -> Option<(usize, usize, u64)> {
-        let policy = BrakePolicy { share: 0.5, pause: at(100) };
+        let policy = MassFailurePolicy { share: 0.5, pause: at(100) };
         let judged = policy.judge(at(now), alive, losses.iter().map(|lost| at(*lost)));
         judged.map(|brake| (brake.lost, brake.members, brake.until.as_secs()))
     }
@@ -81,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_share_of_one_never_holds_back() {
-        let policy = BrakePolicy { share: 1.0, pause: at(100) };
+        let policy = MassFailurePolicy { share: 1.0, pause: at(100) };
         assert_eq!(policy.judge(at(20), 1, [at(10); 50].into_iter()), None);
     }
 }

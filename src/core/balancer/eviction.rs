@@ -5,7 +5,7 @@
 //! These are grounds to *ask*: whoever is relied upon then has to vouch for its copy (see `actors/balancer`), because views
 //! differ; for the only copy that is the origin, which has to say that it has the key (see `actors/balancer/eviction.rs`).
 
-use super::plan::{Action, Situation};
+use super::plan::{Action, PlanInput};
 use crate::{
     core::registry::HolderState,
     key::{Key, NodeName},
@@ -13,7 +13,7 @@ use crate::{
 
 /// Why a copy may be given up; better reasons first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Grounds {
+pub(crate) enum EvictionReason {
     /// All owners have it, and this node is none of them.
     Surplus,
     /// Another owner has it, if not all have, nobody pinned it, and there is no room.
@@ -26,18 +26,23 @@ pub(crate) enum Grounds {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Candidate {
     pub(crate) key: Key,
-    pub(crate) grounds: Grounds,
+    pub(crate) grounds: EvictionReason,
     /// The second of its last use, if that was lately.
     pub(crate) last_use: Option<u32>,
 }
 
-impl Situation<'_> {
+impl PlanInput<'_> {
     /// On what grounds this node, which is full, may give up its copy. `full` tells who else is; `expendable`, whether the only
     /// copy may go as well, as far as that does not follow from the claims of live nodes.
-    pub(crate) fn grounds(&self, pinned: bool, expendable: bool, full: impl Fn(&NodeName) -> bool) -> Option<Grounds> {
+    pub(crate) fn grounds(
+        &self,
+        pinned: bool,
+        expendable: bool,
+        full: impl Fn(&NodeName) -> bool,
+    ) -> Option<EvictionReason> {
         let is_ready = |name: &NodeName| self.holders.contains(&(name.clone(), HolderState::Ready));
         if self.action() == Action::Trim {
-            return Some(Grounds::Surplus);
+            return Some(EvictionReason::Surplus);
         }
         if pinned || !self.scanned || !is_ready(self.me) {
             return None;
@@ -46,15 +51,15 @@ impl Situation<'_> {
         let mine = self.owners.iter().position(|owner| owner == self.me).unwrap_or(self.owners.len());
         let others = || self.owners.iter().enumerate().filter(|(place, owner)| *place != mine && is_ready(owner));
         if expendable && !self.is_elsewhere() {
-            return Some(Grounds::LastCopy);
+            return Some(EvictionReason::LastCopy);
         }
         // Of several full ones only the last gives it up. If each relied on the other, both would vouch and neither could.
         let waits = others().any(|(place, owner)| place > mine && full(owner));
-        (others().next().is_some() && !waits).then_some(Grounds::NoRoom)
+        (others().next().is_some() && !waits).then_some(EvictionReason::NoRoom)
     }
 }
 
-impl Situation<'_> {
+impl PlanInput<'_> {
     /// Whether another live node has the key, or will in a moment.
     fn is_elsewhere(&self) -> bool {
         let has = |state: &HolderState| *state != HolderState::Failed;
@@ -99,7 +104,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::core::balancer::room::Level;
+    use crate::core::balancer::watermarks::DiskPressure;
 
     fn name(number: usize) -> NodeName {
         NodeName::new(format!("n{number}")).unwrap()
@@ -107,8 +112,8 @@ mod tests {
 
     type Held = Vec<(NodeName, HolderState)>;
 
-    fn situation<'a>(me: &'a NodeName, owners: &'a [NodeName], held: &'a Held) -> Situation<'a> {
-        Situation {
+    fn situation<'a>(me: &'a NodeName, owners: &'a [NodeName], held: &'a Held) -> PlanInput<'a> {
+        PlanInput {
             me,
             owners,
             owners_wanted: owners.len(),
@@ -117,7 +122,7 @@ mod tests {
             leader: owners.first(),
             backing_off: false,
             scanned: true,
-            room: Level::Full,
+            room: DiskPressure::Full,
         }
     }
 
@@ -125,7 +130,7 @@ mod tests {
         numbers.iter().map(|number| (name(*number), HolderState::Ready)).collect()
     }
 
-    fn grounds(me: usize, owners: &[usize], held: &Held, pinned: bool, full: &[usize]) -> Option<Grounds> {
+    fn grounds(me: usize, owners: &[usize], held: &Held, pinned: bool, full: &[usize]) -> Option<EvictionReason> {
         let owners: Vec<NodeName> = owners.iter().map(|number| name(*number)).collect();
         let full: Vec<NodeName> = full.iter().map(|number| name(*number)).collect();
         situation(&name(me), &owners, held).grounds(pinned, false, |name| full.contains(name))
@@ -137,32 +142,35 @@ mod tests {
             let (me, owners) = (name(1), [name(1), name(2)]);
             situation(&me, &owners, held).grounds(pinned, expendable, |_| true)
         };
-        assert_eq!(only(&ready(&[1]), false, true), Some(Grounds::LastCopy));
+        assert_eq!(only(&ready(&[1]), false, true), Some(EvictionReason::LastCopy));
         assert_eq!(only(&ready(&[1]), true, true), None);
         assert_eq!(only(&ready(&[1]), false, false), None);
         for (state, goes) in
             [(HolderState::Failed, true), (HolderState::Fetching, false), (HolderState::Presumed, false)]
         {
             let held = vec![(name(1), HolderState::Ready), (name(2), state)];
-            assert_eq!(only(&held, false, true), goes.then_some(Grounds::LastCopy), "{state:?}");
+            assert_eq!(only(&held, false, true), goes.then_some(EvictionReason::LastCopy), "{state:?}");
         }
         // The first of two owners keeps it, and the second relies on the first, not on the origin.
         assert_eq!(only(&ready(&[1, 2]), false, true), None);
         let (me, owners) = (name(2), [name(1), name(2)]);
-        assert_eq!(situation(&me, &owners, &ready(&[1, 2])).grounds(false, true, |_| true), Some(Grounds::NoRoom));
+        assert_eq!(
+            situation(&me, &owners, &ready(&[1, 2])).grounds(false, true, |_| true),
+            Some(EvictionReason::NoRoom)
+        );
     }
 
     #[test]
     fn a_surplus_copy_goes_when_all_owners_have_it_pinned_or_not() {
         for pinned in [false, true] {
-            assert_eq!(grounds(3, &[1, 2], &ready(&[1, 2, 3]), pinned, &[3]), Some(Grounds::Surplus));
+            assert_eq!(grounds(3, &[1, 2], &ready(&[1, 2, 3]), pinned, &[3]), Some(EvictionReason::Surplus));
             assert_eq!(grounds(3, &[1, 2], &ready(&[3]), pinned, &[3]), None);
         }
     }
 
     #[test]
     fn an_owners_copy_goes_when_another_owner_has_it_and_it_is_not_pinned() {
-        assert_eq!(grounds(1, &[1, 2], &ready(&[1, 2]), false, &[1]), Some(Grounds::NoRoom));
+        assert_eq!(grounds(1, &[1, 2], &ready(&[1, 2]), false, &[1]), Some(EvictionReason::NoRoom));
         assert_eq!(grounds(1, &[1, 2], &ready(&[1, 2]), true, &[1]), None);
         assert_eq!(grounds(1, &[1, 2], &ready(&[1]), false, &[1]), None);
         let presumed = vec![(name(1), HolderState::Ready), (name(2), HolderState::Presumed)];
@@ -171,7 +179,7 @@ mod tests {
 
     #[test]
     fn a_copy_that_waits_for_a_tight_owner_goes_when_another_owner_has_it() {
-        assert_eq!(grounds(3, &[1, 2], &ready(&[1, 3]), false, &[3]), Some(Grounds::NoRoom));
+        assert_eq!(grounds(3, &[1, 2], &ready(&[1, 3]), false, &[3]), Some(EvictionReason::NoRoom));
         assert_eq!(grounds(3, &[1, 2], &ready(&[1, 3]), true, &[3]), None);
     }
 
@@ -179,7 +187,7 @@ mod tests {
     fn of_two_full_owners_the_last_gives_it_up() {
         let held = ready(&[1, 2]);
         assert_eq!(grounds(1, &[1, 2], &held, false, &[1, 2]), None);
-        assert_eq!(grounds(2, &[1, 2], &held, false, &[1, 2]), Some(Grounds::NoRoom));
+        assert_eq!(grounds(2, &[1, 2], &held, false, &[1, 2]), Some(EvictionReason::NoRoom));
     }
 
     #[test]
@@ -187,12 +195,12 @@ mod tests {
         let candidate = |text: &str, grounds, last_use| Candidate { key: Key::new(text).unwrap(), grounds, last_use };
         let mut choice = Choice::new(4);
         for offered in [
-            candidate("warm", Grounds::NoRoom, Some(9)),
-            candidate("cold", Grounds::NoRoom, Some(3)),
-            candidate("never", Grounds::NoRoom, None),
-            candidate("only", Grounds::LastCopy, None),
-            candidate("spare", Grounds::Surplus, Some(9)),
-            candidate("spare-cold", Grounds::Surplus, None),
+            candidate("warm", EvictionReason::NoRoom, Some(9)),
+            candidate("cold", EvictionReason::NoRoom, Some(3)),
+            candidate("never", EvictionReason::NoRoom, None),
+            candidate("only", EvictionReason::LastCopy, None),
+            candidate("spare", EvictionReason::Surplus, Some(9)),
+            candidate("spare-cold", EvictionReason::Surplus, None),
         ] {
             choice.offer(offered);
         }
@@ -230,7 +238,7 @@ mod tests {
             let ready = |name: &&NodeName| held.contains(&((*name).clone(), HolderState::Ready));
             let (before, after): (Vec<_>, Vec<_>) =
                 (all.iter().filter(ready).collect(), all.iter().filter(ready).filter(|me| !gives_up(me)).collect());
-            let went_last = before.iter().any(|me| gives_up(me) && grounds(me) == Some(Grounds::LastCopy));
+            let went_last = before.iter().any(|me| gives_up(me) && grounds(me) == Some(EvictionReason::LastCopy));
             prop_assert!(before.is_empty() || !after.is_empty() || went_last);
             prop_assert!(!went_last || (expendable && !pinned && before.len() == 1), "only one that is alone");
             if pinned {
@@ -245,7 +253,7 @@ mod tests {
         fn the_choice_does_not_depend_on_the_order(
             (one, other) in proptest::collection::vec((any::<bool>(), proptest::option::of(0..5u32)), 0..300).prop_flat_map(|drawn| {
                 let offered: Vec<Candidate> = drawn.into_iter().enumerate().map(|(number, (spare, last_use))| {
-                    let grounds = if spare { Grounds::Surplus } else { Grounds::NoRoom };
+                    let grounds = if spare { EvictionReason::Surplus } else { EvictionReason::NoRoom };
                     Candidate { key: Key::new(format!("k{number}")).unwrap(), grounds, last_use }
                 }).collect();
                 (Just(offered.clone()), Just(offered).prop_shuffle())

@@ -27,27 +27,27 @@ const SOON: Duration = Duration::from_secs(600);
 
 /// How much room there is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Level {
+pub(crate) enum DiskPressure {
     /// For everything.
-    Ample,
+    Low,
     /// For what is needed.
-    Tight,
+    High,
     /// For nothing new.
     Full,
 }
 
 /// The room on this machine, as last seen.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Room {
+pub(crate) struct DiskWatermarks {
     low: f64,
     high: f64,
-    level: Level,
+    pressure: DiskPressure,
     seen: Option<Capacity>,
 }
 
-impl Room {
+impl DiskWatermarks {
     pub(crate) fn new(config: &NodeConfig) -> Self {
-        Self { low: config.disk_low, high: config.disk_high, level: Level::Ample, seen: None }
+        Self { low: config.disk_low, high: config.disk_high, pressure: DiskPressure::Low, seen: None }
     }
 
     /// Takes in what the provider says. `turned_away`: an update has just found no room, so above the low watermark the
@@ -55,19 +55,19 @@ impl Room {
     pub(crate) fn observe(&mut self, seen: Option<Capacity>, turned_away: bool) {
         self.seen = seen;
         let share = seen.map_or(0.0, Capacity::share);
-        self.level = if share >= self.high {
-            Level::Full
+        self.pressure = if share >= self.high {
+            DiskPressure::Full
         } else if share < self.low {
-            Level::Ample
-        } else if turned_away || self.level == Level::Full {
-            Level::Full
+            DiskPressure::Low
+        } else if turned_away || self.pressure == DiskPressure::Full {
+            DiskPressure::Full
         } else {
-            Level::Tight
+            DiskPressure::High
         };
     }
 
-    pub(crate) fn level(&self) -> Level {
-        self.level
+    pub(crate) fn pressure(&self) -> DiskPressure {
+        self.pressure
     }
 
     pub(crate) fn capacity(&self) -> Option<Capacity> {
@@ -87,7 +87,7 @@ impl Room {
 
 /// When to release how much.
 #[derive(Debug, Default)]
-pub(crate) struct Pace {
+pub(crate) struct EvictionBackoff {
     next: Duration,
     /// When the last round began.
     began: Duration,
@@ -100,11 +100,11 @@ pub(crate) struct Pace {
     rest: Duration,
 }
 
-impl Pace {
+impl EvictionBackoff {
     /// Whether a round begins now, for a node that holds so many keys; then, how many it gives up. `urgent`: no node has room,
     /// and only copies may go, so that what is given up is not made elsewhere.
-    pub(crate) fn begin(&mut self, now: Duration, room: &Room, held: usize, urgent: bool) -> Option<usize> {
-        let used = room.capacity().filter(|_| room.level() == Level::Full).map(|capacity| capacity.used);
+    pub(crate) fn begin(&mut self, now: Duration, room: &DiskWatermarks, held: usize, urgent: bool) -> Option<usize> {
+        let used = room.capacity().filter(|_| room.pressure() == DiskPressure::Full).map(|capacity| capacity.used);
         let Some(used) = used else {
             if self.used.take().is_some() {
                 self.relieved = Some(now);
@@ -139,8 +139,8 @@ mod tests {
 
     use super::*;
 
-    fn room() -> Room {
-        Room::new(&NodeConfig::default())
+    fn room() -> DiskWatermarks {
+        DiskWatermarks::new(&NodeConfig::default())
     }
 
     fn percent(used: u64) -> Option<Capacity> {
@@ -152,25 +152,29 @@ mod tests {
         let mut room = room();
         let levels = [79, 80, 89, 90, 95, 85, 80, 79, 85].map(|used| {
             room.observe(percent(used), false);
-            room.level()
+            room.pressure()
         });
-        use Level::{Ample, Full, Tight};
-        assert_eq!(levels, [Ample, Tight, Tight, Full, Full, Full, Full, Ample, Tight]);
+        use DiskPressure::{Full, High, Low};
+        assert_eq!(levels, [Low, High, High, Full, Full, Full, Full, Low, High]);
     }
 
     #[test]
     fn who_was_turned_away_is_full_above_the_low_watermark_and_below_it_the_key_is_too_large() {
         let mut room = room();
         room.observe(percent(50), true);
-        assert_eq!(room.level(), Level::Ample);
+        assert_eq!(room.pressure(), DiskPressure::Low);
         room.observe(percent(82), true);
-        assert_eq!(room.level(), Level::Full);
+        assert_eq!(room.pressure(), DiskPressure::Full);
         room.observe(percent(82), false);
-        assert_eq!(room.level(), Level::Full);
+        assert_eq!(room.pressure(), DiskPressure::Full);
         room.observe(None, true);
-        assert_eq!(room.level(), Level::Ample, "without a capacity there is no telling when there is room again");
+        assert_eq!(
+            room.pressure(),
+            DiskPressure::Low,
+            "without a capacity there is no telling when there is room again"
+        );
         room.observe(Some(Capacity { used: 0, total: 0 }), false);
-        assert_eq!(room.level(), Level::Full);
+        assert_eq!(room.pressure(), DiskPressure::Full);
     }
 
     #[test]
@@ -187,7 +191,7 @@ mod tests {
 
     #[test]
     fn while_releases_free_nothing_the_rounds_become_rare() {
-        let (mut room, mut pace) = (room(), Pace::default());
+        let (mut room, mut pace) = (room(), EvictionBackoff::default());
         room.observe(percent(100), false);
         let rounds: Vec<u64> =
             (0..100).filter(|second| pace.begin(Duration::from_secs(*second), &room, 10, false).is_some()).collect();
@@ -202,8 +206,8 @@ mod tests {
 
     #[test]
     fn who_is_full_again_and_again_makes_room_ever_more_rarely() {
-        let (mut room, mut pace) = (room(), Pace::default());
-        let mut waited = |pace: &mut Pace, from: u64| {
+        let (mut room, mut pace) = (room(), EvictionBackoff::default());
+        let mut waited = |pace: &mut EvictionBackoff, from: u64| {
             room.observe(percent(91), false);
             let begins =
                 (from..from + 400).find(|second| pace.begin(Duration::from_secs(*second), &room, 91, false).is_some());
@@ -218,7 +222,7 @@ mod tests {
 
     #[test]
     fn while_no_node_has_room_rounds_neither_rest_nor_become_rare() {
-        let (mut room, mut pace) = (room(), Pace::default());
+        let (mut room, mut pace) = (room(), EvictionBackoff::default());
         room.observe(percent(100), false);
         let mut rounds = |range: std::ops::Range<u64>, urgent| -> Vec<u64> {
             range.filter(|second| pace.begin(Duration::from_secs(*second), &room, 10, urgent).is_some()).collect()
@@ -226,7 +230,7 @@ mod tests {
         assert_eq!(rounds(0..300, false), [0, 5, 15, 35, 75, 155]);
         assert_eq!(rounds(300..361, true), [300, 320, 340, 360]);
         // Full again a moment after it made room.
-        let mut pace = Pace::default();
+        let mut pace = EvictionBackoff::default();
         for second in [0, 10, 20] {
             room.observe(percent(95), false);
             assert!(pace.begin(Duration::from_secs(second), &room, 10, true).is_some(), "{second}");
@@ -243,9 +247,9 @@ mod tests {
         ) {
             let mut room = room();
             for (used, turned_away) in steps {
-                let before = room.level() == Level::Full;
+                let before = room.pressure() == DiskPressure::Full;
                 room.observe(percent(used), turned_away);
-                match (before, room.level() == Level::Full) {
+                match (before, room.pressure() == DiskPressure::Full) {
                     (false, true) => prop_assert!(used >= 90 || (turned_away && used >= 80)),
                     (true, false) => prop_assert!(used < 80),
                     _ => {}

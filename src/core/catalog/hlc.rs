@@ -7,10 +7,10 @@
 //! - A jump of the own wall clock is not followed while the process runs: against the monotonic clock it is seen as one.
 //! - A time from a clock that is far ahead is taken in as it is, since all members have to order intents alike, but it
 //!   pulls this clock along by no more than `DRIFT_MAX_MS`.
-//! - Whoever changes an intent gives the change a time after the one that is known (see [`Clock::after`]), so what a
+//! - Whoever changes an intent gives the change a time after the one that is known (see [`HybridClock::after`]), so what a
 //!   wrong clock wrote can be changed by anybody at any time.
 //!
-//! Invariants: [`Clock::after`] never returns the same time twice, and always one after its argument.
+//! Invariants: [`HybridClock::after`] never returns the same time twice, and always one after its argument.
 
 use std::time::Duration;
 
@@ -22,12 +22,12 @@ pub(crate) const DRIFT_MAX_MS: u64 = 60_000;
 
 /// A moment: wall clock in milliseconds since 1970, and a counter within it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
-pub(crate) struct Time {
+pub(crate) struct HlcTimestamp {
     pub(crate) ms: u64,
     pub(crate) count: u32,
 }
 
-impl Time {
+impl HlcTimestamp {
     fn next(self) -> Self {
         match self.count.checked_add(1) {
             Some(count) => Self { ms: self.ms, count },
@@ -38,13 +38,13 @@ impl Time {
 
 /// One node's clock.
 #[derive(Debug, Default)]
-pub(crate) struct Clock {
-    last: Time,
+pub(crate) struct HybridClock {
+    last: HlcTimestamp,
     /// What the wall clock said, and when on the monotonic clock.
     anchor: Option<(u64, Duration)>,
 }
 
-impl Clock {
+impl HybridClock {
     /// The wall clock without its jumps. `uptime` is monotonic.
     pub(crate) fn physical(&mut self, wall_ms: u64, uptime: Duration) -> u64 {
         if let Some((wall, at)) = self.anchor {
@@ -59,14 +59,14 @@ impl Clock {
     }
 
     /// A new time, after all that this clock gave or followed, and after `known`.
-    pub(crate) fn after(&mut self, physical_ms: u64, known: Time) -> Time {
-        let now = Time { ms: physical_ms, count: 0 };
+    pub(crate) fn after(&mut self, physical_ms: u64, known: HlcTimestamp) -> HlcTimestamp {
+        let now = HlcTimestamp { ms: physical_ms, count: 0 };
         self.last = if now > self.last { now } else { self.last.next() };
         if known >= self.last { known.next() } else { self.last }
     }
 
     /// Follows a time of another node, within the bound.
-    pub(crate) fn follow(&mut self, physical_ms: u64, seen: Time) {
+    pub(crate) fn follow(&mut self, physical_ms: u64, seen: HlcTimestamp) {
         if seen.ms <= physical_ms.saturating_add(DRIFT_MAX_MS) {
             self.last = self.last.max(seen);
         }
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn a_jump_of_the_wall_clock_is_not_followed_and_a_drift_is() {
-        let mut clock = Clock::default();
+        let mut clock = HybridClock::default();
         assert_eq!(clock.physical(1_000_000, at(0)), 1_000_000);
         assert_eq!(clock.physical(1_010_500, at(10)), 1_010_500);
         assert_eq!(clock.physical(9_000_000_000, at(11)), 1_011_500);
@@ -95,19 +95,19 @@ mod tests {
 
     #[test]
     fn what_a_clock_far_ahead_wrote_can_be_changed_and_does_not_pull_the_clock_along() {
-        let mut clock = Clock::default();
-        let absurd = Time { ms: 1 << 50, count: 7 };
+        let mut clock = HybridClock::default();
+        let absurd = HlcTimestamp { ms: 1 << 50, count: 7 };
         clock.follow(1_000, absurd);
         assert!(clock.after(1_000, absurd) > absurd);
-        assert_eq!(clock.after(1_001, Time::default()), Time { ms: 1_001, count: 0 });
+        assert_eq!(clock.after(1_001, HlcTimestamp::default()), HlcTimestamp { ms: 1_001, count: 0 });
     }
 
     #[test]
     fn a_clock_a_little_ahead_is_followed() {
-        let mut clock = Clock::default();
-        let seen = Time { ms: 1_500, count: 3 };
+        let mut clock = HybridClock::default();
+        let seen = HlcTimestamp { ms: 1_500, count: 3 };
         clock.follow(1_000, seen);
-        assert_eq!(clock.after(1_000, Time::default()), Time { ms: 1_500, count: 4 });
+        assert_eq!(clock.after(1_000, HlcTimestamp::default()), HlcTimestamp { ms: 1_500, count: 4 });
     }
 
     proptest! {
@@ -115,9 +115,9 @@ mod tests {
         fn times_are_new_and_after_what_is_known(
             steps in proptest::collection::vec((0..3_000u64, proptest::option::of((0..200_000u64, 0..3u32))), 1..60),
         ) {
-            let (mut clock, mut given) = (Clock::default(), Vec::new());
+            let (mut clock, mut given) = (HybridClock::default(), Vec::new());
             for (physical, known) in steps {
-                let known = known.map(|(ms, count)| Time { ms, count }).unwrap_or_default();
+                let known = known.map(|(ms, count)| HlcTimestamp { ms, count }).unwrap_or_default();
                 clock.follow(physical, known);
                 let time = clock.after(physical, known);
                 prop_assert!(time > known);

@@ -11,25 +11,25 @@ use http_body::{Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use crate::{
-    core::router::Pace,
+    core::router::CopyRateLimiter,
     provider::{Body, BodyError},
 };
 
 /// A body that is read at the pace.
-pub(super) struct Paced {
+pub(super) struct RateLimitedBody {
     body: Body,
-    pace: Arc<Pace>,
+    pace: Arc<CopyRateLimiter>,
     origin: Instant,
     wait: Option<Pin<Box<Sleep>>>,
 }
 
-impl Paced {
-    pub(super) fn new(body: Body, pace: Arc<Pace>, origin: Instant) -> Self {
+impl RateLimitedBody {
+    pub(super) fn new(body: Body, pace: Arc<CopyRateLimiter>, origin: Instant) -> Self {
         Self { body, pace, origin, wait: None }
     }
 }
 
-impl http_body::Body for Paced {
+impl http_body::Body for RateLimitedBody {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -74,7 +74,7 @@ mod tests {
             futures::stream::iter((0..10).map(|_| Ok::<_, BodyError>(Frame::data(Bytes::from_static(&[7; 100])))));
         let body = provider::body(http_body_util::StreamBody::new(frames));
         let begin = Instant::now();
-        let paced = Paced::new(body, Arc::new(Pace::new(100)), begin);
+        let paced = RateLimitedBody::new(body, Arc::new(CopyRateLimiter::new(100)), begin);
         assert_eq!(paced.collect().await.unwrap().to_bytes(), vec![7; 1_000]);
         let seconds = begin.elapsed().as_secs_f64();
         assert!((8.0..=10.0).contains(&seconds), "1,000 bytes at 100 a second took {seconds} s");

@@ -28,16 +28,16 @@ const WATCHED_MAX: usize = 256;
 
 /// The keys of one node that are or may become hot.
 #[derive(Debug)]
-pub(crate) struct Heat {
+pub(crate) struct HotKeys {
     rate: u32,
     extra_max: u8,
     hold: Duration,
-    watched: BTreeMap<Key, Warmth>,
+    watched: BTreeMap<Key, KeyRate>,
     next_step: Duration,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
-struct Warmth {
+struct KeyRate {
     extra: u8,
     /// In this step.
     hot_seconds: u32,
@@ -45,7 +45,7 @@ struct Warmth {
     warm_at: Duration,
 }
 
-impl Heat {
+impl HotKeys {
     pub(crate) fn new(config: &NodeConfig) -> Self {
         Self {
             rate: config.hot_rate,
@@ -56,7 +56,7 @@ impl Heat {
         }
     }
 
-    /// Whether it is worth to [`Heat::note`] that a key was asked for so often in one second.
+    /// Whether it is worth to [`HotKeys::note`] that a key was asked for so often in one second.
     pub(crate) fn is_notable(rate: u32, hits: u32) -> bool {
         rate > 0 && (hits == rate || hits == rate.div_ceil(WARM_PART))
     }
@@ -67,7 +67,7 @@ impl Heat {
             if self.watched.len() >= WATCHED_MAX && !(hits >= self.rate && self.make_place()) {
                 return;
             }
-            self.watched.insert(key.clone(), Warmth::default());
+            self.watched.insert(key.clone(), KeyRate::default());
         }
         let Some(warmth) = self.watched.get_mut(key) else { return };
         warmth.warm_at = now;
@@ -113,7 +113,7 @@ impl Heat {
     }
 
     /// How many replicas more than usual which keys should have, as far as this node can tell.
-    pub(crate) fn extras(&self) -> BTreeMap<Key, u8> {
+    pub(crate) fn extra_replicas(&self) -> BTreeMap<Key, u8> {
         let hot = self.watched.iter().filter(|(_, warmth)| warmth.extra > 0);
         hot.map(|(key, warmth)| (key.clone(), warmth.extra)).collect()
     }
@@ -125,10 +125,10 @@ mod tests {
 
     const RATE: u32 = 100;
 
-    fn heat() -> Heat {
+    fn heat() -> HotKeys {
         let mut config = NodeConfig::default();
         (config.hot_rate, config.hot_replicas, config.hot_hold) = (RATE, 2, Duration::from_secs(60));
-        Heat::new(&config)
+        HotKeys::new(&config)
     }
 
     fn key(text: &str) -> Key {
@@ -136,15 +136,15 @@ mod tests {
     }
 
     /// From second to second, `key` is asked for so often. Returns the extra replicas after each second in which they changed.
-    fn run(heat: &mut Heat, text: &str, seconds: std::ops::Range<u64>, per_second: u32) -> Vec<(u64, u8)> {
+    fn run(heat: &mut HotKeys, text: &str, seconds: std::ops::Range<u64>, per_second: u32) -> Vec<(u64, u8)> {
         let mut changes = Vec::new();
         for second in seconds {
             let now = Duration::from_secs(second);
-            for hits in (1..=per_second).filter(|hits| Heat::is_notable(RATE, *hits)) {
+            for hits in (1..=per_second).filter(|hits| HotKeys::is_notable(RATE, *hits)) {
                 heat.note(now, &key(text), hits);
             }
             if heat.step(now) {
-                changes.push((second, heat.extras().get(&key(text)).copied().unwrap_or(0)));
+                changes.push((second, heat.extra_replicas().get(&key(text)).copied().unwrap_or(0)));
             }
         }
         changes
@@ -182,7 +182,7 @@ mod tests {
             heat.note(now, &key("hot"), RATE);
             heat.step(now);
         }
-        assert_eq!(heat.extras(), [(key("hot"), 1)].into());
+        assert_eq!(heat.extra_replicas(), [(key("hot"), 1)].into());
         assert!(heat.watched.len() <= WATCHED_MAX);
     }
 
@@ -195,7 +195,7 @@ mod tests {
             }
             heat.step(Duration::from_secs(second));
         }
-        assert_eq!(heat.extras().len(), HOT_KEYS_MAX);
+        assert_eq!(heat.extra_replicas().len(), HOT_KEYS_MAX);
         assert!(heat.watched.len() <= WATCHED_MAX);
     }
 }

@@ -47,7 +47,7 @@ const REMOVE_PAUSE: Duration = Duration::from_millis(20);
 
 /// The directory of one provider. At most one process may use it at a time.
 #[derive(Debug)]
-pub(crate) struct Shelf {
+pub(crate) struct KeyStore {
     root: PathBuf,
     /// What writes to it; the files that other programs write are synced through it.
     pub(crate) durable: Durable,
@@ -56,7 +56,7 @@ pub(crate) struct Shelf {
     scratches: AtomicU64,
 }
 
-impl Shelf {
+impl KeyStore {
     /// Opens or creates the directory and deletes what a crash left behind. Blocks.
     pub(crate) fn open(root: &Path) -> io::Result<Self> {
         Self::open_on(root, Durable::default())
@@ -95,7 +95,7 @@ impl Shelf {
         tokio::fs::try_exists(self.slot(key).join(marker)).await
     }
 
-    /// Notes that the slot of `key` is up to date now, for [`Shelf::touched_ms`]. Nothing depends on it.
+    /// Notes that the slot of `key` is up to date now, for [`KeyStore::touched_ms`]. Nothing depends on it.
     pub(crate) async fn touch(&self, key: &Key) {
         let path = self.slot(key).join(KEY_FILE);
         let now = Timespec { tv_sec: 0, tv_nsec: UTIME_NOW };
@@ -121,15 +121,15 @@ impl Shelf {
     }
 
     /// A fresh directory to build something in.
-    pub(crate) fn scratch(&self) -> io::Result<Scratch> {
+    pub(crate) fn scratch(&self) -> io::Result<StagingDir> {
         let path = self.unused("tmp");
         fs::create_dir(&path)?;
-        Ok(Scratch { path })
+        Ok(StagingDir { path })
     }
 
     /// Puts what was built into the slot of `key`, replacing what is there in one step, and returns once it is durable.
     /// Blocks.
-    pub(crate) fn publish(&self, key: &Key, scratch: Scratch) -> io::Result<()> {
+    pub(crate) fn publish(&self, key: &Key, scratch: StagingDir) -> io::Result<()> {
         self.durable.write_new(&scratch.path().join(KEY_FILE), key.as_str().as_bytes())?;
         self.durable.sync_tree(scratch.path())?;
         let slot = self.slot(key);
@@ -247,17 +247,17 @@ fn key_in(slot: &Path, marker: &str) -> Option<Result<Key, ProviderError>> {
 
 /// A directory that is deleted, with all that is in it, when this is dropped, unless it was published before.
 #[derive(Debug)]
-pub(crate) struct Scratch {
+pub(crate) struct StagingDir {
     path: PathBuf,
 }
 
-impl Scratch {
+impl StagingDir {
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 }
 
-impl Drop for Scratch {
+impl Drop for StagingDir {
     fn drop(&mut self) {
         let path = std::mem::take(&mut self.path);
         let remove = move || {
@@ -310,7 +310,7 @@ mod tests {
         providers::testing::{eventually, key},
     };
 
-    fn built(shelf: &Shelf, text: &str) -> Scratch {
+    fn built(shelf: &KeyStore, text: &str) -> StagingDir {
         let scratch = shelf.scratch().unwrap();
         fs::write(scratch.path().join("data"), text).unwrap();
         scratch
@@ -319,7 +319,7 @@ mod tests {
     #[tokio::test]
     async fn a_key_and_a_key_below_it_are_both_held_and_found() {
         let dir = tempfile::tempdir().unwrap();
-        let shelf = Shelf::open(dir.path()).unwrap();
+        let shelf = KeyStore::open(dir.path()).unwrap();
         for name in ["a", "a/b", "with space/ünïcode"] {
             shelf.publish(&key(name), built(&shelf, name)).unwrap();
         }
@@ -334,7 +334,7 @@ mod tests {
     #[tokio::test]
     async fn publishing_again_replaces_the_slot() {
         let dir = tempfile::tempdir().unwrap();
-        let shelf = Shelf::open(dir.path()).unwrap();
+        let shelf = KeyStore::open(dir.path()).unwrap();
         shelf.publish(&key("a"), built(&shelf, "old")).unwrap();
         shelf.publish(&key("a"), built(&shelf, "new")).unwrap();
         assert_eq!(fs::read_to_string(shelf.slot(&key("a")).join("data")).unwrap(), "new");
@@ -344,11 +344,11 @@ mod tests {
     #[tokio::test]
     async fn what_a_crash_left_is_swept_at_the_next_start_and_what_was_held_stays() {
         let dir = tempfile::tempdir().unwrap();
-        let shelf = Shelf::open(dir.path()).unwrap();
+        let shelf = KeyStore::open(dir.path()).unwrap();
         shelf.publish(&key("a"), built(&shelf, "kept")).unwrap();
         std::mem::forget(built(&shelf, "half"));
         drop(shelf);
-        let shelf = Shelf::open(dir.path()).unwrap();
+        let shelf = KeyStore::open(dir.path()).unwrap();
         assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
         assert!(shelf.holds(&key("a"), KEY_FILE).await.unwrap());
     }
@@ -356,7 +356,7 @@ mod tests {
     #[tokio::test]
     async fn a_disk_that_can_take_no_more_files_is_full_however_many_bytes_are_left() {
         let Some(disk) = SmallDisk::mount_for_files(4 << 10, 100) else { return };
-        let shelf = Shelf::open(&disk.path().join("shelf")).unwrap();
+        let shelf = KeyStore::open(&disk.path().join("shelf")).unwrap();
         assert!(shelf.capacity().await.unwrap().share() < 0.5);
         let ends = (0..).find(|number| fs::write(disk.path().join(number.to_string()), "").is_err()).unwrap();
         assert!(ends < 100);
@@ -368,7 +368,7 @@ mod tests {
     #[tokio::test]
     async fn a_slot_without_its_marker_is_passed_over_and_a_spoilt_name_is_reported() {
         let dir = tempfile::tempdir().unwrap();
-        let shelf = Shelf::open(dir.path()).unwrap();
+        let shelf = KeyStore::open(dir.path()).unwrap();
         shelf.publish(&key("a"), built(&shelf, "x")).unwrap();
         fs::remove_file(shelf.slot(&key("a")).join("data")).unwrap();
         assert_eq!(shelf.keys("data").count().await, 0);

@@ -1,5 +1,5 @@
 //! When each key was last asked for, and how often in that second: what a node without room gives up is what nobody misses,
-//! and what everybody wants gets more replicas (see [`super::heat`]).
+//! and what everybody wants gets more replicas (see [`super::hot_keys`]).
 //!
 //! Written by every request, so without a lock and mostly without allocation. Bounded by keeping two generations: new uses
 //! go into the younger one, and when that is full the elder is dropped and the younger takes its place. So the
@@ -27,7 +27,7 @@ type Generation = HashMap<Key, AtomicU64, KeyHasher>;
 
 /// Last uses.
 #[derive(Debug)]
-pub(crate) struct Uses {
+pub(crate) struct LastAccess {
     hasher: KeyHasher,
     generation_keys: usize,
     generations: ArcSwap<Generations>,
@@ -39,7 +39,7 @@ struct Generations {
     elder: Arc<Generation>,
 }
 
-impl Uses {
+impl LastAccess {
     pub(crate) fn new(hasher: KeyHasher) -> Self {
         Self::with_bound(hasher, GENERATION_KEYS)
     }
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn the_keys_used_last_are_remembered_and_no_more_than_twice_the_bound() {
-        let uses = Uses::with_bound(KeyHasher::default(), 10);
+        let uses = LastAccess::with_bound(KeyHasher::default(), 10);
         for number in 0..1_000 {
             uses.touch(&key(number), Duration::from_secs(number as u64));
             uses.touch(&key(0), Duration::from_secs(number as u64));
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn uses_are_counted_second_by_second() {
-        let uses = Uses::new(KeyHasher::default());
+        let uses = LastAccess::new(KeyHasher::default());
         let counts =
             [7_000, 7_500, 7_999, 8_000, 7_900, 9_000].map(|ms| uses.touch(&key(1), Duration::from_millis(ms)));
         assert_eq!(counts, [1, 2, 3, 1, 2, 1]);
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn a_use_that_goes_on_is_late_and_not_frequent() {
-        let uses = Uses::new(KeyHasher::default());
+        let uses = LastAccess::new(KeyHasher::default());
         uses.touch(&key(1), Duration::from_secs(7));
         uses.renew(&key(1), Duration::from_secs(9));
         uses.renew(&key(1), Duration::from_secs(8));
@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_use_that_is_noted_late_changes_nothing() {
-        let uses = Uses::new(KeyHasher::default());
+        let uses = LastAccess::new(KeyHasher::default());
         uses.touch(&key(1), Duration::from_secs(7));
         uses.touch(&key(1), Duration::from_secs(6));
         assert_eq!(uses.last(&key(1)), Some(7));

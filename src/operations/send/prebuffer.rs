@@ -14,7 +14,7 @@ const HOLD_BACK_BYTES: usize = 256 << 10;
 const HOLD_BACK_TIME: Duration = Duration::from_millis(500);
 
 /// Reads the beginning of a response, so that its failure is still a failed attempt and not a failed response.
-pub(super) async fn hold_back(response: Response<Body>) -> Result<Response<Body>, BoxError> {
+pub(super) async fn prebuffer(response: Response<Body>) -> Result<Response<Body>, BoxError> {
     let (head, mut body) = response.into_parts();
     let until = Instant::now() + HOLD_BACK_TIME;
     let mut start = VecDeque::new();
@@ -47,7 +47,7 @@ mod tests {
         let chunks = [0; 1_000].into_iter().chain([HOLD_BACK_BYTES + 1]);
         let frames = chunks.map(|bytes| Ok::<_, std::io::Error>(Frame::data(Bytes::from(vec![b'x'; bytes]))));
         let body = provider::body(http_body_util::StreamBody::new(stream::iter(frames)));
-        let mut response = hold_back(Response::new(body)).await.unwrap().into_body();
+        let mut response = prebuffer(Response::new(body)).await.unwrap().into_body();
         assert!(!response.frame().await.unwrap().unwrap().into_data().unwrap().is_empty());
     }
 
@@ -55,8 +55,8 @@ mod tests {
     async fn a_response_that_breaks_early_is_a_failed_attempt() {
         let parts = [Ok(Frame::data(Bytes::from_static(b"ab"))), Err(std::io::Error::other("gone"))];
         let broken = provider::body(http_body_util::StreamBody::new(stream::iter(parts)));
-        assert!(hold_back(Response::new(broken)).await.is_err());
-        let good = hold_back(Response::new(provider::full("abc"))).await.unwrap();
+        assert!(prebuffer(Response::new(broken)).await.is_err());
+        let good = prebuffer(Response::new(provider::full("abc"))).await.unwrap();
         assert_eq!(good.into_body().collect().await.unwrap().to_bytes(), "abc");
     }
 
@@ -64,7 +64,7 @@ mod tests {
     async fn a_response_that_trickles_is_not_held_for_long() {
         let (_keep, body) = http_body_util::channel::Channel::<Bytes, BoxError>::new(1);
         let started = Instant::now();
-        hold_back(Response::new(provider::body(body))).await.unwrap();
+        prebuffer(Response::new(provider::body(body))).await.unwrap();
         assert_eq!(started.elapsed(), HOLD_BACK_TIME);
     }
 }

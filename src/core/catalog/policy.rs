@@ -12,7 +12,7 @@ use wildmatch::WildMatch;
 
 use super::{
     intent::is_pattern,
-    state::{Catalog, Standing},
+    state::{Catalog, KeyPolicy},
 };
 use crate::{
     config::{NodeConfig, of_prefix},
@@ -28,14 +28,14 @@ struct Pattern {
 
 /// Written by the catalog actor alone, read by everybody.
 #[derive(Debug)]
-pub(crate) struct Intents {
-    standings: HashMap<Key, Standing, KeyHasher>,
+pub(crate) struct PolicyIndex {
+    standings: HashMap<Key, KeyPolicy, KeyHasher>,
     patterns: ArcSwap<Vec<Pattern>>,
     prefixes: BTreeMap<String, usize>,
     replicas: usize,
 }
 
-impl Intents {
+impl PolicyIndex {
     pub(crate) fn new(config: &NodeConfig, hasher: KeyHasher) -> Self {
         Self {
             standings: HashMap::with_hasher(hasher),
@@ -68,7 +68,7 @@ impl Intents {
     }
 
     /// What the catalog says of `key` itself.
-    pub(crate) fn standing(&self, key: &Key) -> Standing {
+    pub(crate) fn standing(&self, key: &Key) -> KeyPolicy {
         self.standings.pin().get(key).copied().unwrap_or_default()
     }
 
@@ -84,7 +84,7 @@ impl Intents {
         for key in keys {
             patterns |= is_pattern(key);
             match catalog.standing(key) {
-                nothing if nothing == Standing::default() => drop(standings.remove(key)),
+                nothing if nothing == KeyPolicy::default() => drop(standings.remove(key)),
                 standing => drop(standings.insert(key.clone(), standing)),
             }
         }
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
     use crate::{
         core::catalog::{
-            clock::Time,
+            hlc::HlcTimestamp,
             intent::{Intent, Record, Stamp},
         },
         key::NodeName,
@@ -125,7 +125,7 @@ mod tests {
     fn the_count_is_the_pins_then_the_patterns_then_the_prefixes_then_everybodys() {
         let prefix_replicas = [("a/".to_owned(), 3), ("a/b/".to_owned(), 4)].into();
         let config = NodeConfig { replicas: 2, prefix_replicas, ..NodeConfig::default() };
-        let intents = Intents::new(&config, KeyHasher::default());
+        let intents = PolicyIndex::new(&config, KeyHasher::default());
         let mut catalog = Catalog::default();
         for (ms, (text, intent)) in (1..).zip([
             ("a/x", Intent::Pin { replicas: 1 }),
@@ -134,7 +134,7 @@ mod tests {
             ("z", Intent::Pin { replicas: 8 }),
             ("z", Intent::Unpin),
         ]) {
-            let stamp = Stamp { time: Time { ms, count: 0 }, node: NodeName::new("n").unwrap() };
+            let stamp = Stamp { time: HlcTimestamp { ms, count: 0 }, node: NodeName::new("n").unwrap() };
             catalog.apply(&Record { key: key(text), stamp, intent });
         }
         let counts = |expected: [usize; 6]| {

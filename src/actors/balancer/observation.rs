@@ -3,13 +3,13 @@
 use std::sync::atomic::Ordering;
 
 use crate::{
-    core::{balancer::Situation, registry::HolderState},
+    core::{balancer::PlanInput, registry::HolderState},
     key::{Key, NodeName},
     runtime::{Names, Shared},
 };
 
 /// One key at one moment.
-pub(super) struct Sight {
+pub(super) struct KeyObservation {
     /// Claims of live nodes.
     pub(super) live: Vec<(NodeName, HolderState)>,
     /// Whether anybody, dead or alive, is known to have had it, or it is pinned.
@@ -23,7 +23,7 @@ pub(super) struct Sight {
     leader: Option<NodeName>,
 }
 
-impl Sight {
+impl KeyObservation {
     pub(super) fn of(shared: &Shared, key: &Key) -> Self {
         let view = shared.lookup.view.load();
         let claims = shared.lookup.holders(key);
@@ -32,11 +32,11 @@ impl Sight {
         let owners_wanted = live_owners.len();
         live_owners.retain(|name| view.is_staying(name));
         // Failures of others do not make a key exist. Nor does what the dead had of a key that was forgotten.
-        let standing = shared.lookup.intents.standing(key);
+        let standing = shared.lookup.policy.standing(key);
         let counted = if standing.forgotten { &live } else { &claims };
         let known = standing.pinned.is_some() || counted.iter().any(|(_, state)| state.has_it());
         let dead_have_it = claims.iter().any(|(name, state)| state.has_it() && !view.is_alive(name));
-        let asked = shared.lookup.intents.replicas(key);
+        let asked = shared.lookup.policy.replicas(key);
         Self { known, dead_have_it, live_owners, owners_wanted, asked, leader: shared.lookup.leader(key), live }
     }
 
@@ -53,8 +53,8 @@ impl Sight {
         (self.known && have < asked).then_some(asked)
     }
 
-    pub(super) fn situation<'a>(&'a self, shared: &'a Shared, backing_off: bool) -> Situation<'a> {
-        Situation {
+    pub(super) fn situation<'a>(&'a self, shared: &'a Shared, backing_off: bool) -> PlanInput<'a> {
+        PlanInput {
             me: &shared.context.name,
             owners: &self.live_owners,
             owners_wanted: self.owners_wanted,
@@ -63,7 +63,7 @@ impl Sight {
             leader: self.leader.as_ref(),
             backing_off,
             scanned: shared.disk.scanned.load(Ordering::Acquire),
-            room: shared.disk.room().level(),
+            room: shared.disk.watermarks().pressure(),
         }
     }
 }
@@ -77,7 +77,7 @@ mod tests {
         let names = ["a", "b"].map(|name| NodeName::new(name).unwrap());
         let stays = |states: [HolderState; 2]| {
             let live = names.iter().cloned().zip(states).collect();
-            let sight = Sight {
+            let sight = KeyObservation {
                 live,
                 known: true,
                 dead_have_it: false,

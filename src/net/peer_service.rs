@@ -9,13 +9,13 @@ use http::{Request, Response};
 
 use super::{
     peer::Peer,
-    wire::{Call, Delta, Hello, HelloRefusal, MemberNews, Position, Refusal, Reply, RequestHead},
+    wire::{Call, Delta, Hello, HelloRefusal, MemberNews, Position, Rejection, Reply, RequestHead},
 };
 use crate::{key::NodeName, provider::Body};
 
 /// What the rest of the node answers to its peers.
 #[async_trait]
-pub(crate) trait Inbound: Send + Sync + 'static {
+pub(crate) trait PeerService: Send + Sync + 'static {
     /// Whether a peer that proved its name is let in. `connected`: where another start of that name has an open connection
     /// from, at an address of its own.
     fn admit(&self, hello: &Hello, connected: Option<SocketAddr>) -> Result<(), HelloRefusal>;
@@ -38,5 +38,5 @@ pub(crate) trait Inbound: Send + Sync + 'static {
         from: &NodeName,
         head: RequestHead,
         request: Request<Body>,
-    ) -> Result<Response<Body>, Refusal>;
+    ) -> Result<Response<Body>, Rejection>;
 }

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{plan::Action, room::Level};
+use super::{plan::Action, watermarks::DiskPressure};
 
 /// What a node intends to do with one key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
-pub struct Intention {
+pub struct PlannedAction {
     /// What.
     pub action: IntendedAction,
     /// Why not yet, if something stands in the way.
@@ -33,7 +33,7 @@ pub enum IntendedAction {
 
 /// What may stand in the way.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Obstacles {
+pub(crate) struct Blockers {
     pub(crate) draining: bool,
     pub(crate) scanning: bool,
     /// Until members or their room have not changed for long enough.
@@ -51,7 +51,12 @@ pub(crate) struct Obstacles {
 }
 
 /// What is intended if nothing stands in the way is `wish`; then, what does. `under_replicated`: the wish is a repair.
-pub(crate) fn intention(wish: Action, under_replicated: bool, room: Level, obstacles: Obstacles) -> Intention {
+pub(crate) fn intention(
+    wish: Action,
+    under_replicated: bool,
+    room: DiskPressure,
+    obstacles: Blockers,
+) -> PlannedAction {
     let action = match wish {
         Action::Nothing => IntendedAction::Nothing,
         Action::Copy => IntendedAction::Copy,
@@ -59,11 +64,11 @@ pub(crate) fn intention(wish: Action, under_replicated: bool, room: Level, obsta
         Action::Trim => IntendedAction::Release,
     };
     let waits_for = (wish != Action::Nothing).then(|| obstacle(wish, under_replicated, room, obstacles)).flatten();
-    Intention { action, waits_for }
+    PlannedAction { action, waits_for }
 }
 
-fn obstacle(wish: Action, under_replicated: bool, room: Level, obstacles: Obstacles) -> Option<String> {
-    let Obstacles { draining, scanning, settling, holding, back_off, trim, running, ahead } = obstacles;
+fn obstacle(wish: Action, under_replicated: bool, room: DiskPressure, obstacles: Blockers) -> Option<String> {
+    let Blockers { draining, scanning, settling, holding, back_off, trim, running, ahead } = obstacles;
     let takes = matches!(wish, Action::Copy | Action::Fetch);
     let seconds = |left: Duration| format!("{:.1} s", left.as_secs_f64());
     if draining {
@@ -75,10 +80,10 @@ fn obstacle(wish: Action, under_replicated: bool, room: Level, obstacles: Obstac
     if let Some(left) = settling {
         return Some(format!("the members changed lately: for {}", seconds(left)));
     }
-    if takes && room == Level::Full {
+    if takes && room == DiskPressure::Full {
         return Some("its disk is full: it takes no new keys".into());
     }
-    if takes && room == Level::Tight && !under_replicated {
+    if takes && room == DiskPressure::High && !under_replicated {
         return Some("there is little room on its disk, and the key has its replicas elsewhere".into());
     }
     if takes && running {
@@ -105,29 +110,29 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn says(wish: Action, room: Level, obstacles: Obstacles) -> Option<String> {
+    fn says(wish: Action, room: DiskPressure, obstacles: Blockers) -> Option<String> {
         intention(wish, false, room, obstacles).waits_for
     }
 
     #[test]
     fn who_wants_nothing_waits_for_nothing() {
-        let obstacles = Obstacles { draining: true, settling: Some(SECOND), ahead: Some(3), ..Obstacles::default() };
-        assert_eq!(says(Action::Nothing, Level::Full, obstacles), None);
-        assert_eq!(says(Action::Copy, Level::Ample, Obstacles::default()), None);
+        let obstacles = Blockers { draining: true, settling: Some(SECOND), ahead: Some(3), ..Blockers::default() };
+        assert_eq!(says(Action::Nothing, DiskPressure::Full, obstacles), None);
+        assert_eq!(says(Action::Copy, DiskPressure::Low, Blockers::default()), None);
     }
 
     #[test]
     fn the_first_thing_in_the_way_is_named() {
-        let mut obstacles = Obstacles {
+        let mut obstacles = Blockers {
             draining: true,
             settling: Some(SECOND),
             back_off: Some(2 * SECOND),
             holding: Some(3 * SECOND),
             ahead: Some(7),
-            ..Obstacles::default()
+            ..Blockers::default()
         };
         let mut said = Vec::new();
-        let steps: [fn(&mut Obstacles); 5] = [
+        let steps: [fn(&mut Blockers); 5] = [
             |o| o.draining = false,
             |o| o.settling = None,
             |o| o.back_off = None,
@@ -135,10 +140,10 @@ mod tests {
             |o| o.ahead = Some(0),
         ];
         for step in steps {
-            said.push(says(Action::Copy, Level::Ample, obstacles).unwrap());
+            said.push(says(Action::Copy, DiskPressure::Low, obstacles).unwrap());
             step(&mut obstacles);
         }
-        said.push(says(Action::Copy, Level::Ample, obstacles).unwrap());
+        said.push(says(Action::Copy, DiskPressure::Low, obstacles).unwrap());
         for (said, expected) in
             said.iter().zip(["out of service", "changed lately: for 1.0 s", "in 2.0 s", "for 3.0 s", "7 keys", "next"])
         {
@@ -148,17 +153,17 @@ mod tests {
 
     #[test]
     fn little_room_holds_back_moves_and_no_room_everything_that_takes_some() {
-        let obstacles = Obstacles::default();
+        let obstacles = Blockers::default();
         let waits = |wish, repair, room| intention(wish, repair, room, obstacles).waits_for.is_some();
-        assert!(waits(Action::Copy, false, Level::Tight) && !waits(Action::Copy, true, Level::Tight));
-        assert!(waits(Action::Copy, true, Level::Full) && waits(Action::Fetch, true, Level::Full));
-        assert!(!waits(Action::Trim, false, Level::Full));
+        assert!(waits(Action::Copy, false, DiskPressure::High) && !waits(Action::Copy, true, DiskPressure::High));
+        assert!(waits(Action::Copy, true, DiskPressure::Full) && waits(Action::Fetch, true, DiskPressure::Full));
+        assert!(!waits(Action::Trim, false, DiskPressure::Full));
     }
 
     #[test]
     fn a_surplus_copy_waits_for_its_delay_and_then_for_the_owners() {
-        let left = |left| Obstacles { trim: Some(left), ..Obstacles::default() };
-        assert!(says(Action::Trim, Level::Ample, left(SECOND)).unwrap().contains("1.0 s"));
-        assert!(says(Action::Trim, Level::Ample, left(Duration::ZERO)).unwrap().contains("vouch"));
+        let left = |left| Blockers { trim: Some(left), ..Blockers::default() };
+        assert!(says(Action::Trim, DiskPressure::Low, left(SECOND)).unwrap().contains("1.0 s"));
+        assert!(says(Action::Trim, DiskPressure::Low, left(Duration::ZERO)).unwrap().contains("vouch"));
     }
 }

@@ -19,11 +19,11 @@ use tokio::{sync::oneshot, time::Instant};
 use tracing::debug;
 
 use super::{
-    attempt::{Outcome, attempt_at},
+    attempt::{AttemptResult, attempt_at},
     failure::Failure,
-    hold_back::hold_back,
     holders::{holders, until_reachable},
     lookout::Lookout,
+    prebuffer::prebuffer,
     preview::preview,
     replay::Replay,
     resumable::{Refetch, Resumable},
@@ -54,7 +54,7 @@ pub(crate) struct AnsweredBy {
 }
 
 /// The state of one request on its way.
-pub(super) struct Course {
+pub(super) struct RequestAttempts {
     shared: Arc<Shared>,
     key: Key,
     parts: Parts,
@@ -82,7 +82,7 @@ pub(super) struct Waiting {
 /// An attempt that has ended.
 struct Ended {
     node: NodeName,
-    outcome: Outcome,
+    outcome: AttemptResult,
     /// Whether the retry budget paid for it.
     paid: bool,
 }
@@ -95,7 +95,7 @@ enum Start {
     NoCoin,
 }
 
-impl Course {
+impl RequestAttempts {
     /// `broke_off`: who did not send its response to the end, if `request` is for the rest of that.
     pub(super) async fn new(
         shared: Arc<Shared>,
@@ -186,7 +186,7 @@ impl Course {
     /// In the order in which to ask them: this node first.
     fn rank(&self, mut names: Vec<NodeName>) -> Vec<NodeName> {
         let here = names.iter().position(|name| *name == self.shared.context.name).map(|at| names.remove(at));
-        let others = self.shared.routing.routes.load().ranked(names, self.shared.context.uptime());
+        let others = self.shared.routing.peer_stats.load().ranked(names, self.shared.context.uptime());
         here.into_iter().chain(others).collect()
     }
 
@@ -312,7 +312,7 @@ impl Course {
         let Ended { node, outcome, paid } = ended;
         let failed = match outcome {
             Ok(response) if self.repeatable && response.headers().contains_key(SECOND_OPINION) => {
-                match hold_back(response).await {
+                match prebuffer(response).await {
                     Ok(response) => {
                         self.second_best.get_or_insert((node.clone(), response));
                         AttemptError::Refused("another holder may know better".to_owned())
@@ -322,7 +322,7 @@ impl Course {
             }
             Ok(response) if node == self.shared.context.name || !self.repeatable => return Ok(Some(response)),
             // A remote response is held back at first, so that a holder that dies now costs an attempt, not the request.
-            Ok(response) => match hold_back(response).await {
+            Ok(response) => match prebuffer(response).await {
                 Ok(response) => return Ok(Some(response)),
                 Err(error) => AttemptError::Unreachable(error.to_string()),
             },
@@ -423,5 +423,5 @@ fn send(
     request: Request<Body>,
     broke_off: Option<NodeName>,
 ) -> BoxFuture<'static, Result<Response<Body>, RouteError>> {
-    async move { Course::new(shared, key, request, broke_off).await?.run().await }.boxed()
+    async move { RequestAttempts::new(shared, key, request, broke_off).await?.run().await }.boxed()
 }

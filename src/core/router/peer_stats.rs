@@ -70,12 +70,12 @@ impl Drop for InFlight {
 
 /// The health of all peers, and a source of draws for choosing among them.
 #[derive(Debug, Default)]
-pub(crate) struct Routes {
+pub(crate) struct PeerStats {
     peers: BTreeMap<NodeName, Arc<PeerHealth>>,
     draws: Arc<AtomicU64>,
 }
 
-impl Routes {
+impl PeerStats {
     /// Routes for these members; what is known of those that stayed is kept.
     pub(crate) fn renewed<'a>(&self, names: impl Iterator<Item = &'a NodeName>, seed: Option<u64>) -> Self {
         let peers = names.map(|name| (name.clone(), self.peers.get(name).cloned().unwrap_or_default())).collect();
@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn a_failure_makes_suspect_for_a_while_and_a_success_clears_it() {
         let names = [NodeName::new("a").unwrap(), NodeName::new("b").unwrap()];
-        let routes = Routes::default().renewed(names.iter(), Some(1));
+        let routes = PeerStats::default().renewed(names.iter(), Some(1));
         routes.health(&names[0]).unwrap().failed(Duration::from_secs(1));
         let first = |at| routes.ranked(names.to_vec(), Duration::from_millis(at))[0].clone();
         assert!((0..20).all(|_| first(1_100) == names[1]));

@@ -7,13 +7,13 @@ use crate::key::Key;
 
 /// What a member says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Facts {
-    pub(crate) state: Announced,
+pub(crate) struct NodeInfo {
+    pub(crate) state: AdvertisedState,
     pub(crate) role: Role,
     pub(crate) weight: u32,
     pub(crate) accepting: bool,
     pub(crate) http: Option<String>,
-    pub(crate) ledger: LedgerMark,
+    pub(crate) ledger: LedgerDigest,
     /// Digest of its catalog; `None` of a version that has none.
     pub(crate) catalog: Option<u64>,
     /// How many replicas more than usual which keys should have, for they are asked for very often there.
@@ -28,7 +28,7 @@ pub(crate) struct Facts {
 
 /// The states that a member can announce, in their order; death it cannot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Announced {
+pub(crate) enum AdvertisedState {
     Joining,
     Serving,
     /// About to stop, to be back soon.
@@ -49,21 +49,21 @@ pub(crate) enum Role {
 
 /// How far a ledger has come, and a digest of what it says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct LedgerMark {
+pub(crate) struct LedgerDigest {
     pub(crate) version: u64,
     pub(crate) digest: u64,
 }
 
-impl Facts {
+impl NodeInfo {
     /// As gossip carries them.
     pub(crate) fn to_pairs(&self) -> Vec<(&'static str, String)> {
         let state = match self.state {
-            Announced::Joining => "joining",
-            Announced::Serving => "serving",
-            Announced::Leaving => "leaving",
-            Announced::Away => "away",
-            Announced::Draining => "draining",
-            Announced::Left => "left",
+            AdvertisedState::Joining => "joining",
+            AdvertisedState::Serving => "serving",
+            AdvertisedState::Leaving => "leaving",
+            AdvertisedState::Away => "away",
+            AdvertisedState::Draining => "draining",
+            AdvertisedState::Left => "left",
         };
         let role = match self.role {
             Role::Holder => "holder",
@@ -97,19 +97,19 @@ impl Facts {
         let (version, digest) = read("ledger")?.split_once(':')?;
         Some(Self {
             state: match read("state")? {
-                "joining" => Announced::Joining,
-                "serving" => Announced::Serving,
-                "leaving" => Announced::Leaving,
-                "away" => Announced::Away,
-                "draining" => Announced::Draining,
-                "left" => Announced::Left,
+                "joining" => AdvertisedState::Joining,
+                "serving" => AdvertisedState::Serving,
+                "leaving" => AdvertisedState::Leaving,
+                "away" => AdvertisedState::Away,
+                "draining" => AdvertisedState::Draining,
+                "left" => AdvertisedState::Left,
                 _ => return None,
             },
             role: if read("role")? == "observer" { Role::Observer } else { Role::Holder },
             weight: read("weight")?.parse().ok()?,
             accepting: read("accepting")?.parse().ok()?,
             http: read("http").filter(|http| !http.is_empty()).map(str::to_owned),
-            ledger: LedgerMark { version: version.parse().ok()?, digest: u64::from_str_radix(digest, 16).ok()? },
+            ledger: LedgerDigest { version: version.parse().ok()?, digest: u64::from_str_radix(digest, 16).ok()? },
             catalog: read("catalog").and_then(|digest| u64::from_str_radix(digest, 16).ok()),
             gone: read("gone").and_then(|digest| u64::from_str_radix(digest, 16).ok()),
             clock: read("clock").and_then(|ms| ms.parse().ok()),
@@ -129,9 +129,9 @@ pub(crate) mod tests {
     use super::*;
 
     /// Something in every field.
-    pub(in crate::core::membership) fn facts(state: Announced) -> Facts {
-        let ledger = LedgerMark { version: 3, digest: 9 };
-        Facts {
+    pub(in crate::core::membership) fn facts(state: AdvertisedState) -> NodeInfo {
+        let ledger = LedgerDigest { version: 3, digest: 9 };
+        NodeInfo {
             state,
             role: Role::Holder,
             weight: 100,
@@ -148,15 +148,15 @@ pub(crate) mod tests {
 
     #[test]
     fn facts_survive_gossip() {
-        let facts = facts(Announced::Draining);
+        let facts = facts(AdvertisedState::Draining);
         let pairs = facts.to_pairs();
         let read = |key: &str| pairs.iter().find(|(name, _)| *name == key).map(|(_, value)| value.as_str());
-        assert_eq!(Facts::parse(read), Some(facts.clone()));
-        assert_eq!(Facts::parse(|key| read(key).filter(|_| key != "weight")), None);
-        let older = Facts::parse(|key| read(key).filter(|_| !matches!(key, "catalog" | "hot" | "gone" | "clock")));
+        assert_eq!(NodeInfo::parse(read), Some(facts.clone()));
+        assert_eq!(NodeInfo::parse(|key| read(key).filter(|_| key != "weight")), None);
+        let older = NodeInfo::parse(|key| read(key).filter(|_| !matches!(key, "catalog" | "hot" | "gone" | "clock")));
         assert_eq!(
             older,
-            Some(Facts { catalog: None, hot: BTreeMap::new(), gone: None, clock: None, ..facts }),
+            Some(NodeInfo { catalog: None, hot: BTreeMap::new(), gone: None, clock: None, ..facts }),
             "a version without catalogs is a member all the same"
         );
     }

@@ -12,12 +12,12 @@ const BURST: Duration = Duration::from_millis(250);
 
 /// A rate that many copies share.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct CopyRateLimiter {
     bytes_per_second: u64,
     next_due: Mutex<Duration>,
 }
 
-impl Pace {
+impl CopyRateLimiter {
     /// So many bytes per second; 0 is no limit.
     pub(crate) fn new(bytes_per_second: u64) -> Self {
         Self { bytes_per_second, next_due: Mutex::default() }
@@ -41,11 +41,11 @@ mod tests {
 
     #[test]
     fn copies_share_the_rate_and_a_quiet_time_is_not_saved_up() {
-        let pace = Pace::new(1_000);
+        let pace = CopyRateLimiter::new(1_000);
         let at = Duration::from_secs;
         assert_eq!(pace.take(at(10), 500), Duration::from_millis(250), "a burst is for free");
         assert_eq!(pace.take(at(10), 500), Duration::from_millis(750), "whoever comes next waits for both");
         assert_eq!(pace.take(at(1_000), 1_000), Duration::from_millis(750), "an hour of rest is worth one burst");
-        assert_eq!(Pace::new(0).take(at(10), usize::MAX), Duration::ZERO);
+        assert_eq!(CopyRateLimiter::new(0).take(at(10), usize::MAX), Duration::ZERO);
     }
 }

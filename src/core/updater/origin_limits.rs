@@ -22,13 +22,13 @@ type Place = (UpdateReason, u64);
 /// All limits, by prefix; the longest that a key begins with counts.
 #[derive(Debug)]
 pub(crate) struct Upstreams {
-    lanes: BTreeMap<String, Lane>,
+    lanes: BTreeMap<String, PrefixLimit>,
     arrivals: u64,
 }
 
 /// What is under one limit.
 #[derive(Debug, Default)]
-struct Lane {
+struct PrefixLimit {
     at_once: usize,
     spacing: Duration,
     next_start: Duration,
@@ -39,10 +39,10 @@ struct Lane {
 
 impl Upstreams {
     pub(crate) fn new(limits: &BTreeMap<String, UpstreamLimit>) -> Self {
-        let lane = |limit: &UpstreamLimit| Lane {
+        let lane = |limit: &UpstreamLimit| PrefixLimit {
             at_once: limit.concurrency.unwrap_or(usize::MAX),
             spacing: limit.per_second.map_or(Duration::ZERO, |rate| Duration::from_secs_f64(rate.recip())),
-            ..Lane::default()
+            ..PrefixLimit::default()
         };
         Self { lanes: limits.iter().map(|(prefix, limit)| (prefix.clone(), lane(limit))).collect(), arrivals: 0 }
     }
@@ -90,17 +90,17 @@ impl Upstreams {
 
     /// When somebody is to be called although nobody leaves.
     pub(crate) fn next_call(&self) -> Option<Duration> {
-        let held_by_rate = |lane: &&Lane| !lane.waiting.is_empty() && lane.inside.len() < lane.at_once;
+        let held_by_rate = |lane: &&PrefixLimit| !lane.waiting.is_empty() && lane.inside.len() < lane.at_once;
         self.lanes.values().filter(held_by_rate).map(|lane| lane.next_start).min()
     }
 
-    fn lane(&mut self, key: &Key) -> Option<&mut Lane> {
+    fn lane(&mut self, key: &Key) -> Option<&mut PrefixLimit> {
         let prefix = of_prefix(&self.lanes, key)?.0.to_owned();
         self.lanes.get_mut(&prefix)
     }
 }
 
-impl Lane {
+impl PrefixLimit {
     fn has_room(&self, now: Duration) -> bool {
         self.inside.len() < self.at_once && now >= self.next_start
     }
