@@ -50,7 +50,9 @@ pub use self::core::{
     placement, registry,
     registry::HoldingState,
 };
-pub use client::{Client, DrainError, Holding, Location, MemberStatus, Nodes, RemovedMember, Shortage, Status};
+pub use client::{
+    Client, DrainError, ForecastError, Holding, Location, MemberStatus, Nodes, RemovedMember, Shortage, Status,
+};
 pub use net::identity::{ClusterKey, Credentials, IdentityError};
 pub use node::{Node, NodeBuilder};
 pub use operations::{

@@ -2,20 +2,22 @@
 //!
 //! All reads are answered from this process's own memory, also when it is cut off from everybody else.
 
+mod reports;
+mod status;
+
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::StreamExt;
-use serde::Serialize;
 
+pub use self::reports::{DrainError, ForecastError, Holding, Location, MemberStatus, RemovedMember, Shortage, Status};
 use crate::{
     config::REPLICAS_MAX,
     core::{
-        balancer::Short,
         catalog::{self, Intent, IntentAck, IntentError, Pin},
-        membership::{ClockDifference, MassFailure, Member, MemberState, RemoveError, SeedStatus, View},
+        membership::{Member, MemberState, RemoveError, View},
         placement::{Change, Forecast, Forecaster, WEIGHT_SHARE},
-        registry::{HolderState, HoldingState},
+        registry::HolderState,
     },
     key::{Key, KeyError, NodeName},
     net::wire::calls,
@@ -26,9 +28,8 @@ use crate::{
         spread,
         update::{UpdatedReplica, update},
     },
-    provider::Capacity,
     route_error::RouteError,
-    runtime::{Names, Shared, ports::updater::Trouble},
+    runtime::{Names, Shared},
     transport::{KeyTransport, PathTransport},
 };
 
@@ -37,10 +38,6 @@ const PAGE_KEYS: usize = 4096;
 /// Sizes of keys that are asked for at once, and how long in all: each may cost a run of git where the key is.
 const SIZES_AT_ONCE: usize = 8;
 const SIZES_PATIENCE: Duration = Duration::from_secs(5);
-/// Keys with too few replicas that `status` names.
-const SHORTAGES_SHOWN: usize = 5;
-/// Keys with too few replicas about which other nodes are asked.
-const SHORTAGES_EXPLAINED: usize = 16;
 const SYNC_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A few node names, inline.
@@ -59,158 +56,6 @@ pub struct Client {
 pub(crate) trait Observer: Send + Sync {
     /// Ends it in good order.
     async fn leave(self: Box<Self>);
-}
-
-/// Where a key is and where it should be.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct Location {
-    /// The key.
-    pub key: Key,
-    /// Members that should keep it, best first.
-    pub owners: Vec<NodeName>,
-    /// Live members that have to do with it, by name.
-    pub holders: Vec<Holding>,
-    /// Whether somebody asked for it to be kept always.
-    pub pinned: bool,
-}
-
-/// How a node stands to a key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct Holding {
-    /// The node.
-    pub node: NodeName,
-    /// Its state.
-    pub state: HoldingState,
-}
-
-/// The cluster in numbers, as one node sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct Status {
-    /// Who says so.
-    pub node: NodeName,
-    /// Members that are alive.
-    pub members: usize,
-    /// Observers that follow this node's view; each follows two members. None where etcd coordinates: there they are members.
-    pub observers: usize,
-    /// Known keys.
-    pub keys: usize,
-    /// Known keys with fewer live replicas than pins and settings ask for, also where there are too few members for more.
-    pub under_replicated: usize,
-    /// The first of them, and why.
-    pub lacking: Vec<Shortage>,
-    /// Keys that are asked for so often that more nodes than usual should keep them.
-    pub hot: usize,
-    /// Fetches under way.
-    pub fetching: usize,
-    /// Replicas that this node has still to restore or to move here.
-    pub repairs_waiting: usize,
-    /// Those that it is working on.
-    pub repairs_running: usize,
-    /// Why what was lost is not restored for now, if so.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub repairs_paused: Option<String>,
-    /// Whether this node has joined, knows all that the others have published, has read its own disk, and has nothing to do
-    /// that it could: a lone node can be that while keys lack replicas.
-    pub converged: bool,
-    /// While the node still reads what is on its disk: how many keys it has found so far. It serves meanwhile, also what it has
-    /// not come to yet.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub scanning: Option<usize>,
-    /// The configured seeds, and why those that do not answer do not.
-    pub seeds: Vec<SeedStatus>,
-    /// Members whose wall clock is more than a minute from this node's. Not known where etcd coordinates.
-    pub clocks_apart: Vec<ClockDifference>,
-    /// What this node lacks that only the operator can bring, in words: members that it should have met, or that could keep
-    /// what it has too few replicas of.
-    pub waiting_for: Vec<String>,
-    /// Connections to other members.
-    pub connections: usize,
-    /// Gossip messages that were sent since the start.
-    pub gossip_messages: u64,
-    /// Bytes of these.
-    pub gossip_bytes: u64,
-    /// Bytes of the largest of these; the limit is 65,507.
-    pub gossip_largest: u64,
-    /// Starts of nodes that gossip tells of: the live members, and those that ended within the last half minute.
-    pub gossip_identities: usize,
-    /// Whether this node takes no new keys, because its disk is full.
-    pub full: bool,
-    /// Room on its disk, as last seen, if its data source tells.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub disk: Option<Capacity>,
-    /// What keeps the node from taking part fully, if anything does; it serves what it knows of all the same.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub trouble: Option<String>,
-}
-
-/// A key that has fewer replicas than it should.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct Shortage {
-    /// The key.
-    pub key: Key,
-    /// How many nodes should keep it.
-    pub replicas: usize,
-    /// How many live nodes have it.
-    pub ready: usize,
-    /// For how many seconds this node has known that it lacks some.
-    pub seconds: u64,
-    /// Why, as far as is known: what went wrong last, or what is waited for.
-    pub reason: Option<String>,
-}
-
-/// A member, and how many keys it has ready.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct MemberStatus {
-    /// The member.
-    #[serde(flatten)]
-    pub member: Member,
-    /// Its ready keys.
-    pub keys: usize,
-    /// Why a member is still listed that has been dead for longer than `dead_kept`: so many keys are with the dead alone.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub only_there: Option<u64>,
-}
-
-/// What the removal of a member took along.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct RemovedMember {
-    /// The member.
-    pub node: NodeName,
-    /// How many keys no live member has that it had: they are lost to the cluster, unless their origin has them or the
-    /// member returns.
-    pub only_there: u64,
-}
-
-/// Why a node was not asked to drain.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum DrainError {
-    /// No live member has this name. Nothing was changed.
-    #[error("{0} is not a live member")]
-    NotAlive(NodeName),
-    /// It gave no answer. It may be draining; ask again.
-    #[error("{node} does not answer: {reason}")]
-    Unreachable {
-        /// The member.
-        node: NodeName,
-        /// What went wrong.
-        reason: String,
-    },
-}
-
-/// Why it cannot be said what would move.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ForecastError {
-    /// This member owns no keys, or is none; so nothing would move without it.
-    #[error("{0} is no member that owns keys")]
-    NoOwner(NodeName),
 }
 
 impl Client {
@@ -301,112 +146,6 @@ impl Client {
     /// Cancel safe.
     pub async fn explain(&self, key: &Key) -> Explanation {
         explain(&self.shared, key).await
-    }
-
-    /// The cluster in numbers.
-    pub async fn status(&self) -> Status {
-        let summary = self.shared.ports.registry.summarize().await.unwrap_or_default();
-        let balance = self.shared.ports.balancer.summarize().await.unwrap_or_default();
-        let scanned = self.shared.disk.scanned.load(std::sync::atomic::Ordering::Acquire);
-        let (gossip_messages, gossip_bytes, gossip_largest) = self.shared.peers.net.gossip_sent();
-        let trouble = self.shared.lifecycle.degraded_reason();
-        let joined = *self.shared.lifecycle.joined().borrow();
-        let known = summary.caught_up && summary.published && trouble.is_none();
-        Status {
-            node: self.shared.context.name.clone(),
-            members: self.shared.lookup.view.load().alive().count(),
-            observers: self.shared.gossip.watchers.count(),
-            keys: self.shared.lookup.index.len(),
-            under_replicated: balance.under_replicated,
-            lacking: self.shortages_seen_here("", SHORTAGES_SHOWN).await,
-            hot: self.shared.lookup.view.load().extra_replicas().len(),
-            fetching: summary.fetching,
-            repairs_waiting: balance.waiting,
-            repairs_running: balance.running,
-            repairs_paused: self.repairs_paused(),
-            seeds: self.shared.lifecycle.seeds.snapshot().to_vec(),
-            clocks_apart: self.shared.gossip.clocks.snapshot().to_vec(),
-            waiting_for: self.waiting_for(balance.most_asked),
-            converged: known && joined && scanned && balance.idle && summary.fetching == 0,
-            scanning: (!scanned).then(|| self.shared.disk.scan_found.load(std::sync::atomic::Ordering::Acquire)),
-            connections: self.shared.peers.net.connections(),
-            gossip_messages,
-            gossip_bytes,
-            gossip_largest,
-            gossip_identities: self.shared.gossip.identities.load(std::sync::atomic::Ordering::Relaxed),
-            full: self.shared.context.provider.is_some() && !self.shared.disk.accepts(),
-            disk: self.shared.disk.watermarks().capacity(),
-            trouble,
-        }
-    }
-
-    fn repairs_paused(&self) -> Option<String> {
-        let MassFailure { lost, members, until } = self.shared.lookup.view.load().brake()?;
-        let left = humantime::format_duration(Duration::from_secs(
-            until.saturating_sub(self.shared.context.uptime()).as_secs(),
-        ));
-        Some(format!("{lost} of {members} members were lost at once; waiting for some to return, for at most {left}"))
-    }
-
-    /// `most_asked`: how many nodes should keep the key that lacks replicas and should be on most.
-    fn waiting_for(&self, most_asked: usize) -> Vec<String> {
-        let mut waiting_for = self.shared.lifecycle.lacking(&self.shared.lookup.view.load());
-        let keeps = |member: &Member| member.is_eligible();
-        if !self.shared.lookup.view.load().alive().any(keeps) {
-            let what =
-                "a member that keeps keys: each live one is an observer or has weight 0, so nothing can be fetched";
-            waiting_for.push(what.to_owned());
-        }
-        let view = self.shared.lookup.view.load();
-        let strangers: Vec<&str> =
-            view.alive().filter(|member| member.serves_other).map(|member| member.name.as_str()).collect();
-        if !strangers.is_empty() {
-            waiting_for.push(format!("an end of members that serve another kind of data: {}", strangers.join(", ")));
-        }
-        let takers = view.accepting().count();
-        let crowded_out = if takers == 0 { self.pins_without_room() } else { 0 };
-        if crowded_out > 0 {
-            waiting_for.push(format!(
-                "room: no node takes new keys, and {crowded_out} pinned key{} on fewer nodes than asked for",
-                if crowded_out == 1 { " is" } else { "s are" }
-            ));
-        }
-        if most_asked > takers {
-            waiting_for.push(format!(
-                "members that take keys: there are keys that {most_asked} nodes should keep, and {takers} that take any"
-            ));
-        }
-        waiting_for
-    }
-
-    /// How many pinned keys are on fewer nodes than asked for.
-    fn pins_without_room(&self) -> usize {
-        let lacks = |key: &&Key| self.nodes_for_key(key).len() < self.shared.lookup.policy.replicas(key);
-        self.shared.lookup.policy.pinned_keys().iter().filter(lacks).count()
-    }
-
-    /// What this node waits for before it is part of its cluster, in words. Nothing once it has been.
-    pub(crate) fn waits_to_join(&self) -> Option<String> {
-        (!*self.shared.lifecycle.joined().borrow())
-            .then(|| self.shared.lifecycle.lacking(&self.shared.lookup.view.load()).join("; and for "))
-    }
-
-    /// Whether this node knows all that the others are known to have published.
-    pub(crate) async fn is_caught_up(&self) -> bool {
-        self.shared.ports.registry.summarize().await.is_ok_and(|summary| summary.caught_up)
-    }
-
-    /// All known members and the number of keys that each has ready.
-    pub async fn member_statuses(&self) -> Vec<MemberStatus> {
-        let summary = self.shared.ports.registry.summarize().await.unwrap_or_default();
-        let count = |name: &NodeName| summary.ready.get(name).copied().unwrap_or(0);
-        let irreplaceable = self.shared.gossip.irreplaceable.snapshot();
-        let status = |member: Member| MemberStatus {
-            keys: count(&member.name),
-            only_there: irreplaceable.get(&member.name).copied().filter(|_| member.state == MemberState::Dead),
-            member,
-        };
-        self.members().into_iter().map(status).collect()
     }
 
     /// Takes a member that is gone for good off the list, everywhere, with what is known of its keys. When this returns, it
@@ -552,37 +291,6 @@ impl Client {
         });
         let in_time = sizes.buffer_unordered(SIZES_AT_ONCE).take_until(Box::pin(tokio::time::sleep(SIZES_PATIENCE)));
         in_time.filter_map(std::future::ready).collect().await
-    }
-
-    /// The first keys that begin with `prefix` and have too few replicas, in order, at most `limit`, and why. Of some whose
-    /// reason this node does not know, it asks the nodes concerned.
-    pub async fn shortages(&self, prefix: &str, limit: usize) -> Vec<Shortage> {
-        let mut shortages = self.shortages_seen_here(prefix, limit).await;
-        let unexplained = shortages.iter_mut().filter(|shortage| shortage.reason.is_none());
-        let asked = unexplained.take(SHORTAGES_EXPLAINED).map(|shortage| async {
-            let explained = self.explain(&shortage.key).await.nodes.into_iter();
-            shortage.reason = explained
-                .filter_map(|insight| Some(format!("{}: {}", insight.node, insight.intention.waits_for?)))
-                .next();
-        });
-        futures::stream::iter(asked).for_each_concurrent(SIZES_AT_ONCE, |asked| asked).await;
-        shortages
-    }
-
-    async fn shortages_seen_here(&self, prefix: &str, limit: usize) -> Vec<Shortage> {
-        let found = self.shared.ports.balancer.shortages(prefix.to_owned(), limit).await.unwrap_or_default();
-        let keys: Vec<Key> = found.iter().map(|(key, _)| key.clone()).collect();
-        let troubles = self.shared.ports.updater.troubles(keys).await;
-        let troubles = troubles.unwrap_or_default().into_iter().chain(std::iter::repeat(None));
-        let (now, takers) = (self.shared.context.uptime(), self.shared.lookup.view.load().accepting().count());
-        let shortage = |((key, short), trouble): ((Key, Short), Option<Trouble>)| {
-            let (replicas, ready) = (usize::from(short.asked), self.nodes_for_key(&key).len());
-            let reason = trouble.map(|trouble| trouble.reason);
-            let few = || (takers < replicas).then(|| format!("only {takers} live members take keys"));
-            let seconds = now.saturating_sub(short.since).as_secs();
-            Shortage { key, replicas, ready, seconds, reason: reason.or_else(few) }
-        };
-        found.into_iter().zip(troubles).map(shortage).collect()
     }
 
     /// Whether the catalog has a pin of exactly this key, which is not a pattern.
