@@ -1,15 +1,16 @@
-//! Spreads an existing data source over a cluster: every key is kept on as many nodes as asked, and
-//! each request goes to a node that has it. There is no coordinator.
+//! Spreads data that a program can fetch over a cluster: every key is kept on as many nodes as
+//! asked, and each request goes to a node that has it. There is no coordinator.
 //!
 //! # A tour
 //!
 //! A program that takes part does four things, in this order.
 //!
-//! **1. It has a provider.** A [`Provider`](provider::Provider) is the data source of one node: it
-//! knows what a [`Key`](key::Key) is, fetches it ([`update`](provider::Provider::update)) and
-//! answers requests for it ([`serve`](provider::Provider::serve)). The node decides which keys it
-//! holds, and when it fetches them. Those in the box are in [`providers`]; [`providers::Memory`] is
-//! enough for a first try.
+//! **1. It has a provider.** A [`Provider`](provider::Provider) keeps the data of one node. It
+//! knows what a [`Key`](key::Key) is, fetches it from its origin or copies it from peers
+//! ([`update`](provider::Provider::update)), and answers requests for it
+//! ([`serve`](provider::Provider::serve)). The node decides which keys it holds, and when it
+//! fetches them. The providers in the box are in [`providers`]; [`providers::Memory`] is enough for
+//! a first try.
 //!
 //! - A node whose provider says how much room there is
 //!   ([`capacity`](provider::Provider::capacity)) is passed over while it has none.
