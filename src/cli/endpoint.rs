@@ -200,9 +200,15 @@ fn unreachable(at: &At, error: &reqwest::Error) -> anyhow::Error {
 /// What the node says is wrong.
 async fn refusal(response: Response) -> anyhow::Error {
     let status = response.status();
-    match response.json::<Problem>().await {
-        Ok(problem) => anyhow!("{}: {}", problem.title, problem.detail),
-        Err(_) => anyhow!("the node answered {status}"),
+    let text = response.text().await.unwrap_or_default();
+    if let Ok(problem) = serde_json::from_str::<Problem>(&text) {
+        return anyhow!("{}: {}", problem.title, problem.detail);
+    }
+    // A proxy's, or another version's: what people can read of it is the same.
+    let document: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    match (document["title"].as_str(), document["detail"].as_str()) {
+        (Some(title), Some(detail)) => anyhow!("{title}: {detail}"),
+        _ => anyhow!("the node answered {status}"),
     }
 }
 

@@ -10,7 +10,7 @@ use super::failure::Failure;
 #[derive(Args, Clone)]
 pub(crate) struct LogOptions {
     /// What to log: a level (`error`, `warn`, `info`, `debug`, `trace`), also per module
-    /// (`info,datad_gossip::registry=debug`). `info,datad_gossip::access=debug` has a line for each request over HTTP. `info`
+    /// (`info,datad_gossip::actors::registry=debug`). `info,datad_gossip::access=debug` has a line for each request over HTTP. `info`
     /// for serve, else `warn`
     #[arg(long, env = "DATAD_LOG", value_name = "FILTER", global = true, help_heading = "Logs")]
     pub(crate) log: Option<String>,
@@ -58,8 +58,25 @@ impl LogOptions {
 /// The libraries that this program is made of, as they were built.
 const LOCK: &str = include_str!("../../Cargo.lock");
 
+/// The root of the library, for the names of its parts.
+const LIBRARY: &str = include_str!("../lib.rs");
+/// What logs under the name of this program without being a part of the library.
+const OTHER_PARTS: [&str; 2] = ["access", "cli"];
+
+/// The parts of this program that log under its own name.
+fn parts() -> impl Iterator<Item = &'static str> {
+    let declared = |line: &'static str| line.trim_start_matches("pub ").strip_prefix("mod ")?.strip_suffix(';');
+    LIBRARY.lines().filter_map(declared).chain(OTHER_PARTS)
+}
+
 /// Whether some part of this program may log under the name `target`. A filter names all whose names begin so.
 fn exists(target: &str) -> bool {
+    if let Some(part) = target.strip_prefix("datad_gossip::") {
+        return match part.split_once("::") {
+            Some((part, _)) => parts().any(|name| name == part),
+            None => parts().any(|name| name.starts_with(part)),
+        };
+    }
     let (library, inner) = target.split_once("::").map_or((target, false), |(library, _)| (library, true));
     let names = LOCK.lines().filter_map(|line| line.strip_prefix("name = \"")?.strip_suffix('"'));
     let mut names = names.map(|name| name.replace('-', "_"));
@@ -77,14 +94,14 @@ fn check(filter: &str) -> Result<(), String> {
     if let Some(target) = targets.filter(|target| !target.is_empty()).find(|target| !exists(target)) {
         return Err(format!(
             "no part of this program is called `{target}`; a level stands alone, as in info, and a module is written as \
-             datad_gossip::registry=debug"
+             datad_gossip::actors::registry=debug"
         ));
     }
     let bare = |part: &&str| !part.is_empty() && !part.contains('=');
     match filter.split(',').map(str::trim).filter(bare).find(|part| part.parse::<LevelFilter>().is_err()) {
         Some(part) => Err(format!(
             "`{part}` is not a level; these are off, error, warn, info, debug and trace, and for one module \
-             datad_gossip::registry=debug"
+             datad_gossip::actors::registry=debug"
         )),
         None => Ok(()),
     }
@@ -96,7 +113,8 @@ mod tests {
 
     #[test]
     fn a_part_of_a_filter_that_is_neither_a_level_nor_has_one_is_refused() {
-        for good in ["info", "INFO", "off", "warn,datad_gossip::registry=debug", "info, quinn=off", "[{key=a,b}]=debug"]
+        for good in
+            ["info", "INFO", "off", "warn,datad_gossip::actors::registry=debug", "info, quinn=off", "[{key=a,b}]=debug"]
         {
             assert_eq!(check(good), Ok(()), "{good}");
         }
@@ -113,7 +131,12 @@ mod tests {
         {
             assert_eq!(check(good), Ok(()), "{good}");
         }
-        for wrong in ["inof=debug", "info,datad_gosip::registry=debug", "datad::registry=debug"] {
+        for own in
+            ["datad_gossip::actors::registry=debug", "datad_gossip::access=debug", "info,datad_gossip::net=trace"]
+        {
+            assert_eq!(check(own), Ok(()), "{own}");
+        }
+        for wrong in ["inof=debug", "info,datad_gosip::net=debug", "datad::net=debug", "datad_gossip::registry=debug"] {
             let complaint = check(wrong).unwrap_err();
             assert!(complaint.contains("no part of this program"), "{wrong}: {complaint}");
         }

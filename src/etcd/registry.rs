@@ -412,15 +412,16 @@ impl State {
             }
             let held = self.claims.claim(&key) == Some(&ClaimState::Ready);
             self.carrying_out.insert(key.clone());
-            let (shared, myself) = (self.shared.clone(), self.myself.clone());
+            let updater = &self.shared.ports.updater;
+            // Asked for now, in the order in which they were assigned.
+            let ensured = if held {
+                updater.join_refresh(key.clone(), Vec::new())
+            } else {
+                updater.join(key.clone(), Origin::Heeding, UpdateReason::Request)
+            };
+            let myself = self.myself.clone();
             self.shared.context.spawn(async move {
-                let updater = &shared.ports.updater;
-                let ensured = if held {
-                    updater.refresh(key.clone(), Vec::new()).await
-                } else {
-                    updater.ensure(key.clone(), Origin::Heeding, UpdateReason::Request).await
-                };
-                let _ = myself.send_message(Message::CarriedOut { key, ensured: ensured.ok() });
+                let _ = myself.send_message(Message::CarriedOut { key, ensured: ensured.await.ok() });
             });
         }
     }

@@ -121,7 +121,6 @@ impl NodeBuilder {
             Some(folder) => Arc::new(Machine::with_folder(folder)),
             None => Arc::new(Machine::default()),
         });
-        let credentials = credentials.ok_or(StartError::NoCredentials)?;
         let plan = Plan { name, config, coordination, credentials, provider, world, http };
         Ok(Node::of(plan.launch().await?))
     }

@@ -31,7 +31,7 @@ pub(crate) struct Plan {
     pub(crate) name: NodeName,
     pub(crate) config: NodeConfig,
     pub(crate) coordination: Coordination,
-    pub(crate) credentials: Credentials,
+    pub(crate) credentials: Option<Credentials>,
     /// Absent on an observer.
     pub(crate) provider: Option<Arc<dyn Provider>>,
     pub(crate) world: Arc<dyn World>,
@@ -58,7 +58,8 @@ impl Plan {
     pub(crate) async fn launch(self) -> Result<Running, StartError> {
         self.config.check()?;
         self.coordination.check().await?;
-        let identity = Identity::new(&self.name, &self.credentials)?;
+        let credentials = self.credentials.ok_or(StartError::NoCredentials)?;
+        let identity = Identity::new(&self.name, &credentials)?;
         let world = self.world;
         let listen = self.config.listen;
         let advertise = advertise::address(&*world, &self.config).await?;

@@ -26,6 +26,7 @@ pub struct IntentAck {
     /// Members on whose disk it is, by name.
     pub confirmed: Vec<NodeName>,
     /// Members that do not have it yet. They will, once they can be reached.
+    #[serde(rename = "lacking")]
     pub pending: Vec<PendingMember>,
 }
 

@@ -8,7 +8,7 @@
 //! | `POST /-/update/KEY` | 202: it goes on, one at a time and one to follow however many ask; with `?wait=true` 200 and what each node said |
 //! | `POST /-/webhook` | what GitHub, GitLab, Gitea, Forgejo and Gogs send after a push, signed with the webhook secret: 202, an update of the repository goes on; 200 if there is nothing to do |
 //! | `GET /-/pins` | a list of [`Pin`](crate::api::Pin) |
-//! | `PUT /-/pins/KEY?replicas=`, `DELETE /-/pins/KEY`, `DELETE /-/keys/KEY` | pins, unpins, forgets; 200 and [`IntentAck`](crate::api::Recorded) |
+//! | `PUT /-/pins/KEY?replicas=`, `DELETE /-/pins/KEY`, `DELETE /-/keys/KEY` | pins, unpins, forgets; 200 and [`IntentAck`](crate::api::IntentAck) |
 //! | `POST /-/members/NAME/drain?force=&timeout=` | 200 and [`Drained`](crate::api::Drained) when it has left; 409 if it is the last live holder of a key |
 //! | `DELETE /-/members/NAME` | 200 and [`RemovedMember`](crate::api::RemovedMember): a member that is gone is taken off the list; 409 if it is alive |
 //! | `GET /-/plan?without=N,N&with=N=WEIGHT,..` | [`Plan`](crate::api::Plan): what would move if these members went or came; 64 names at most, weights up to 1,000 and 20,000 together |

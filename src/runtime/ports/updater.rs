@@ -54,6 +54,14 @@ impl Mailbox<Request> {
         self.ask(|reply| Request::Refresh { key, from, reply }).await
     }
 
+    /// As [`refresh`](Self::refresh), and returns at once. The caller waits until it drops what is returned.
+    #[cfg(feature = "etcd")]
+    pub(crate) fn join_refresh(&self, key: Key, from: Vec<NodeName>) -> oneshot::Receiver<Ensured> {
+        let (reply, waiter) = oneshot::channel();
+        let _ = self.send(Request::Refresh { key, from, reply });
+        waiter
+    }
+
     /// Deletes a key whose claim is withdrawn.
     pub(crate) fn remove(&self, key: Key) {
         let _ = self.send(Request::Remove { key });
