@@ -2,6 +2,7 @@
 
 mod features;
 mod imports;
+mod sizes;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -191,6 +192,23 @@ fn what_is_seen_in_the_simulator_is_judged_without_the_cluster_it_was_seen_in() 
         }
         assert!(imports.iter().all(|to| ["model", "invariants"].contains(&room(to))), "{file}: {imports:?}");
     }
+}
+
+#[test]
+fn files_that_the_documents_name_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let documents = ["ARCHITECTURE.md", "CONTRIBUTING.md", "README.md", "sim/README.md"];
+    let docs = fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    let mut named = 0;
+    for document in documents.iter().map(|name| root.join(name)).chain(docs) {
+        let text = fs::read_to_string(&document).unwrap();
+        for name in text.split('`').skip(1).step_by(2).filter(|name| name.contains('/') && name.ends_with(".rs")) {
+            named += 1;
+            let found = ["", "src", "src/core", "sim/src"].iter().any(|folder| root.join(folder).join(name).exists());
+            assert!(found, "{}: {name}", document.display());
+        }
+    }
+    assert!(named > 40, "{named}");
 }
 
 /// A small crate in which `bad` is the text of `core/b.rs`.
