@@ -1,7 +1,7 @@
-//! Everything about a node that can be set, with its meaning, unit, range, default and how to choose.
+//! Every setting of a node: its meaning, unit, range, default and how to choose it.
 //!
-//! [`NodeConfig`] is a plain struct: start from its `Default`, change what you need, and hand it to the builder, which
-//! checks it once. Code behind that check relies on it.
+//! [`NodeConfig`] is a plain struct. A program starts from its `Default`, changes what it needs,
+//! and hands it to the builder, which checks it once. Code behind that check relies on it.
 
 mod policy;
 mod profile;
@@ -26,109 +26,130 @@ pub const REPLICAS_MAX: usize = 8;
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct NodeConfig {
-    /// UDP address of the endpoint. Default `0.0.0.0:0`, a port chosen by the system: fine for tests, while members
-    /// that others use as seeds want a fixed one.
+    /// UDP address of the endpoint. Default `0.0.0.0:0`: the system chooses a port, which is fine
+    /// for tests. A member that other nodes use as a seed needs a fixed port.
     pub listen: SocketAddr,
     /// The address that other nodes use, where it differs from `listen` (behind a port mapping, or when `listen` is
     /// `0.0.0.0`). Default: the bound address; where that is `0.0.0.0`, this machine's address that leads
     /// to the first seed on another machine. A node that listens on `0.0.0.0` and names no seed must set it.
     pub advertise: Option<SocketAddr>,
-    /// Addresses of other members, `host:port`; names are resolved again every minute. One that is up is enough; naming
-    /// three or all of them is safer. Empty: the first node of a cluster.
+    /// Addresses of other members, `host:port`. The node resolves names again every minute. One
+    /// seed that is up is enough; three seeds, or all members, are safer. Empty: this is the first
+    /// node of a cluster.
     pub seeds: Vec<String>,
-    /// Live members, this node included, below which a node that has just started does not call itself ready: `/-/readyz` and
-    /// the program's `ready` line wait for them. Default 0: it waits for none. Half of the cluster or more keeps a load
-    /// balancer from nodes that were started with a wrong key or address; losses after the start do not count.
+    /// Live members, this node included, below which a node that has just started does not call
+    /// itself ready: `/-/readyz` and the program's `ready` line wait for them. Default 0: the node
+    /// waits for no other member. Half of the cluster or more keeps a load balancer from nodes that
+    /// were started with a wrong key or address. Losses after the start do not count.
     pub expect_members: usize,
-    /// How many nodes keep each key: 1 to 8, default 2. The same on all nodes. With fewer members, all of them keep it.
+    /// How many nodes keep each key: 1 to 8, default 2. All nodes must have the same value. A
+    /// cluster with fewer members keeps each key on all of them.
     pub replicas: usize,
-    /// How many nodes keep the keys that begin so, where it is not `replicas`: the longest prefix counts, 1 to 8 each. The
-    /// same on all nodes. Default none. For single keys, and without a restart, pin them.
+    /// How many nodes keep the keys that begin with a prefix, where that differs from `replicas`: 1
+    /// to 8 each. The longest prefix of a key counts. All nodes must have the same table. Default
+    /// none. To set single keys, and without a restart, pin them.
     pub prefix_replicas: BTreeMap<String, usize>,
-    /// Share of the keys this node takes, relative to the others: 0 to 1,000, default 100. A machine with twice the
-    /// disk wants 200. 0 keeps no keys of its own accord.
+    /// Share of the keys this node takes, relative to the others: 0 to 1,000, default 100. For
+    /// example, a machine with twice the disk takes 200. A node with 0 keeps no keys of its own
+    /// accord.
     pub weight: u32,
-    /// Updates that run at once: 1 to 1,024, default 4. More help when the origin is slow, not when the disk is.
+    /// Updates that run at once: 1 to 1,024, default 4. A higher number helps when the origin is
+    /// slow, not when the disk is.
     pub updaters: usize,
-    /// Of the updates that run at once, those that restore or move replicas: 1 to 1,024, default 3. One updater is always
-    /// left to requests, if there are two or more.
+    /// Of the updates that run at once, those that restore or move replicas: 1 to 1,024, default 3.
+    /// If there are two or more updaters, one is always left to requests.
     pub repairs: usize,
-    /// Bytes per second that this node copies from others to restore or move replicas, all together. Default 0: no limit.
-    /// Less than the network so that requests have room, enough to copy a lost machine's share in time.
+    /// Bytes per second that this node copies from others to restore or move replicas, all
+    /// together. Default 0: no limit. Choose less than the network carries, so that requests have
+    /// bandwidth, and enough to copy a lost machine's share in time.
     pub repair_bytes_per_second: u64,
-    /// Updates that wait: 1 to 1,000,000, default 10,000. Requests beyond get 503.
+    /// Updates that wait: 1 to 1,000,000, default 10,000. The node answers requests beyond that
+    /// with 503.
     pub update_queue: usize,
-    /// How long an update may run without progress, as its provider notes it; one that gets on has a day. Default 10 minutes. A
-    /// provider that notes nothing has to be done within it.
+    /// How long an update may run without progress, as its provider notes it. Default 10 minutes.
+    /// An update that makes progress has a day. A provider that notes nothing must finish within
+    /// `update_timeout`.
     #[serde(with = "humantime_serde")]
     pub update_timeout: Duration,
-    /// How long a request waits for a key that is being fetched. Default 60 s; beyond it gets 504. The fetch goes
-    /// on while a request waits for it or it makes progress.
+    /// How long a request waits for a key that is being fetched. Default 60 s. A request that waits
+    /// longer gets 504. The fetch continues while a request waits for it or it makes progress.
     #[serde(with = "humantime_serde")]
     pub request_patience: Duration,
-    /// How long a fetch that no request waits for any more may stand still before it is cancelled. Default 30 s: longer than
-    /// a slow origin thinks. Pins, repairs, refreshes and explicit updates go on until `update_timeout`.
+    /// How long a fetch that no request waits for any more may stand still before the node cancels
+    /// it. Default 30 s: longer than a slow origin takes to answer. Pins, repairs, refreshes and
+    /// explicit updates continue until `update_timeout`.
     #[serde(with = "humantime_serde")]
     pub stalled_fetch_patience: Duration,
-    /// How long it is remembered that the origin has no such key, or refuses it without saying when to ask again. Default 30 s; 0
-    /// asks the origin every time.
+    /// How long the node remembers that the origin has no such key, or refuses it without saying
+    /// when to ask again. Default 30 s. With 0 the node asks the origin every time.
     #[serde(with = "humantime_serde")]
     pub not_found_ttl: Duration,
-    /// How long a member has to be dead before its keys are copied to others. Default 60 s: longer than a restart, so
-    /// that a restart moves nothing. Each node waits up to a quarter longer, so that not all begin at once.
+    /// How long a member has to be dead before other nodes copy its keys. Default 60 s: longer than
+    /// a restart, so that a restart moves nothing. Each node waits up to a quarter longer, so that
+    /// not all of them begin at once.
     #[serde(with = "humantime_serde")]
     pub repair_delay: Duration,
-    /// How long a member that died stays on the list, with what it had: 1 s to a year, default a week. It stays longer while
-    /// some key is with the dead alone. Longer than machines are usually away: one that returns later comes as a new one, and
-    /// may bring back keys that were forgotten meanwhile. Not where etcd coordinates.
+    /// How long a dead member stays on the list, with the keys it had: 1 s to a year, default a
+    /// week. The member stays longer while only dead members have some key. Choose longer than
+    /// machines are usually away: a member that returns later joins as a new one, and may bring
+    /// back keys that were forgotten meanwhile. Has no effect where etcd coordinates.
     #[serde(with = "humantime_serde")]
     pub dead_kept: Duration,
-    /// When more than this share of the members is lost within `mass_failure_pause`, nothing is copied on account of it:
-    /// 0.0 to 1.0, default 0.5; 1.0 never holds back. The cause is likelier a switch than so many machines.
+    /// When the cluster loses more than this share of its members within `mass_failure_pause`,
+    /// nodes copy nothing on account of it: 0.0 to 1.0, default 0.5; 1.0 never holds back. For
+    /// example, when 6 of 10 machines vanish together, a switch is the likelier cause.
     pub mass_failure_share: f64,
-    /// For how long a loss counts towards `mass_failure_share`, and so for how long repairs hold back at most if nobody
-    /// returns. Default 30 min: enough for somebody to look.
+    /// For how long a loss counts towards `mass_failure_share`, and so for how long nodes hold
+    /// repairs back at most if no member returns. Default 30 min: enough for an operator to look.
     #[serde(with = "humantime_serde")]
     pub mass_failure_pause: Duration,
-    /// How often the origin of held keys that begin so is asked for news: the longest prefix counts, the empty one is for
-    /// all keys. The same on all nodes. Default none: what is held is refreshed when somebody asks for it (`update`).
+    /// How often a node asks the origin for news of held keys that begin with a prefix. The longest
+    /// prefix of a key counts; the empty prefix covers all keys. All nodes must have the same
+    /// table. Default none: nodes refresh a held key when a client asks for it (`update`).
     pub refresh: BTreeMap<String, RefreshPolicy>,
-    /// What this node may ask of the origin of keys that begin so: the longest prefix counts. Default none: `updaters` is
-    /// the only limit. End a host with a slash.
+    /// What this node may ask of the origin of keys that begin with a prefix. The longest prefix of
+    /// a key counts. Default none: `updaters` is the only limit. End a host with a slash.
     pub upstreams: BTreeMap<String, UpstreamLimit>,
-    /// How often a node goes through all keys to see what it should hold. Default 5 min; changes act at once, so this
-    /// only catches what they missed.
+    /// How often a node goes through all keys to see what it should hold. Default 5 min. The node
+    /// also acts on each change at once, so this only catches changes that it missed.
     #[serde(with = "humantime_serde")]
     pub balance_interval: Duration,
-    /// How long a surplus replica is kept after it became surplus. Default 60 s: members that come and go quickly then
-    /// cost no copies.
+    /// How long a node keeps a surplus replica after it became surplus. Default 60 s: members that
+    /// come and go quickly then cost no copies.
     #[serde(with = "humantime_serde")]
     pub trim_delay: Duration,
-    /// How long a node that is asked to stop or to drain hands over what only it holds. Default 10 s: room for a few large
-    /// keys, and below what service managers grant; 0 hands over nothing when it stops.
+    /// How long a node that is asked to stop or to drain hands over the keys that only it holds.
+    /// Default 10 s: enough for a few large keys, and below what service managers grant. A node
+    /// with 0 hands over nothing when it stops.
     #[serde(with = "humantime_serde")]
     pub drain_timeout: Duration,
-    /// The share of its disk above which a node takes no new keys, and gives up copies that others have too: more than
-    /// `disk_low`, at most 1, default 0.90. Leave room for what is being fetched at once, `updaters` times the largest key.
+    /// The share of its disk above which a node takes no new keys, and gives up copies that other
+    /// nodes have too: more than `disk_low`, at most 1, default 0.90. Leave space for the fetches
+    /// that run at once, `updaters` times the largest key.
     pub disk_high: f64,
-    /// The share of its disk below which such a node takes new keys again: more than 0, default 0.80. Above it, nothing is
-    /// copied only because the key belongs here and elsewhere there are enough copies. The further below `disk_high`, the
-    /// more is given up at a time, and the more rarely.
+    /// The share of its disk below which such a node takes new keys again: more than 0, default
+    /// 0.80. Above it, the node does not copy a key that has enough replicas elsewhere only because
+    /// the key belongs here. The further this is below `disk_high`, the more the node gives up at a
+    /// time, and the more rarely.
     pub disk_low: f64,
-    /// What becomes of the only copy of a key that nobody pinned, when no node takes new keys and such copies are all that could
-    /// go: `evict`, the default, gives up what was not used for longest, once its origin says that it has it; so a cluster of
-    /// caches goes on taking keys. `keep`: new keys are refused until somebody makes room. The same on all nodes.
+    /// What becomes of the only copy of an unpinned key when no node takes new keys and such copies
+    /// are all that could go. `evict`, the default, gives up the least recently used copy, once its
+    /// origin says that it has the key; so a cluster of caches continues to take keys. With `keep`,
+    /// nodes refuse new keys until an operator frees disk space. All nodes must have the same
+    /// value.
     pub last_copies: LastCopies,
-    /// Requests a second for one key at one holder that make the key hot, if it goes on for some seconds: more nodes keep it
-    /// then, one after the other. Default 100; 0 never does that.
+    /// Requests a second for one key at one holder that make the key hot, if they last for some
+    /// seconds. More nodes then keep the key, one after the other. Default 100; with 0 no key
+    /// becomes hot.
     pub hot_rate: u32,
-    /// How many nodes more than usual keep a hot key: 0 to 7, default 2. No more than 8 nodes keep a key in all.
+    /// How many nodes more than usual keep a hot key: 0 to 7, default 2. At most 8 nodes keep a key
+    /// in all.
     pub hot_replicas: usize,
-    /// How long a key stays hot when it is not asked for often any more: less than a quarter of `hot_rate`. Then one replica
-    /// goes at a time. Default 60 s.
+    /// How long a key stays hot after its requests have fallen below a quarter of `hot_rate`.
+    /// Default 60 s. After that, one replica goes at a time.
     #[serde(with = "humantime_serde")]
     pub hot_hold: Duration,
-    /// Attempts of one request that may fail, at different holders, before it does: 1 to 8, default 3.
+    /// Attempts at different holders that may fail before the request fails: 1 to 8, default 3.
     pub attempts: usize,
     /// Pace of gossip and failure detection.
     pub profile: Profile,
@@ -173,14 +194,15 @@ impl Default for NodeConfig {
     }
 }
 
-/// What becomes of the only copy of a key when no node has room; see [`NodeConfig::last_copies`].
+/// What becomes of the only copy of a key when no node has free disk space; see
+/// [`NodeConfig::last_copies`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum LastCopies {
-    /// It goes, if its origin has the key.
+    /// The copy goes, if its origin has the key.
     Evict,
-    /// It stays.
+    /// The copy stays.
     Keep,
 }
 
@@ -190,14 +212,14 @@ pub enum LastCopies {
 pub struct ConfigError {
     /// Its name.
     pub field: &'static str,
-    /// What was asked for.
+    /// The value that was given.
     pub value: String,
-    /// What is allowed.
+    /// The range that is allowed.
     pub range: &'static str,
 }
 
 impl NodeConfig {
-    /// How `key` is kept fresh, if it is.
+    /// How nodes keep `key` fresh, if they do.
     pub(crate) fn refresh_policy(&self, key: &Key) -> Option<&RefreshPolicy> {
         of_prefix(&self.refresh, key).map(|(_, policy)| policy).filter(|policy| !policy.interval.is_zero())
     }

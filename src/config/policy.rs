@@ -1,4 +1,5 @@
-//! What is set for keys by their prefixes: how fresh they are kept, and what may be asked of their origins.
+//! Settings for keys by their prefixes: how fresh nodes keep them, and what nodes may ask of their
+//! origins.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -9,23 +10,25 @@ use crate::key::Key;
 /// Longest time between two refreshes of a key.
 pub(super) const YEAR: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// How often the origin of held keys is asked for news. One holder asks, the others copy from it, and all of them serve
-/// what they have meanwhile.
+/// How often a node asks the origin of held keys for news. One holder asks, the others copy from
+/// it, and all of them meanwhile serve what they have.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct RefreshPolicy {
-    /// Between two asks for a key. Default 0: it is not asked for.
+    /// Time between two requests to the origin for a key. Default 0: no node asks for it.
     #[serde(with = "humantime_serde")]
     pub interval: Duration,
-    /// Where providers say whether an update changed anything, the interval of a key is halved when one did, down to
-    /// this. Default: `interval`.
+    /// Shortest interval, where providers say whether an update changed anything: each change
+    /// halves the interval of its key, down to this. Default: `interval`.
     #[serde(with = "humantime_serde::option", skip_serializing_if = "Option::is_none")]
     pub min: Option<Duration>,
-    /// And doubled when one did not, up to this, a year at most. Default: `interval`.
+    /// Longest interval, a year at most: each update without a change doubles the interval of its
+    /// key, up to this. Default: `interval`.
     #[serde(with = "humantime_serde::option", skip_serializing_if = "Option::is_none")]
     pub max: Option<Duration>,
-    /// Up to which part of the interval is added by chance, so that keys that came together part: 0 to 1, default 0.1.
+    /// Largest part of the interval that a node adds at random, so that keys that came together
+    /// spread out: 0 to 1, default 0.1.
     pub jitter: f64,
 }
 
@@ -57,15 +60,17 @@ impl RefreshPolicy {
     }
 }
 
-/// What a node may ask of an origin. Updates beyond it wait, without keeping others from a worker.
+/// What a node may ask of an origin. Updates beyond it wait, and keep no other update from a
+/// worker.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 #[non_exhaustive]
 pub struct UpstreamLimit {
-    /// Updates that ask it at once, 1 or more. Default: no limit.
+    /// Updates that ask the origin at once, 1 or more. Default: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<usize>,
-    /// Updates that begin to ask it within a second, evenly spread: 0.001 to 1,000. Default: no limit.
+    /// Updates that begin to ask the origin within a second, evenly spread: 0.001 to 1,000.
+    /// Default: no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub per_second: Option<f64>,
 }
@@ -76,7 +81,8 @@ impl UpstreamLimit {
     }
 }
 
-/// What a table by prefix says of `key`: the longest prefix that it begins with, and what stands there.
+/// The entry for `key` in a table by prefix: the longest prefix that the key begins with, and its
+/// value.
 pub(crate) fn of_prefix<'a, T>(table: &'a BTreeMap<String, T>, key: &Key) -> Option<(&'a str, &'a T)> {
     let matching = table.iter().filter(|(prefix, _)| key.as_str().starts_with(prefix.as_str()));
     matching.max_by_key(|(prefix, _)| prefix.len()).map(|(prefix, value)| (prefix.as_str(), value))

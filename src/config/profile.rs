@@ -10,22 +10,24 @@ use serde::{Deserialize, Serialize};
 #[non_exhaustive]
 pub struct Profile {
     name: ProfileName,
-    /// Between two rounds of gossip with three others.
+    /// Time between two rounds of gossip, each with three other nodes.
     pub gossip_interval: Duration,
-    /// Silence, in multiples of the usual interval between signs of life, after which a member is taken for dead (the
-    /// phi of Hayashibara et al., "The phi accrual failure detector", 2004, in chitchat's linear form).
+    /// Silence, in multiples of the usual interval between signs of life, after which a node takes
+    /// a member for dead (the phi of Hayashibara et al., "The phi accrual failure detector", 2004,
+    /// in chitchat's linear form).
     pub phi_threshold: f64,
-    /// The usual interval that is assumed before any was measured.
+    /// The interval between signs of life that a node assumes before it has measured one.
     pub first_interval: Duration,
-    /// A connection without a sign of life for this long is dead.
+    /// Silence after which a connection is dead.
     pub idle_timeout: Duration,
-    /// Between signs of life on a connection without other traffic.
+    /// Time between signs of life on a connection without other traffic.
     pub keep_alive: Duration,
-    /// Round trip that is assumed before any was measured.
+    /// The round trip that a node assumes before it has measured one.
     pub initial_rtt: Duration,
-    /// An attempt at one holder that has no answer by then gets company from another holder.
+    /// Time without an answer from one holder after which the request goes to another holder as
+    /// well.
     pub hedge_after: Duration,
-    /// Largest UDP payload that is probed for, in bytes.
+    /// Largest UDP payload that a connection probes for, in bytes.
     pub mtu_max: u16,
 }
 
@@ -86,14 +88,14 @@ impl Profile {
         }
     }
 
-    /// How long the members have to be the same before data is moved on account of them, and before a joining node
-    /// believes that it knows them all.
+    /// How long the members have to be the same before nodes move data on account of them, and
+    /// before a joining node believes that it knows all members.
     #[must_use]
     pub fn settle(&self) -> Duration {
         self.gossip_interval * 5
     }
 
-    /// The name it goes by.
+    /// The profile's name.
     #[must_use]
     pub fn name(&self) -> ProfileName {
         self.name
