@@ -1,4 +1,4 @@
-//! Bodies of which the beginning has been read already.
+//! Bodies whose beginning the node has read already.
 
 use std::{
     collections::VecDeque,
@@ -14,9 +14,9 @@ use super::body::{Body, BodyError, body, empty, full};
 
 /// The beginning of a body.
 pub(crate) enum Start {
-    /// It has ended.
+    /// The body has ended.
     Whole(VecDeque<Bytes>),
-    /// It goes on.
+    /// The body goes on.
     Part(VecDeque<Bytes>),
 }
 
@@ -37,10 +37,10 @@ pub(crate) async fn start_of(inner: &mut Body, limit: usize) -> Result<Start, Bo
     Ok(Start::Part(start))
 }
 
-/// The same body, of which a beginning of about `limit` bytes is there already when this returns.
+/// Reads about the first `limit` bytes of a body, and returns the same body.
 ///
 /// # Errors
-/// The body broke off within that.
+/// The body broke off within `limit`.
 pub(crate) async fn read_ahead(mut inner: Body, limit: usize) -> Result<Body, BodyError> {
     Ok(match start_of(&mut inner, limit).await? {
         Start::Whole(start) => whole(start),
@@ -48,7 +48,7 @@ pub(crate) async fn read_ahead(mut inner: Body, limit: usize) -> Result<Body, Bo
     })
 }
 
-/// Only what has a length counts towards a limit, so nothing else is kept.
+/// Keeps only frames that have a length: no other frame counts towards a limit.
 pub(crate) fn set_aside(start: &mut VecDeque<Bytes>, data: Bytes) {
     if !data.is_empty() {
         start.push_back(data);

@@ -9,8 +9,8 @@ pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 /// A streamed body. Make one with [`body`], [`empty`] or [`full`].
 pub type Body = UnsyncBoxBody<Bytes, BodyError>;
 
-/// A body broke off. A type of its own, because the compiler cannot see through a bare [`BoxError`] when it checks that
-/// a future which holds a body may be sent to another thread.
+/// A body broke off. The type exists because the compiler cannot see through a bare [`BoxError`]
+/// when it checks that a future which holds a body may be sent to another thread.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct BodyError(pub BoxError);

@@ -1,8 +1,8 @@
-//! Why a data source does not do what it was asked, and what the node makes of that.
+//! Why a provider does not do what the node asked, and what the node makes of that.
 
 use super::body::BoxError;
 
-/// The local data source failed. A retry may help.
+/// The provider failed. A retry may help.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct ProviderError(pub BoxError);
@@ -30,11 +30,12 @@ pub enum ServeError {
     /// The data cannot be read. The node marks its claim as failed and repairs it later.
     #[error("the data source failed: {0}")]
     Failed(BoxError),
-    /// This machine has no descriptors, processes, memory or turns to spare. Says nothing about the key: another holder is
-    /// asked, and the claim stands. Clients get 503.
+    /// This machine has no descriptors, processes, memory or turns to spare. The error says nothing
+    /// about the key: the node that routes the request asks another holder, and the claim stands.
+    /// Clients get 503.
     #[error("overloaded: {reason}")]
     Overloaded {
-        /// What is lacking.
+        /// The resource that is lacking.
         reason: String,
         /// When to ask again.
         retry_after: std::time::Duration,
@@ -54,7 +55,8 @@ impl From<std::io::Error> for ServeError {
     }
 }
 
-/// Whether this machine lacks open files, processes or memory. That passes, and says nothing about what was to be done.
+/// Whether this machine lacks open files, processes or memory. Such a lack passes, and says nothing
+/// about the operation that failed.
 pub(crate) fn is_shortage(error: &std::io::Error) -> bool {
     use rustix::io::Errno;
     let shortages = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN, Errno::NOBUFS];
@@ -65,14 +67,16 @@ pub(crate) fn is_shortage(error: &std::io::Error) -> bool {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UpdateError {
-    /// The origin says that there is no such key: 404 for everyone, and remembered for a while.
+    /// The origin says that it has no such key. All clients get 404, and the node remembers this
+    /// for a while.
     #[error("the origin has no such key")]
     NotFound,
     /// The operator's rules do not let this key be fetched: 403. Asking again does not help.
     #[error("this key may not be fetched: {0}")]
     Forbidden(String),
-    /// The origin has too much to do, or this caller has asked too often, and it says when to come back: 503 with that time,
-    /// and the origin is not asked for the key before, for at most an hour.
+    /// The origin has too much to do, or this caller has asked too often, and the origin says when
+    /// to come back. Clients get 503 with that time. The node does not ask the origin for the key
+    /// before, for at most an hour.
     #[error("{reason}; to be asked again after {after:?}")]
     Later {
         /// What the origin said.
@@ -80,14 +84,16 @@ pub enum UpdateError {
         /// When to ask it again.
         after: std::time::Duration,
     },
-    /// The origin or peer could not be reached or broke off: 502, retried with back-off.
+    /// The origin or peer could not be reached or broke off. Clients get 502; the node retries with
+    /// back-off.
     #[error("{0}")]
     Unavailable(String),
-    /// There is no room for it on this machine: 502, retried with back-off. The node looks at its
-    /// [capacity](super::Provider::capacity) at once, and if it is full, another node fetches the key.
+    /// This machine has no free disk space for the key. Clients get 502; the node retries with
+    /// back-off. It looks at its [capacity](super::Provider::capacity) at once, and if its disk is
+    /// full, another node fetches the key.
     #[error("{0}")]
     NoRoom(String),
-    /// Anything else: 502, retried with back-off.
+    /// Any other cause. Clients get 502; the node retries with back-off.
     #[error("{0}")]
     Failed(String),
 }

@@ -7,8 +7,9 @@
 //!   Begin   the response begins now, and goes on when a node holds the key (`Provider::begin`)
 //! ```
 //!
-//! What must hold: a client gets what a holder would have told it, or learns that it does not. A response that has begun and
-//! cannot go on either says so in its own words or breaks off; it never ends as if it were whole.
+//! What must hold: a client gets the response that a holder would have given, or learns that it
+//! does not. A response that has begun and cannot go on either says so in its own words or breaks
+//! off; it never ends as if it were whole.
 
 use std::fmt;
 
@@ -18,7 +19,7 @@ use http::Response;
 use super::body::Body;
 use crate::route_error::RouteError;
 
-/// What can be done about a request while its key is fetched.
+/// What a node can do about a request while its key is fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Meanwhile {
@@ -28,7 +29,8 @@ pub enum Meanwhile {
     WaitOn,
     /// Ask the node that fetches for what it has so far.
     Part {
-        /// Whether to wait for that as with [`Meanwhile::WaitOn`]; else as with [`Meanwhile::Wait`].
+        /// Whether to wait for that as with [`Meanwhile::WaitOn`]; otherwise as with
+        /// [`Meanwhile::Wait`].
         on: bool,
     },
     /// Begin the response, and wait for its rest for as long as the fetch gets on.
@@ -38,14 +40,15 @@ pub enum Meanwhile {
 /// How many bytes an update has brought so far, if some node says that it runs one.
 type ProgressOf = Box<dyn Fn() -> BoxFuture<'static, Option<u64>> + Send>;
 
-/// The response of a node that will hold the key. Dropping it gives the request up, but not the fetch.
+/// The response of a node that will hold the key. Dropping it gives up the request, but not the
+/// fetch.
 pub struct Awaited {
     response: BoxFuture<'static, Result<Response<Body>, RouteError>>,
     progress: ProgressOf,
 }
 
 impl Awaited {
-    /// Nodes make these; public for those who test a provider on its own.
+    /// Nodes make these. The constructor is public for tests of a provider on its own.
     pub fn new<R>(response: R, progress: impl Fn() -> BoxFuture<'static, Option<u64>> + Send + 'static) -> Self
     where
         R: Future<Output = Result<Response<Body>, RouteError>> + Send + 'static,
@@ -53,16 +56,16 @@ impl Awaited {
         Self { response: Box::pin(response), progress: Box::new(progress) }
     }
 
-    /// Waits for the response. Cancel safe; not to be called again after it has returned.
+    /// Waits for the response. Cancel safe. Do not call it again after it has returned.
     ///
     /// # Errors
-    /// There is none, because the key cannot be had, or its holders cannot be reached.
+    /// No node can get the key, or its holders cannot be reached, so there is no response.
     pub async fn response(&mut self) -> Result<Response<Body>, RouteError> {
         (&mut self.response).await
     }
 
-    /// How many bytes the fetch has brought so far. `None` if it has not begun, or nobody can say. Takes about a second at
-    /// most.
+    /// How many bytes the fetch has brought so far. `None` if it has not begun, or no node can say.
+    /// Takes about a second at most.
     pub fn progress(&self) -> BoxFuture<'static, Option<u64>> {
         (self.progress)()
     }

@@ -1,4 +1,4 @@
-//! What an update of one key is told, and what it tells.
+//! What the node tells an update of one key, and what the update tells the node.
 
 use std::{
     fmt,
@@ -19,7 +19,7 @@ use crate::key::{Key, NodeName};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub enum UpdateReason {
-    /// Somebody waits for the key.
+    /// A client waits for the key.
     Request,
     /// The key has fewer replicas than it should.
     Repair,
@@ -39,7 +39,7 @@ pub trait PeerFetch: Send + Sync + 'static {
     async fn fetch(&self, peer: &NodeName, key: &Key, request: Request<Body>) -> Result<Response<Body>, BoxError>;
 }
 
-/// What an update is told.
+/// What the node tells an update.
 #[derive(Clone)]
 pub struct UpdateContext {
     reason: UpdateReason,
@@ -54,7 +54,7 @@ pub struct UpdateContext {
 pub(crate) struct Progress(Arc<AtomicU64>);
 
 impl Progress {
-    /// So many bytes more.
+    /// Adds `bytes` to the progress.
     pub(crate) fn note(&self, bytes: u64) {
         self.0.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -66,7 +66,7 @@ impl Progress {
 }
 
 impl UpdateContext {
-    /// Nodes make these; public for those who test a provider on its own.
+    /// Nodes make these. The constructor is public for tests of a provider on its own.
     #[must_use]
     pub fn new(reason: UpdateReason, peers: Vec<NodeName>, fetch: Arc<dyn PeerFetch>) -> Self {
         Self { reason, peers, fetch, changed: Arc::default(), progress: Progress::default() }
@@ -84,13 +84,14 @@ impl UpdateContext {
         &self.peers
     }
 
-    /// Says whether the update changes what is held, if the provider can tell; the first word counts. How often a key is
-    /// refreshed follows it. Saying nothing is fine.
+    /// Says whether the update changes what the node holds, if the provider can tell. The first
+    /// call counts. The node refreshes the key more or less often accordingly. A provider need not
+    /// call this.
     pub fn report_changed(&self, changed: bool) {
         let _ = self.changed.set(changed);
     }
 
-    /// What [`UpdateContext::report_changed`] was told, by this or any clone.
+    /// The first value that this or any clone gave to [`UpdateContext::report_changed`].
     #[must_use]
     pub fn changed(&self) -> Option<bool> {
         self.changed.get().copied()
@@ -100,14 +101,15 @@ impl UpdateContext {
         Self { progress, ..self }
     }
 
-    /// Says that the update got so many bytes further. What [`UpdateContext::fetch`] brings is counted without it. An
-    /// update that stands still may be cancelled: when no request waits for it any more, or when its origin has more than
-    /// its share of the updaters and keys of another one wait. A provider that never says anything stands still.
+    /// Says that the update brought `bytes` more. [`UpdateContext::fetch`] counts its own bytes.
+    /// The node may cancel an update that stands still: when no request waits for it any more, or
+    /// when its origin has more than its share of the updaters and keys of another origin wait. The
+    /// update of a provider that never calls this stands still.
     pub fn note_progress(&self, bytes: u64) {
         self.progress.note(bytes);
     }
 
-    /// The bytes that [`UpdateContext::note_progress`] was told of so far, by this or any clone.
+    /// All bytes that this or any clone gave to [`UpdateContext::note_progress`] so far.
     #[must_use]
     pub fn progress_bytes(&self) -> u64 {
         self.progress.bytes()
