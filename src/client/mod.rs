@@ -1,6 +1,7 @@
 //! Asking the cluster: who is in it, who holds what, and requests for data.
 //!
-//! All reads are answered from this process's own memory, also when it is cut off from everybody else.
+//! A client answers all reads from this process's own memory, also when the process is cut off from
+//! all other nodes.
 
 mod reports;
 mod status;
@@ -33,9 +34,10 @@ use crate::{
     transport::{KeyTransport, PathTransport},
 };
 
-/// Keys that are asked for in one go when all are listed.
+/// Keys that a full listing asks for in one call.
 const PAGE_KEYS: usize = 4096;
-/// Sizes of keys that are asked for at once, and how long in all: each may cost a run of git where the key is.
+/// Sizes of keys that a client asks for at once, and how long in all. Each size may cost a run of
+/// git on the node that has the key.
 const SIZES_AT_ONCE: usize = 8;
 const SIZES_PATIENCE: Duration = Duration::from_secs(5);
 const SYNC_TIMEOUT: Duration = Duration::from_secs(5);
@@ -54,7 +56,7 @@ pub struct Client {
 /// The node that a client is, if it joined on its own.
 #[async_trait]
 pub(crate) trait Observer: Send + Sync {
-    /// Ends it in good order.
+    /// Ends the observer in good order.
     async fn leave(self: Box<Self>);
 }
 
@@ -86,8 +88,8 @@ impl Client {
         self.shared.lookup.view.wait_for(condition).await
     }
 
-    /// All known members by name, the dead included. Those that are gone or on their way out accept nothing; the
-    /// [view](Client::view) keeps what they said last, by which they hold their place.
+    /// All known members by name, the dead included. Members that are gone or leaving accept
+    /// nothing; the [view](Client::view) keeps their last report, by which they hold their place.
     #[must_use]
     pub fn members(&self) -> Vec<Member> {
         let view = self.shared.lookup.view.load();
@@ -125,7 +127,7 @@ impl Client {
         self.shared.ports.registry.keys(after, prefix, limit).await.unwrap_or_default()
     }
 
-    /// Where `key` is and should be.
+    /// The nodes that hold `key` and the nodes that should.
     #[must_use]
     pub fn locate(&self, key: &Key) -> Location {
         let owners = self.shared.lookup.owners(&self.shared.lookup.view.load(), key).into_vec();
@@ -140,18 +142,19 @@ impl Client {
         Location { key: key.clone(), owners, holders, pinned: self.shared.lookup.policy.pinned(key).is_some() }
     }
 
-    /// Where `key` is and should be, why, and what is about to happen to it: the nodes concerned are asked, for a few
-    /// seconds at most.
+    /// The nodes that hold `key` and the nodes that should, why, and what is about to happen to the
+    /// key. The client asks the nodes concerned, for a few seconds at most.
     ///
     /// Cancel safe.
     pub async fn explain(&self, key: &Key) -> Explanation {
         explain(&self.shared, key).await
     }
 
-    /// Takes a member that is gone for good off the list, everywhere, with what is known of its keys. When this returns, it
-    /// is off this node's list; the others hear of it within seconds. A member that is started again joins as any other.
+    /// Takes a member that is gone for good off the list of all nodes, with what they know of its
+    /// keys. When this returns, the member is off this node's list; the other nodes hear of it
+    /// within seconds. A member that is started again joins as any other.
     ///
-    /// Cancelling leaves the member on the list or not.
+    /// After cancellation the member may be on the list or off it.
     ///
     /// # Errors
     /// See [`RemoveError`].
@@ -167,8 +170,8 @@ impl Client {
         Ok(RemovedMember { node: name.clone(), only_there: sole.get(name).copied().unwrap_or(0) })
     }
 
-    /// Brings every replica of `key` up to date: one holder asks the origin, the others copy from it. If nobody holds
-    /// the key, the first owner fetches it. Returns what each node said.
+    /// Brings every replica of `key` up to date: one holder asks the origin, the others copy from
+    /// it. If no node holds the key, the first owner fetches it. Returns what each node said.
     ///
     /// Cancelling stops the waiting, not the updates.
     ///
@@ -178,7 +181,8 @@ impl Client {
         update(&self.shared, key).await
     }
 
-    /// The key of what a forge calls by these URLs or this path; see [`Provider::key_of_repository`]. `None` for an observer.
+    /// The key of the repository that a forge calls by these URLs or this path; see
+    /// [`Provider::key_of_repository`]. `None` for an observer.
     ///
     /// [`Provider::key_of_repository`]: crate::provider::Provider::key_of_repository
     #[must_use]
@@ -186,12 +190,13 @@ impl Client {
         self.shared.context.provider.as_ref()?.key_of_repository(urls, path)
     }
 
-    /// Keeps `key` on so many nodes from now on (`None`: on as many as the settings say), though nobody asks for it. A key
-    /// with a `*` (any run of characters, slashes included) or a `?` (any single one) is a pattern: it applies to the keys
-    /// that match it and that somebody has asked for.
+    /// Keeps `key` on `replicas` nodes from now on (`None`: on as many as the settings say), though
+    /// no client asks for it. For example, `Some(3)` keeps it on three nodes. A key with a `*` (any
+    /// run of characters, slashes included) or a `?` (any single one) is a pattern: it applies to
+    /// the keys that match it and that a client has asked for.
     ///
-    /// Returns when the intent is on the disk of this node and of all members that can be reached now; what it returns
-    /// says which. Cancelling may leave it in force or not.
+    /// Returns when the intent is on the disk of this node and of all members that this node can
+    /// reach now. The result names them. After cancellation the intent may be in force or not.
     ///
     /// # Errors
     /// See [`IntentError`].
@@ -206,7 +211,8 @@ impl Client {
         spread::write(&self.shared, key.clone(), Intent::Pin { replicas }).await
     }
 
-    /// Keeps `key` as any other from now on. Patterns that match it go on to apply. See [`Client::pin`].
+    /// Keeps `key` like any unpinned key from now on. Patterns that match it still apply. See
+    /// [`Client::pin`].
     ///
     /// # Errors
     /// See [`IntentError`].
@@ -214,9 +220,9 @@ impl Client {
         spread::write(&self.shared, key.clone(), Intent::Unpin).await
     }
 
-    /// Drops every copy of `key` and what is known of it, and unpins it. Who is away drops its copy when it returns.
-    /// Whoever asks for the key afterwards makes it be fetched anew. See [`Client::pin`] for when this returns; copies go a
-    /// moment later.
+    /// Drops every copy of `key` and what nodes know of it, and unpins it. A member that is away
+    /// drops its copy when it returns. A client that asks for the key afterwards makes a node fetch
+    /// it anew. See [`Client::pin`] for when this returns; copies go a moment later.
     ///
     /// # Errors
     /// See [`IntentError`].
@@ -227,10 +233,11 @@ impl Client {
         spread::write(&self.shared, key.clone(), Intent::Forget).await
     }
 
-    /// Takes `node` out of service: it takes no more keys, hands over what only it holds, for at most `patience` (`None`:
-    /// as long as the settings of this node say), and leaves. As the last live holder of a key it does not leave unless
-    /// `force` says so, and what is returned names the keys. It goes on answering until it is stopped, and comes back when
-    /// it is started again.
+    /// Takes `node` out of service: the node takes no more keys, hands over the keys that only it
+    /// holds, for at most `patience` (`None`: as long as the settings of this node say), and
+    /// leaves. If it is the last live holder of a key, it does not leave unless `force` says so,
+    /// and the result names the keys. The node continues to answer until it is stopped, and returns
+    /// to service when it is started again.
     ///
     /// Cancelling leaves it draining.
     ///
@@ -256,12 +263,12 @@ impl Client {
         Ok(Drained { node: node.clone(), left, remaining, keys })
     }
 
-    /// What would move if the members changed so, by the ring alone: that members are full or keys are hot is left out.
-    /// Nothing is moved. Walks over all known keys, in parts, and asks holders
-    /// for the sizes of some that would move, to estimate the bytes.
+    /// What would move if the members changed in this way, by the ring alone: the forecast ignores
+    /// full members and hot keys. Nothing is moved. Walks over all known keys, in parts, and asks
+    /// holders for the sizes of some that would move, to estimate the bytes.
     ///
     /// # Errors
-    /// Somebody is to go who owns nothing.
+    /// A member that owns no keys is to go.
     pub async fn forecast(&self, change: &Change) -> Result<Forecast, ForecastError> {
         let view = self.shared.lookup.view.snapshot();
         let on_ring = |name: &NodeName| view.ring().nodes().binary_search(name).is_ok();
@@ -283,7 +290,8 @@ impl Client {
         }
     }
 
-    /// How many bytes some of these keys take, each where it is held: of as many as there is time for.
+    /// How many bytes some of these keys take, each where it is held. Covers as many keys as time
+    /// permits.
     async fn sizes(&self, keys: Vec<Key>) -> Vec<u64> {
         let sizes = futures::stream::iter(keys).map(|key| {
             let shared = self.shared.clone();
@@ -303,11 +311,12 @@ impl Client {
         self.shared.ports.catalog.pins().await.unwrap_or_default()
     }
 
-    /// The key that the path of a request belongs to, as the provider says; without one, the path itself. What programs get
-    /// from people should pass through it: with git, `/org/repo.git/` is the key `org/repo`.
+    /// The key that the path of a request belongs to, as the provider says; without a provider, the
+    /// path itself. Programs should pass the keys that people type through this: with git,
+    /// `/org/repo.git/` is the key `org/repo`.
     ///
     /// # Errors
-    /// It names none.
+    /// The path names no key.
     pub fn key_of(&self, path: &str) -> Result<Key, KeyError> {
         self.transport().key_of(path)
     }

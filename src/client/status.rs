@@ -19,9 +19,9 @@ use crate::{
 
 /// Keys with too few replicas that `status` names.
 const SHORTAGES_SHOWN: usize = 5;
-/// Keys with too few replicas about which other nodes are asked.
+/// Keys with too few replicas about which this node asks other nodes.
 const SHORTAGES_EXPLAINED: usize = 16;
-/// Nodes that are asked at once why a key has too few replicas.
+/// Nodes that this node asks at once why a key has too few replicas.
 const ASKED_AT_ONCE: usize = 8;
 
 impl Client {
@@ -107,13 +107,14 @@ impl Client {
         self.shared.lookup.policy.pinned_keys().iter().filter(lacks).count()
     }
 
-    /// What this node waits for before it is part of its cluster, in words. Nothing once it has been.
+    /// What this node waits for before it is part of its cluster, in words. Empty once it has been
+    /// part of it.
     pub(crate) fn waits_to_join(&self) -> Option<String> {
         (!*self.shared.lifecycle.joined().borrow())
             .then(|| self.shared.lifecycle.lacking(&self.shared.lookup.view.load()).join("; and for "))
     }
 
-    /// Whether this node knows all that the others are known to have published.
+    /// Whether this node knows all changes that the other nodes are known to have published.
     pub(crate) async fn is_caught_up(&self) -> bool {
         self.shared.ports.registry.summarize().await.is_ok_and(|summary| summary.caught_up)
     }
@@ -131,8 +132,9 @@ impl Client {
         self.members().into_iter().map(status).collect()
     }
 
-    /// The first keys that begin with `prefix` and have too few replicas, in order, at most `limit`, and why. Of some whose
-    /// reason this node does not know, it asks the nodes concerned.
+    /// The first keys that begin with `prefix` and have too few replicas, in order, at most
+    /// `limit`, and why. For some keys this node does not know the reason; it asks the nodes
+    /// concerned.
     pub async fn shortages(&self, prefix: &str, limit: usize) -> Vec<Shortage> {
         let mut shortages = self.shortages_seen_here(prefix, limit).await;
         let unexplained = shortages.iter_mut().filter(|shortage| shortage.reason.is_none());
