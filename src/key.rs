@@ -1,10 +1,11 @@
 //! Keys and node names: the two identifiers that cross every boundary of the system, so both are checked once, where
 //! they enter, and are plain data ever after.
 //!
-//! A [`Key`] is the unit of storage and placement. It may come from an unauthenticated HTTP path and end up in a file
-//! name, a URL or the arguments of a program, so everything that could change its meaning on that way is refused here:
-//! traversal, empty components, control characters, backslashes, a leading dash, `::`. Providers may narrow this
-//! further (git allows only a small alphabet) but never have to widen it.
+//! A [`Key`] is the unit of storage and placement. It may come from an unauthenticated HTTP path
+//! and end up in a file name, a URL or the arguments of a program. So this module refuses
+//! everything that could change its meaning on that way: traversal, empty components, control
+//! characters, backslashes, a leading dash, `::`. Providers may narrow this further (git allows
+//! only a small alphabet) but never have to widen it.
 
 use std::{borrow::Borrow, fmt, str::FromStr, sync::Arc};
 
@@ -68,9 +69,10 @@ impl Key {
         Ok(Self(text.into()))
     }
 
-    /// The key that a request path names when every path is a key of its own: strips the leading slash, decodes
-    /// percent escapes once, and checks the result. An escape that survives decoding (`%252e`) is refused, so that
-    /// nobody further down can decode it a second time into something else.
+    /// The key that a request path names when every path is a key of its own: strips the leading
+    /// slash, decodes percent escapes once, and checks the result. An escape that survives decoding
+    /// (`%252e`) is refused, so that no later component can decode it a second time into something
+    /// else.
     ///
     /// # Errors
     /// As [`Key::new`], and [`KeyError::Character`] for escapes that are not UTF-8.
@@ -140,7 +142,7 @@ impl NodeName {
     /// Checks `text` and makes a node name of it.
     ///
     /// # Errors
-    /// If it breaks the rule above; the error repeats the text and the rule.
+    /// `text` breaks the rule above; the error repeats the text and the rule.
     pub fn new(text: impl AsRef<str>) -> Result<Self, NodeNameError> {
         let text = text.as_ref();
         let letter_or_digit = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();

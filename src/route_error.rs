@@ -1,12 +1,13 @@
-//! Why a request has no response: what each node answered that was asked.
+//! Why a request has no response: the answer of each node that was asked.
 //!
-//! It stands apart from the router, because a provider that begins a response before the key is there is told of it too.
+//! This module stands apart from the router, because a node also tells these errors to a provider
+//! that begins a response before the key is there.
 
 use std::time::Duration;
 
 use crate::key::{Key, NodeName};
 
-/// What one node answered.
+/// The answer of one node.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Attempt {
@@ -23,32 +24,32 @@ pub enum AttemptError {
     /// No connection, or it broke.
     #[error("{0}")]
     Unreachable(String),
-    /// It has dropped the key since it last said that it had it.
+    /// The node has dropped the key since it last said that it had it.
     #[error("it does not hold the key")]
     NotHeld,
-    /// It said that it cannot.
+    /// The node said that it cannot answer.
     #[error("{0}")]
     Refused(String),
-    /// It has more to do than it can.
+    /// The node has more to do than it can.
     #[error("it is overloaded")]
     Overloaded,
     /// Nothing is wrong with the key, but the node's queue is full, or the origin asks to come back later.
     #[error("{reason}")]
     Later {
-        /// Which of them, and why.
+        /// Which of the two, and why.
         reason: String,
         /// When to ask again.
         after: Duration,
     },
-    /// It did not answer by the deadline.
+    /// The node did not answer by the deadline.
     #[error("no answer in time")]
     Timeout,
-    /// The fetch that it was to do failed.
+    /// The fetch that the node was to do failed.
     #[error("fetching failed: {0}")]
     FetchFailed(String),
 }
 
-/// When to ask again after these: when the first of those that said so is to be asked again.
+/// When to ask again after these failures: the earliest time that one of them names.
 pub(crate) fn retry_after(attempts: &[Attempt]) -> Duration {
     let said = attempts.iter().filter_map(|attempt| match &attempt.error {
         AttemptError::Later { after, .. } => Some(*after),
@@ -61,7 +62,7 @@ pub(crate) fn retry_after(attempts: &[Attempt]) -> Duration {
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum RouteError {
-    /// The origin has no such key. Known for a while without asking again.
+    /// The origin has no such key. Nodes remember this for a while without asking again.
     #[error("there is no key {key}")]
     NotFound {
         /// The key.
@@ -80,12 +81,12 @@ pub enum RouteError {
     Failed {
         /// The key.
         key: Key,
-        /// What each of them answered.
+        /// The answer of each of these nodes.
         attempts: Vec<Attempt>,
         /// When to ask again.
         retry_after: Duration,
     },
-    /// Still being fetched; the fetch goes on. A retry will find it further.
+    /// The key is still being fetched, and the fetch goes on. A retry finds it further.
     #[error("{key} is still being fetched after {waited:?}")]
     Pending {
         /// The key.

@@ -1,4 +1,4 @@
-//! Transports: what an embedding program sends its requests through, as [`tower::Service`]s.
+//! Transports: [`tower::Service`]s through which an embedding program sends its requests.
 //!
 //! [`KeyTransport`] is bound to one key, whatever the path; [`PathTransport`] derives the key from each request's path.
 //! Both are cheap to clone, always ready, stream bodies in both directions, and cancel what they started elsewhere when
@@ -48,14 +48,16 @@ impl KeyTransport {
         &self.key
     }
 
-    /// The nodes that would be asked now. Every request looks anew, so there is nothing to keep fresh.
+    /// The nodes that a request would ask now. Every request looks anew, so there is nothing to
+    /// keep fresh.
     #[must_use]
     pub fn nodes(&self) -> Names {
         self.shared.lookup.ready_holders(&self.key)
     }
 
-    /// Asks every live member for what it has published so far, and returns the nodes that hold the key then. For those
-    /// who cannot wait the moment until a change elsewhere arrives by itself. Cancel safe.
+    /// Asks every live member for what it has published so far, and returns the nodes that hold the
+    /// key then. For callers that cannot wait until a change elsewhere arrives by itself. Cancel
+    /// safe.
     pub async fn sync_with_registry(&self) -> Names {
         crate::operations::pull::sync(&self.shared).await;
         self.nodes()
@@ -109,7 +111,7 @@ pub enum PathError {
     /// The path names no key.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// The key has no answer.
+    /// No node answers for the key.
     #[error(transparent)]
     Route(#[from] RouteError),
 }
@@ -119,10 +121,10 @@ impl PathTransport {
         Self { shared }
     }
 
-    /// The key that `path` belongs to: as the provider says; without one, the path itself.
+    /// The key that `path` belongs to, as the provider says; without a provider, the path itself.
     ///
     /// # Errors
-    /// It names none.
+    /// The path names no key.
     pub fn key_of(&self, path: &str) -> Result<Key, KeyError> {
         match &self.shared.context.provider {
             Some(provider) => provider.key_of(path),

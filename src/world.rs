@@ -19,8 +19,8 @@ use rand::{SeedableRng, rngs::StdRng};
 
 use crate::durable::{Durable, blocking};
 
-/// Socket buffers asked of the kernel, in bytes. Large enough for a burst of a full send window; the kernel may grant
-/// less (`net.core.rmem_max`).
+/// Bytes of socket buffer that a node asks of the kernel. Large enough for a burst of a full send
+/// window; the kernel may grant less (`net.core.rmem_max`).
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 
 /// A bound UDP socket and the runtime that drives it, as quinn wants them.
@@ -31,26 +31,27 @@ pub trait World: Send + Sync + fmt::Debug + 'static {
     /// Binds the one UDP socket of a node.
     ///
     /// # Errors
-    /// The address is taken or not of this machine.
+    /// The address is taken, or this machine does not have it.
     fn bind(&self, listen: SocketAddr) -> io::Result<Socket>;
 
     /// Where the node keeps its own small records; `None` for a node that remembers nothing.
     fn disk(&self) -> Option<Arc<dyn Disk>>;
 
-    /// Milliseconds since 1970. May jump; used only for what has to be compared across machines or restarts.
+    /// Milliseconds since 1970. The clock may jump; nodes use it only for times that they compare
+    /// across machines or restarts.
     fn unix_ms(&self) -> u64;
 
-    /// The own address from which packets to `target` go out; nothing is sent. For a node that listens on all interfaces, it is
-    /// where others that are reached that way find it.
+    /// The address of this machine from which packets to `target` go out. Sends nothing. Nodes that
+    /// are reached that way find a node that listens on all interfaces at this address.
     ///
     /// # Errors
-    /// There is no way there, or this world does not know.
+    /// No route leads there, or this world does not know it.
     fn source_for(&self, target: SocketAddr) -> io::Result<IpAddr> {
         let _ = target;
         Err(io::ErrorKind::Unsupported.into())
     }
 
-    /// A fresh seed for a generator. Different at each call.
+    /// A fresh seed for a generator. Each call returns a different one.
     fn seed(&self) -> u64;
 }
 
@@ -59,7 +60,8 @@ pub(crate) fn rng(world: &dyn World) -> StdRng {
     StdRng::seed_from_u64(world.seed())
 }
 
-/// A few small named records, each replaced as a whole or added to. Either is durable when it returns.
+/// A few small named records. Each is replaced as a whole or added to, and is durable when the call
+/// returns.
 #[async_trait]
 pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// The record, if it was ever written.
@@ -74,9 +76,9 @@ pub trait Disk: Send + Sync + fmt::Debug + 'static {
     /// The old record still stands.
     async fn replace(&self, name: &str, bytes: Bytes) -> io::Result<()>;
 
-    /// Adds to the end of the record, which begins empty. After a crash or an error any part of `bytes` may be there,
-    /// and all that was there before is: the caller has to recognise a torn end, and to [replace](Disk::replace) the record
-    /// before it adds more.
+    /// Adds to the end of the record, which begins empty. After a crash or an error, the record has
+    /// all that was there before, and any part of `bytes`. The caller has to recognise a torn end,
+    /// and to [replace](Disk::replace) the record before it adds more.
     ///
     /// # Errors
     /// See above.
@@ -131,12 +133,13 @@ impl World for Machine {
     }
 }
 
-/// Records as files of one folder. A handle; clones are the same folder.
+/// Records as files of one folder. A handle; clones share the folder.
 #[derive(Debug, Clone)]
 pub(crate) struct Folder {
     path: PathBuf,
     durable: Durable,
-    /// Held during each operation: one that was begun goes on when its caller is gone.
+    /// Held during each operation, because an operation that has begun continues after its caller
+    /// is gone.
     busy: Arc<Mutex<()>>,
 }
 
@@ -145,7 +148,8 @@ impl Folder {
         Self { path, durable, busy: Arc::default() }
     }
 
-    /// Runs `work` on the file of a record, on the blocking pool, after what was begun before.
+    /// Runs `work` on the file of a record, on the blocking pool, after all operations that began
+    /// before.
     async fn on<T: Send + 'static>(
         &self,
         name: &str,
@@ -153,7 +157,7 @@ impl Folder {
     ) -> io::Result<T> {
         let (folder, file) = (self.clone(), self.path.join(name));
         blocking(move || {
-            // An operation that panicked left what a crash would have left.
+            // An operation that panicked leaves the same state as a crash.
             let _one_at_a_time = folder.busy.lock().unwrap_or_else(PoisonError::into_inner);
             fs::create_dir_all(&folder.path)?;
             work(&folder.durable, &file)

@@ -13,7 +13,7 @@ use crate::{
     world::{Machine, World},
 };
 
-/// Settings of a node that is to be started.
+/// Settings of a node that is to start.
 pub struct NodeBuilder {
     name: NodeName,
     config: NodeConfig,
@@ -61,21 +61,23 @@ impl NodeBuilder {
         self
     }
 
-    /// The data source. Without one the node is an observer: it looks up and routes, and never keeps a key.
+    /// The provider. A node without one is an observer: it looks up and routes, and never keeps a
+    /// key.
     #[must_use]
     pub fn provider(mut self, provider: Arc<dyn Provider>) -> Self {
         self.provider = Some(provider);
         self
     }
 
-    /// Where the node keeps its own records (a few bytes). Without it, it remembers nothing over restarts.
+    /// Where the node keeps its own records (a few bytes). A node without a folder remembers
+    /// nothing over restarts.
     #[must_use]
     pub fn data_folder(mut self, folder: impl Into<PathBuf>) -> Self {
         self.folder = Some(folder.into());
         self
     }
 
-    /// URL of this node's HTTP gateway, told to the others for people to read.
+    /// URL of this node's HTTP gateway, which the node tells the others for operators to read.
     #[must_use]
     pub fn advertise_http(mut self, url: impl Into<String>) -> Self {
         self.http = Some(url.into());
@@ -89,7 +91,8 @@ impl NodeBuilder {
         self
     }
 
-    /// Starts the node and waits until it serves: it knows what the other members hold, or found nobody to ask.
+    /// Starts the node and waits until it serves: it knows what the other members hold, or has
+    /// found no member to ask.
     ///
     /// Cancelling leaves nothing running.
     ///
@@ -101,7 +104,8 @@ impl NodeBuilder {
         Ok(node)
     }
 
-    /// Starts an observer, whatever provider was given: as [`Client::join`], with all that can be set here.
+    /// Starts an observer, whatever provider the builder has: as [`Client::join`], with all
+    /// settings of the builder.
     ///
     /// # Errors
     /// See [`StartError`].
@@ -110,8 +114,9 @@ impl NodeBuilder {
         Ok(self.start().await?.into_client())
     }
 
-    /// As [`NodeBuilder::start`], but returns as soon as the node runs, while it may still be joining. For those who
-    /// show how far it is; wait for [`Node::serving`] before relying on its answers.
+    /// As [`NodeBuilder::start`], but returns as soon as the node runs, while it may still be
+    /// joining. For programs that show the progress of joining; wait for [`Node::serving`] before
+    /// relying on the node's answers.
     ///
     /// # Errors
     /// See [`StartError`].

@@ -21,9 +21,9 @@ use crate::{
     wiring::{Running, StopReason},
 };
 
-/// How long a stopping node waits for requests that it is answering, and for its connections.
+/// How long a stopping node waits for the requests that it is answering, and for its connections.
 const DRAIN: Duration = Duration::from_secs(10);
-/// Between two looks at whether they have ended.
+/// Time between two checks whether these have ended.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 const CLOSE: Duration = Duration::from_secs(2);
 
@@ -41,7 +41,7 @@ impl Node {
         &self.0.shared.context.name
     }
 
-    /// Where other nodes reach it; what they name as a seed.
+    /// The address at which other nodes reach this node, and which they name as a seed.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.0.shared.peers.net.advertise()
@@ -53,7 +53,7 @@ impl Node {
         Client::new(self.0.shared.clone())
     }
 
-    /// A client that is this node, and ends it when the last clone is dropped.
+    /// A client that is this node. Dropping its last clone ends the node.
     fn into_client(self) -> Client {
         Client::of_observer(self.0.shared.clone(), Box::new(self))
     }
@@ -83,7 +83,8 @@ impl Node {
         drain::retire(&self.0.shared, patience).await;
     }
 
-    /// Says goodbye until soon (for good, if it was drained), finishes what is being answered within limits, and stops. The local data stays where it is.
+    /// Says goodbye until soon (for good, if the node was drained), finishes the requests that it
+    /// is answering within limits, and stops. The local data stays where it is.
     pub async fn shutdown(mut self) {
         info!(node = %self.0.shared.context.name, "stopping");
         drain::say_goodbye(&self.0.shared).await;

@@ -11,11 +11,13 @@ use crate::{
     wiring::StartError,
 };
 
-/// How long a node whose name is in use waits for its namesake to go: longer than it takes to notice that it died.
+/// How long a node whose name is in use waits for its namesake to go: longer than nodes take to
+/// notice that the namesake died.
 const NAME_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Node {
-    /// Waits until this node announced that it serves, unless others say that its name is taken. Cancel safe.
+    /// Waits until this node has announced that it serves, unless other nodes say that its name is
+    /// taken. Cancel safe.
     ///
     /// # Errors
     /// [`StartError::NameInUse`], [`StartError::ServesOther`], or the node ended; shut it down or drop it.
@@ -43,8 +45,8 @@ impl Node {
                 .wait_for(|view| view.member(me).is_some_and(|member| member.state == MemberState::Serving));
             tokio::select! {
                 _ = serving, if refused_since.is_none() => {
-                    // A round of gossip later the others know it too, so that whoever was waiting for this node finds a
-                    // cluster that agrees about it.
+                    // A round of gossip later the other nodes know it too, so that a caller that
+                    // waited for this node finds a cluster that agrees about it.
                     tokio::time::sleep(self.0.shared.context.config.profile.gossip_interval).await;
                     return Ok(());
                 }
@@ -73,9 +75,10 @@ impl Node {
         )
     }
 
-    /// Waits until this node is part of its cluster: it has met another member if it names seeds, and as many members as
-    /// `expect_members` says. A node that reaches nobody serves what it has and waits here; [`Client::status`](crate::Client::status) says what
-    /// for. Done at once for a first node. Cancel safe.
+    /// Waits until this node is part of its cluster: it has met another member if it names seeds,
+    /// and as many members as `expect_members` says. A node that reaches no other member serves
+    /// what it has and waits here; [`Client::status`](crate::Client::status) says what for. Returns
+    /// at once for a first node. Cancel safe.
     ///
     /// # Errors
     /// The node ended; shut it down or drop it.
