@@ -1,9 +1,11 @@
-//! What a node without room gives up, and in which order. Pure.
+//! Which keys a node without free disk space gives up, and in which order. Pure.
 //!
-//! First what it only happens to hold, as the plan would, but at once. Then what nobody asked for lately, as long as another
-//! owner has it. Last, and only while no node takes new keys, what nobody else has. What is pinned goes only in the first way.
-//! These are grounds to *ask*: whoever is relied upon then has to vouch for its copy (see `actors/balancer`), because views
-//! differ; for the only copy that is the origin, which has to say that it has the key (see `actors/balancer/eviction.rs`).
+//! First go copies that the node only happens to hold, as the plan would decide, but at once. Then
+//! go copies that no client asked for lately, as long as another owner has the key. Last, and only
+//! while no node takes new keys, go copies that no other node has. A pinned key goes only in the
+//! first way. These are grounds to *ask*: each node that is relied upon then has to vouch for its
+//! copy (see `actors/balancer`), because views differ. For the only copy the origin has to say that
+//! it has the key (see `actors/balancer/eviction.rs`).
 
 use super::plan::{Action, PlanInput};
 use crate::{
@@ -14,11 +16,12 @@ use crate::{
 /// Why a copy may be given up; better reasons first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum EvictionReason {
-    /// All owners have it, and this node is none of them.
+    /// All owners have the key, and this node is not an owner.
     Surplus,
-    /// Another owner has it, if not all have, nobody pinned it, and there is no room.
+    /// Another owner has the key, if not all have, no client pinned it, and there is no disk space.
     NoRoom,
-    /// No other node has it, nobody pinned it or asked for it lately, and no node takes new keys.
+    /// No other node has the key, no client pinned it or asked for it lately, and no node takes new
+    /// keys.
     LastCopy,
 }
 
@@ -32,8 +35,9 @@ pub(crate) struct Candidate {
 }
 
 impl PlanInput<'_> {
-    /// On what grounds this node, which is full, may give up its copy. `full` tells who else is; `expendable`, whether the only
-    /// copy may go as well, as far as that does not follow from the claims of live nodes.
+    /// On what grounds this node, which is full, may give up its copy. `full` tells which other
+    /// nodes are full; `expendable`, whether the only copy may go as well, as far as that does not
+    /// follow from the claims of live nodes.
     pub(crate) fn grounds(
         &self,
         pinned: bool,
@@ -93,7 +97,8 @@ impl Choice {
     }
 
     fn cut(&mut self) {
-        // Of surplus copies too the ones that nobody asked for go first. `None` sorts before every second.
+        // Of surplus copies too, those that no client asked for go first. `None` sorts before every
+        // second.
         self.best.sort_by(|a, b| (a.grounds, a.last_use, &a.key).cmp(&(b.grounds, b.last_use, &b.key)));
         self.best.truncate(self.count);
     }

@@ -1,5 +1,6 @@
-//! When each key was last asked for, and how often in that second: what a node without room gives up is what nobody misses,
-//! and what everybody wants gets more replicas (see [`super::hot_keys`]).
+//! When each key was last asked for, and how often in that second. A node without free disk space
+//! gives up the keys that clients ask for least, and keys that many clients ask for get more
+//! replicas (see [`super::hot_keys`]).
 //!
 //! Written by every request, so without a lock and mostly without allocation. Bounded by keeping two generations: new uses
 //! go into the younger one, and when that is full the elder is dropped and the younger takes its place. So the

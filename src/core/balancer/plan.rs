@@ -2,13 +2,15 @@
 //!
 //! Rules:
 //!
-//! 1. An owner that lacks a key fetches it: from a ready peer if there is one; from the origin only as the leader, and
-//!    only if nobody alive has it or is fetching it. So further replicas never touch the origin.
-//! 2. A holder that is no owner lets go when R owners are ready. It then still asks them (see `actors/balancer`), for its
-//!    view may differ from theirs.
-//! 3. Whoever is neither does nothing.
-//! 4. Where room is tight, an owner copies only what has too few replicas, and not what merely belongs here. Where there is
-//!    none, it copies nothing; soon it is no owner of what it lacks.
+//! 1. An owner that lacks a key fetches it: from a ready peer if there is one; from the origin only
+//!    as the leader, and only if no live node has it or is fetching it. So further replicas never
+//!    touch the origin.
+//! 2. A holder that is not an owner lets go when R owners are ready. It then still asks them (see
+//!    `actors/balancer`), because its view may differ from theirs.
+//! 3. A node that is neither does nothing.
+//! 4. Where disk space is tight, an owner copies only keys with too few replicas, and not keys that
+//!    merely belong here. Where there is none, it copies nothing; soon it is not an owner of the
+//!    keys that it lacks.
 
 use super::watermarks::DiskPressure;
 use crate::{core::registry::HolderState, key::NodeName};
@@ -23,15 +25,16 @@ pub(crate) struct PlanInput<'a> {
     pub(crate) owners_wanted: usize,
     /// Claims of live nodes.
     pub(crate) holders: &'a [(NodeName, HolderState)],
-    /// Whether anybody, dead or alive, is known to have had it, or it is pinned.
+    /// Whether any node, dead or alive, is known to have had the key, or it is pinned.
     pub(crate) known: bool,
     /// The node that asks the origin.
     pub(crate) leader: Option<&'a NodeName>,
     /// Whether a failure of this node is recent, so that it should wait.
     pub(crate) backing_off: bool,
-    /// Whether the own disk was read to its end; before, what is missing may just not have been found yet.
+    /// Whether this node has read its disk to the end; before, it may just not have found a missing
+    /// key yet.
     pub(crate) scanned: bool,
-    /// How much room this node has.
+    /// How much disk space this node has.
     pub(crate) room: DiskPressure,
 }
 

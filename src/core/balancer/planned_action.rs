@@ -25,9 +25,9 @@ pub enum IntendedAction {
     Nothing,
     /// Copy it from a node that has it.
     Copy,
-    /// Fetch it from the origin, for nobody has it.
+    /// Fetch the key from the origin, because no node has it.
     Fetch,
-    /// Let its copy go, for the owners have theirs.
+    /// Let this node's copy go, because the owners have theirs.
     Release,
 }
 

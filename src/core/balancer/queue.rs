@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use crate::key::Key;
 
-/// Keys that wait at most. A walk over all keys costs little beside copying so many.
+/// Most keys that wait. A walk over all keys costs little beside copying this many.
 const WAITING_MAX: usize = 65_536;
 
 /// How urgent.

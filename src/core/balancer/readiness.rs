@@ -269,7 +269,7 @@ mod tests {
                     },
                     (3, Some(_)) => {
                         sweep.interrupt();
-                        // Whoever interrupts it wishes for another one.
+                        // An interrupted sweep is followed by another one.
                         prop_assert!(sweep.begin(Duration::ZERO));
                         (asked, unserved, served) = (Some(0), false, true);
                     }

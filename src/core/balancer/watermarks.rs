@@ -74,8 +74,9 @@ impl DiskWatermarks {
         self.seen
     }
 
-    /// How many of so many keys have to go until the node is below the low watermark, if they are all of one size and
-    /// nothing else is on the disk. If something is, these are too few, and another round follows.
+    /// How many of `held` keys have to go until the node is below the low watermark, if all have
+    /// one size and nothing else is on the disk. If there is other data, these are too few, and
+    /// another round follows.
     fn releases(self, held: usize) -> usize {
         let Some(Capacity { used, total }) = self.seen else { return 0 };
         let excess = used as f64 - self.low * total as f64;
@@ -101,8 +102,9 @@ pub(crate) struct EvictionBackoff {
 }
 
 impl EvictionBackoff {
-    /// Whether a round begins now, for a node that holds so many keys; then, how many it gives up. `urgent`: no node has room,
-    /// and only copies may go, so that what is given up is not made elsewhere.
+    /// Whether a round begins now, for a node that holds `held` keys; if so, how many it gives up.
+    /// `urgent`: no node has free disk space, and only copies may go, so that no other node makes
+    /// them again.
     pub(crate) fn begin(&mut self, now: Duration, room: &DiskWatermarks, held: usize, urgent: bool) -> Option<usize> {
         let used = room.capacity().filter(|_| room.pressure() == DiskPressure::Full).map(|capacity| capacity.used);
         let Some(used) = used else {

@@ -4,11 +4,12 @@
 //! A time is the largest wall clock seen, in milliseconds, and a counter for what happens within one of them. Wall clocks
 //! are wrong now and then, and must do no harm when they are:
 //!
-//! - A jump of the own wall clock is not followed while the process runs: against the monotonic clock it is seen as one.
+//! - The clock does not follow a jump of this machine's wall clock while the process runs: it
+//!   recognises the jump by the monotonic clock.
 //! - A time from a clock that is far ahead is taken in as it is, since all members have to order intents alike, but it
 //!   pulls this clock along by no more than `DRIFT_MAX_MS`.
-//! - Whoever changes an intent gives the change a time after the one that is known (see [`HybridClock::after`]), so what a
-//!   wrong clock wrote can be changed by anybody at any time.
+//! - A node that changes an intent gives the change a time after the one that it knows (see
+//!   [`HybridClock::after`]), so any node can change an intent with a wrong time at any moment.
 //!
 //! Invariants: [`HybridClock::after`] never returns the same time twice, and always one after its argument.
 

@@ -1,4 +1,4 @@
-//! What somebody wants of a key, as it is stored and sent.
+//! What a client asks for a key, as nodes store and send it.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,18 +8,18 @@ use crate::{
     key::{Key, NodeName},
 };
 
-/// What is wanted.
+/// The kind of intent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) enum Intent {
-    /// Keep it, on so many nodes, whether or not anybody asks for it.
+    /// Keep the key on `replicas` nodes, even if no client requests it.
     Pin { replicas: u8 },
-    /// Keep it as any other.
+    /// Keep the key as any other.
     Unpin,
-    /// Drop every copy that there is by now.
+    /// Drop every copy that exists by now.
     Forget,
 }
 
-/// When and by whom; no two intents have the same.
+/// The time and the node of an intent; no two intents have the same stamp.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(crate) struct Stamp {
     pub(crate) time: HlcTimestamp,

@@ -26,7 +26,7 @@ struct Pattern {
     replicas: u8,
 }
 
-/// Written by the catalog actor alone, read by everybody.
+/// Only the catalog actor writes it; all other parts of the node read it.
 #[derive(Debug)]
 pub(crate) struct PolicyIndex {
     standings: HashMap<Key, KeyPolicy, KeyHasher>,

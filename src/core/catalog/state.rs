@@ -1,9 +1,10 @@
 //! The catalog itself, pure: a map of last-writer-wins registers that merges in any order to the same state.
 //!
-//! A key has two registers: its *pin* (on so many nodes, or not at all) and its *forget*. They are apart because a later
-//! pin must not make a node that was away miss a forget. A register holds the record with the largest stamp, so merging
-//! is commutative, associative and idempotent (Shapiro et al., *Conflict-free Replicated Data Types*, 2011, section 3).
-//! A pin counts if it is later than the forget of the same key.
+//! A key has two registers: its *pin* (on a number of nodes, or not at all) and its *forget*. They
+//! are apart because a later pin must not make a node that was away miss a forget. A register holds
+//! the record with the largest stamp, so merging is commutative, associative and idempotent
+//! (Shapiro et al., *Conflict-free Replicated Data Types*, 2011, section 3). A pin counts if it is
+//! later than the forget of the same key.
 //!
 //! **Garbage.** An unpin or a forget is a tombstone: dropped too early, a member that was away would bring the old pin
 //! back. It is dropped when it is older than a *floor*, and the floor is raised only while all members that are known are
@@ -60,7 +61,7 @@ impl Entry {
 /// What a key is meant to be.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct KeyPolicy {
-    /// Pinned, by itself and not by a pattern, on so many nodes.
+    /// How many nodes a pin of the key itself, not of a pattern, asks for.
     pub(crate) pinned: Option<u8>,
     /// Whether there is a forget on file.
     pub(crate) forgotten: bool,
@@ -68,7 +69,7 @@ pub(crate) struct KeyPolicy {
     pub(crate) pending: bool,
 }
 
-/// A part of somebody's catalog: all records of the keys after one and up to another.
+/// A part of a node's catalog: all records of the keys after one and up to another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Page {
     /// What is older and not in here is over.
@@ -126,7 +127,7 @@ impl Catalog {
         true
     }
 
-    /// Takes in what somebody has of the keys after `after`.
+    /// Merges the records of another node, or of the disk, for the keys after `after`.
     pub(crate) fn merge(&mut self, after: Option<&Key>, page: &Page) -> Merged {
         let there: BTreeSet<(&Key, bool)> =
             page.records.iter().map(|record| (&record.key, record.intent == Intent::Forget)).collect();

@@ -1,7 +1,8 @@
-//! The mass-failure brake, pure: when a large share of the members is lost at once, copying what they held onto the few
-//! that are left would do more harm than good. The cause is likelier a switch, a power feed or a bad release than so many
-//! broken machines, and who was lost comes back with its disk. So the lost keep their place on the ring, which leaves
-//! nothing to repair, until enough of them have returned or their loss is no news any more.
+//! The mass-failure brake, pure: when a large share of the members is lost at once, copying their
+//! keys onto the few remaining members would do more harm than good. The cause is likelier a
+//! switch, a power feed or a bad release than that many broken machines, and a lost member comes
+//! back with its disk. So lost members keep their place on the ring, which leaves nothing to
+//! repair, until enough of them have returned or their loss no longer counts.
 //!
 //! It acts on what this node sees, so the smaller side of a partition holds back too.
 
@@ -16,19 +17,20 @@ pub(crate) struct MassFailurePolicy {
     pub(crate) pause: Duration,
 }
 
-/// The lost keep their place.
+/// A mass failure, during which lost members keep their place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MassFailure {
     /// Members that were lost.
     pub(crate) lost: usize,
-    /// Those and the ones that are alive.
+    /// The lost members and the live ones.
     pub(crate) members: usize,
-    /// When it is over although nobody returned, on the node's monotonic clock.
+    /// When the mass failure is over even if no member has returned, on the node's monotonic clock.
     pub(crate) until: Duration,
 }
 
 impl MassFailurePolicy {
-    /// Whether to hold back at `now`, with so many members alive and others lost at these times, in any order.
+    /// Whether to hold back at `now`, with this number of live members, and others lost at these
+    /// times, in any order.
     pub(crate) fn judge(
         self,
         now: Duration,

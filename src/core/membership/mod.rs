@@ -1,4 +1,4 @@
-//! Who is in the cluster, and who of them is alive (pure).
+//! The members of the cluster, and which of them are alive (pure).
 //!
 //! ```text
 //!   what is seen of each start of a node (observation, facts) --> roster --> view: members and ring
@@ -6,8 +6,9 @@
 //!                        gone, removals: those that are not there any more, and are not to be listed
 //! ```
 //!
-//! `mass_failure` says when so many members were lost at once that nothing should be copied, `seeds` what a node waits for before
-//! it has joined, `clocks` whose clock is far off, and `serves` who serves the same kind of data.
+//! `mass_failure` says when a node lost so large a share of the members at once that it should copy
+//! nothing, `seeds` what a node waits for before it has joined, `clocks` which members' clocks are
+//! far off, and `serves` which members serve the same kind of data.
 
 pub(crate) mod clocks;
 mod gone;

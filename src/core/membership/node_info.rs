@@ -22,7 +22,8 @@ pub(crate) struct NodeInfo {
     pub(crate) gone: Option<u64>,
     /// What its wall clock said a while ago, in milliseconds since 1970; `None` of a version that does not tell.
     pub(crate) clock: Option<u64>,
-    /// What it serves; `None` of observers, of data sources that do not say, and of a version that does not tell.
+    /// The kind of data that the node serves. `None` for observers, for providers that do not say,
+    /// and for versions that do not tell.
     pub(crate) serves: Option<Serves>,
 }
 

@@ -1,4 +1,5 @@
-//! The pure core of taking dead members off the list: which ones were removed, for as long as anybody may still tell of them.
+//! The pure core of taking dead members off the list: the removed members, for as long as any node
+//! may still tell of them.
 //!
 //! Members tell each other of the dead, so one node alone cannot forget a member: the next one that remembers it would bring
 //! it back. A removal therefore spreads the same way (`actors/membership/departed.rs`) and counts for more than a report that this start
@@ -89,7 +90,7 @@ impl Removals {
         self.0.remove(name);
     }
 
-    /// Forgets what nobody tells of any more.
+    /// Forgets removals of members that no node tells of any more.
     pub(crate) fn expire(&mut self, now: Duration) {
         self.0.retain(|_, removal| removal.age(now) < KEPT_FOR);
     }

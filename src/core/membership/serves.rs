@@ -1,9 +1,11 @@
 //! What a node serves, in a word that members compare: nodes whose keys mean different things keep none of each other's
 //! (pure).
 //!
-//! A word is a list of lines `PREFIX=DIGEST,DIGEST`: for the keys that begin so, digests of the kinds of data that the node
-//! can hold. One node today has one data source for all keys, so one line with one digest. Several sources by prefix are
-//! several lines, and a change that goes from node to node is a line with the digests of both kinds for as long as it takes.
+//! A word is a list of lines `PREFIX=DIGEST,DIGEST`: for the keys that begin with the prefix,
+//! digests of the kinds of data that the node can hold. Today a node has one provider for all keys,
+//! so its word is one line with one digest. Several providers by prefix are several lines, and a
+//! change that goes from node to node is a line with the digests of both kinds for as long as it
+//! takes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,4 +1,5 @@
-//! The cluster as one node sees it at one moment: an immutable snapshot that requests read without asking anybody.
+//! The cluster as one node sees it at one moment: an immutable snapshot that requests read without
+//! asking another node or actor.
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -85,8 +86,8 @@ pub struct View {
 }
 
 impl View {
-    /// `since`: when the set of live members that keep keys, the ring or who on it is full last changed, on the node's
-    /// monotonic clock.
+    /// `since`: when the set of live members that keep keys, the ring or the set of full nodes on
+    /// it last changed, on the node's monotonic clock.
     pub(crate) fn new(me: NodeName, members: BTreeMap<NodeName, Member>, ring: Arc<Ring>, since: Duration) -> Self {
         let is_full = |name: &NodeName| members.get(name).is_some_and(|member| !member.accepting);
         let some_full = ring.nodes().iter().any(is_full);
@@ -98,7 +99,7 @@ impl View {
         Self { brake, ..self }
     }
 
-    /// The same, with so many replicas more than usual of these keys.
+    /// The same view, with this number of replicas more than usual for each of these keys.
     pub(crate) fn with_extras(self, extra_replicas: Arc<BTreeMap<Key, u8>>) -> Self {
         Self { extra_replicas, ..self }
     }
@@ -113,14 +114,15 @@ impl View {
         &self.extra_replicas
     }
 
-    /// Whether so many members were lost at once that they keep their place on the ring.
+    /// The mass failure that keeps lost members on the ring, if there is one.
     pub(crate) fn brake(&self) -> Option<MassFailure> {
         self.brake
     }
 
-    /// When the set of live members, the ring or who on it is full last changed. Whoever is about to move data on account of
-    /// the ring waits until that is a few rounds of gossip ago: members are discovered one by one, and plans made on half of
-    /// them are undone a moment later.
+    /// When the set of live members, the ring or the set of full nodes on it last changed. A node
+    /// that is about to move data on account of the ring waits until that is a few rounds of gossip
+    /// ago: nodes discover members one by one, and plans made on half of them are undone a moment
+    /// later.
     pub(crate) fn since(&self) -> Duration {
         self.since
     }
@@ -273,7 +275,7 @@ mod tests {
                 let owners: Vec<&NodeName> = view.owners(&key(number), replicas, |name| holders.contains(name)).collect();
                 prop_assert_eq!(owners.iter().collect::<BTreeSet<_>>().len(), replicas.min(may.len()));
                 prop_assert!(owners.iter().all(|owner| may.contains(owner)));
-                // Nobody who could keep it is passed over.
+                // The owners skip no node that could keep the key.
                 let order: Vec<&NodeName> = view.ring().walk(&key(number)).filter(|name| may.contains(name)).collect();
                 prop_assert_eq!(&order[..owners.len()], &owners[..]);
             }

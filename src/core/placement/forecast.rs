@@ -87,7 +87,7 @@ impl Forecaster {
         Self { now, then, nodes, keys: 0, keys_moved: 0, copies: 0, sample: BTreeSet::new() }
     }
 
-    /// Counts a key that so many nodes should keep.
+    /// Counts a key that `replicas` nodes should keep.
     pub(crate) fn add(&mut self, key: &Key, replicas: usize) {
         let (now, then) = (self.now.owners(key, replicas), self.then.owners(key, replicas));
         let mut copies = 0;

@@ -21,7 +21,7 @@
 //!   never `derive(Hash)`, whose bytes are nobody's promise. A golden test pins it: changing a hash moves every key of
 //!   every cluster that is upgraded node by node.
 //! - The nodes of a preference list are distinct, and there are `min(depth, members on the ring)` of them.
-//! - Two points that collide keep the one of the smaller name (then number), whoever came first.
+//! - Two points that collide keep the one of the smaller name (then number), whichever came first.
 
 #[cfg(test)]
 mod tests;
@@ -257,8 +257,9 @@ fn virtual_nodes_by_name(
     shares.into_iter().take(NODES_MAX).collect()
 }
 
-/// Where a virtual node stands. The derived order is the order on the circle; `node` is a position in the sorted names,
-/// so the order among equal hashes does not depend on who was added first.
+/// Where a virtual node stands. The derived order is the order on the circle; `node` is a position
+/// in the sorted names, so the order among equal hashes does not depend on which node was added
+/// first.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Point {
     hash: u64,

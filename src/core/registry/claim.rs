@@ -1,7 +1,7 @@
 //! A claim: "node N, incarnation I, says at its version V that it has key K in state S". Here are I, V and S.
 //!
-//! Invariant: whatever its source, the reason of a failure is at most [`REASON_BYTES_MAX`] bytes, so that a frame holds
-//! thousands of claims and no upstream's error page spreads over the cluster.
+//! Invariant: whatever its source, the reason of a failure is at most [`REASON_BYTES_MAX`] bytes,
+//! so that a frame holds thousands of claims and no origin's error page spreads over the cluster.
 
 use std::{fmt, sync::Arc};
 
@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 /// Longest reason of a failed claim, in bytes of UTF-8: a line of text.
 pub const REASON_BYTES_MAX: usize = 256;
 
-/// A number that grows with every start of a node of some name. 0 is before the first start: nobody writes under it.
+/// A number that grows with every start of a node of some name. 0 is before the first start: no
+/// node writes under it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct Incarnation(pub u64);
 

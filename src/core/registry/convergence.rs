@@ -1,6 +1,6 @@
-//! A model of a cluster that follows one writer, to break the ledger and its replicas: deltas late, lost, repeated,
-//! reordered, delivered to somebody else, cut at any limit, relayed by nodes that are themselves catching up, while the
-//! writer writes, removes, drops tombstones and restarts.
+//! A model of a cluster that follows one writer, to break the ledger and its replicas: deltas late,
+//! lost, repeated, reordered, delivered to the wrong node, cut at any limit, relayed by nodes that
+//! are themselves catching up, while the writer writes, removes, drops tombstones and restarts.
 //!
 //! Everything the writer ever did is remembered, and every replica is held against it after every step:
 //! - it contains only what was written, and nothing that was removed at or below its reach and stayed so;

@@ -160,11 +160,12 @@ impl Following {
 pub(crate) enum Company {
     /// From other members, or from etcd; `told`: all of it is known here.
     Others { told: bool },
-    /// From nobody that it knows of; `expected`: it has seeds that may answer yet.
+    /// The node knows of no other member; `expected`: it has seeds that may answer yet.
     Nobody { expected: bool },
 }
 
-/// When a node that joins begins to serve: once it knows what the others hold; or alone, if there is nobody to ask.
+/// When a joining node begins to serve: once it knows what the others hold; or alone, if there is
+/// no other member to ask.
 #[derive(Debug, Default)]
 pub(crate) struct Arrival {
     looks_alone: u32,

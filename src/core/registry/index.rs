@@ -79,8 +79,9 @@ impl Shared {
 pub struct Index(Arc<Shared>);
 
 impl Index {
-    /// Calls `read` with the nodes that have to do with `key`: none, if nobody has. Keep `read` short; what it borrows is
-    /// a snapshot, and memory is held back for as long as it runs.
+    /// Calls `read` with the nodes that hold `key` or have any other state for it; there may be
+    /// none. Keep `read` short: it borrows a snapshot, and holds memory back for as long as it
+    /// runs.
     pub fn lookup<R>(&self, key: &Key, read: impl FnOnce(Holders<'_>) -> R) -> R {
         let entries = self.0.table(key).pin();
         let Some(entry) = entries.get(key) else { return read(Holders { entry: &[], names: &[] }) };
@@ -94,7 +95,7 @@ impl Index {
         self.lookup(key, |mut holders| holders.find(|(name, _)| *name == node).map(|(_, state)| state))
     }
 
-    /// Whether anybody has to do with `key`.
+    /// Whether any node has a state for `key`.
     #[must_use]
     pub fn contains(&self, key: &Key) -> bool {
         self.0.table(key).pin().contains_key(key)
@@ -106,15 +107,15 @@ impl Index {
         self.0.tables.iter().map(HashMap::len).sum()
     }
 
-    /// Whether there is no key.
+    /// Whether the index has no keys.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.tables.iter().all(HashMap::is_empty)
     }
 }
 
-/// The nodes that have to do with a key, in the order in which this process first heard of them: which is no order that
-/// two nodes share, so never decide by it.
+/// The nodes that have a state for a key, in the order in which this process first heard of them.
+/// Two nodes do not share that order, so never decide by it.
 #[derive(Debug, Clone)]
 pub struct Holders<'a> {
     entry: &'a [Holder],
@@ -149,7 +150,8 @@ impl IndexWriter {
     /// An empty index.
     #[must_use]
     pub fn new(hasher: KeyHasher) -> Self {
-        // While a table grows, each write moves so many entries: more would be quicker in all, and hold up each.
+        // While a table grows, each write moves `MOVED_AT_ONCE` entries. A larger number would
+        // finish sooner, and delay each write more.
         let mode = || ResizeMode::Incremental(MOVED_AT_ONCE);
         let table = |_| HashMap::builder().hasher(hasher.clone()).resize_mode(mode()).build();
         let shared = Shared { tables: (0..TABLES).map(table).collect(), hasher, names: ArcSwap::default() };

@@ -1,5 +1,6 @@
-//! A ledger: all claims of one node. Only that node writes it ([`LedgerWriter`](super::LedgerWriter)); everybody else
-//! holds a copy, follows it by version, and may pass it on.
+//! A ledger: all claims of one node. Only that node writes it
+//! ([`LedgerWriter`](super::LedgerWriter)). Every other node holds a copy, follows it by version,
+//! and may pass it on.
 //!
 //! ```text
 //!   follower                                   sender: the writer, or anyone who follows it too
@@ -18,16 +19,19 @@
 //! - `version`: it went through all changes up to here.
 //! - `base`: where the writer was when this copy began from nothing. A copy that began late never saw what was removed
 //!   before, so it does not need those tombstones, even while its `version` is still small.
-//! - `reach` = max(`version`, `base`). *No claim in the copy was removed by the writer at or below its reach*, or its key
-//!   changed again above it, and that change is to come. So a follower needs tombstones above its reach only, and must not take claims from a sender with a smaller reach, who
-//!   may still have what was removed before the follower began.
+//! - `reach` = max(`version`, `base`). *No claim in the copy was removed by the writer at or below
+//! its
+//!   reach*, or its key changed again above it, and that change is to come. So a follower needs
+//!   tombstones above its reach only. It must not take claims from a sender with a smaller reach,
+//!   because that sender may still have claims that were removed before the follower began.
 //! - `floor`: tombstones at or below it may be missing. A follower whose reach is below a sender's floor begins anew.
 //! - `head`: how far the writer was, as far as is known. A copy below its head has gaps, because what changed since
 //!   was left out of earlier deltas; at its head it is equal to the ledger as written, and its digest is too.
 //!
-//! `floor <= reach <= head` always, and `(incarnation, reach)` of a copy never goes back. A copy that is still catching
-//! up may already be relayed: it hands on its own numbers, so nobody takes it for more than it is. Beginning anew needs
-//! no message of its own: a delta from 0 continues the copies it can continue, and replaces the others.
+//! `floor <= reach <= head` always, and `(incarnation, reach)` of a copy never goes back. A node
+//! may relay a copy that is still catching up: it passes on the copy's own numbers, so no follower
+//! takes the copy for more than it is. Beginning anew needs no message of its own: a delta from 0
+//! continues the copies it can continue, and replaces the others.
 
 use std::{collections::BTreeSet, hash::Hasher};
 
@@ -92,7 +96,8 @@ pub struct Change {
 pub struct Delta {
     /// Of the writer.
     pub incarnation: Incarnation,
-    /// For followers who are here, or further but below `to`. From 0 it also starts a follower over.
+    /// For followers that are at this version, or beyond it but below `to`. From 0 it also starts a
+    /// follower over.
     pub from: Version,
     /// Where it takes them.
     pub to: Version,
@@ -300,7 +305,7 @@ impl Ledger {
         ahead.then_some(if tombstones_suffice { position.version } else { Version(0) })
     }
 
-    /// Takes a step. Late and repeated deltas do nothing, whoever sent them.
+    /// Takes a step. Late and repeated deltas do nothing, whichever node sent them.
     ///
     /// # Errors
     /// [`ApplyError`]; the ledger is then unchanged.

@@ -1,4 +1,4 @@
-//! The registry: who holds which key, replicated into every process.
+//! The registry: which nodes hold which key, replicated into every process.
 //!
 //! ```text
 //!  own provider --set/remove--> LedgerWriter ==feeds of Delta==> Ledger (in Replica) --IndexChange--> IndexWriter

@@ -180,7 +180,7 @@ impl Attempts {
         self.tried.retain(|node| !nodes.contains(node));
     }
 
-    /// Nodes that are not to be taken for holders by the one who ensures the key.
+    /// Nodes that the node which ensures the key must not take for holders.
     pub(crate) fn tried(&self) -> &[NodeName] {
         &self.tried
     }

@@ -1,4 +1,4 @@
-//! A budget for second attempts, so that trouble is not multiplied by everybody asking twice.
+//! A budget for second attempts, so that retries of all requests do not multiply trouble.
 //!
 //! Every request pays a share into a bucket and every second attempt takes a whole coin out (as Finagle does); a few
 //! coins a second come for free, so that a quiet node can still fail over. Retries are then at most a fifth of the load

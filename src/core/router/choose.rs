@@ -1,8 +1,9 @@
 //! The pure core: in which order to try the holders of a key.
 //!
-//! The first is the better of two drawn at random (Mitzenmacher, "The power of two choices in randomized load
-//! balancing", 2001): nearly as even as knowing all loads, without everybody running to the same best node. The others
-//! follow by score. Suspects come last, whatever their score, but they do come: a suspicion may be wrong.
+//! The first is the better of two drawn at random (Mitzenmacher, "The power of two choices in
+//! randomized load balancing", 2001): nearly as even as with all loads known, and requests do not
+//! all go to the same best node. The others follow by score. Suspects come last, whatever their
+//! score, but they do come: a suspicion may be wrong.
 
 use crate::key::NodeName;
 

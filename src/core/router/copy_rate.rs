@@ -18,7 +18,7 @@ pub(crate) struct CopyRateLimiter {
 }
 
 impl CopyRateLimiter {
-    /// So many bytes per second; 0 is no limit.
+    /// A limiter of `bytes_per_second`; 0 is no limit.
     pub(crate) fn new(bytes_per_second: u64) -> Self {
         Self { bytes_per_second, next_due: Mutex::default() }
     }

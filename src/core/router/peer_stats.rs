@@ -49,8 +49,9 @@ impl PeerHealth {
         self.suspect_until_ms.store(millis(now + pause), Ordering::Relaxed);
     }
 
-    /// Nobody waits any more for an answer, after this time. That says something of the peer only if it was unusually
-    /// long: a client may go at any moment, and of two that were asked one is always late.
+    /// Notes that no request waits for an answer any more, after this time. That says something of
+    /// the peer only if the time was unusually long: a client may go at any moment, and of two
+    /// peers that were asked one is always late.
     pub(crate) fn given_up(&self, now: Duration, waited: Duration, unusual: Duration) {
         if waited >= unusual {
             self.failed(now);

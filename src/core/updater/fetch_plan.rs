@@ -1,15 +1,16 @@
-//! Where a key is had from: a peer or the origin, at once or after others. Pure; the heart of the promise that an origin is asked
-//! once however many nodes want the key.
+//! Where a node gets a key from: a peer or the origin, at once or after other nodes. Pure. This
+//! plan keeps the promise that the origin is asked once, however many nodes want the key.
 //!
 //! ```text
 //!   no room --> stop     others fetch it --> wait     claim Fetching
-//!   nobody is ready, and the members are in doubt --> give way to elders
+//!   no node is ready, and the members are in doubt --> give way to elders
 //!   a peer is ready --> copy --fails, and a request waits--> give way to elders --> copy, if one had it meanwhile
 //!   none is         --> the origin <------------------------------------------------------/ else
 //! ```
 //!
-//! Two rules make it one fetch. A node that does not say yet that it fetches waits for every node that says so. Nodes that say so
-//! at once are told apart by their age: the younger waits, the eldest goes on, so no two wait for each other and no two go on.
+//! Two rules make it one fetch. A node that does not say yet that it fetches waits for every node
+//! that says so. Nodes that say so at once are told apart by their age: the younger waits, the
+//! eldest goes on, so no two wait for each other and no two go on.
 
 use crate::{
     core::{
@@ -104,7 +105,7 @@ pub(crate) enum Stop {
     Declined,
     /// This node takes no new keys. Another one leads now.
     NoRoom,
-    /// It was to be copied, and there is no node left to copy it from.
+    /// The node was to copy the key, and there is no node left to copy it from.
     NowhereReady,
     /// As the last update said.
     Failed,
@@ -146,8 +147,9 @@ pub(crate) fn next(wish: Wish, did: Did, seen: &Seen) -> Step {
     }
 }
 
-/// Why the job is not even begun, if it is not. What was queued before the disk filled up, or is asked for by a node that does not
-/// know yet, is refused; of what nobody waits for, more is.
+/// Why the job does not begin, if it does not. Refuses jobs that were queued before the disk filled
+/// up, and jobs of nodes that do not know yet that it is full. Refuses more of the jobs that no
+/// request waits for.
 fn refusal(wish: Wish, seen: &Seen) -> Option<Stop> {
     let moves_only = wish.reason == UpdateReason::Rebalance;
     match seen.room {

@@ -4,8 +4,9 @@
 //! started, apart from those that gave their updater to others; every waiter that was taken on is handed back exactly
 //! once, by [`Flights::finish_flight`], unless it has left; memory of failures is bounded and expires.
 //!
-//! A refresh that is asked for while one runs is a flight of its own, which follows: the one that runs may have looked
-//! before there was what the asker knows of. All who ask meanwhile share it.
+//! A refresh that is asked for while one runs is a flight of its own, which follows: the running
+//! one may have looked before the data appeared that the caller knows of. All callers that ask
+//! meanwhile share the second flight.
 
 #[cfg(test)]
 mod tests;
@@ -23,7 +24,8 @@ const MEMORIES_MAX: usize = 65_536;
 /// Pause after the first failure of a key, and the longest. In between it doubles.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// The longest pause that somebody who waits for the key is put off with: an origin that is back should be found out.
+/// The longest pause for which a request that waits for the key is put off: the node must notice
+/// that an origin is back.
 const REQUEST_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// The longest time for which an origin that asks for it is left alone.
@@ -98,7 +100,8 @@ struct Memory {
     /// When the first failure of those in a row was.
     since: Duration,
     answer: Ensured,
-    /// Whether the origin was asked, or only peers: then somebody who may ask the origin is not turned away.
+    /// Whether the origin was asked, or only peers. If only peers were asked, a caller that may ask
+    /// the origin is not turned away.
     asked_origin: bool,
 }
 
@@ -179,7 +182,8 @@ impl<W> Flights<W> {
         }
     }
 
-    /// Forgets the waiters that are not there any more. Returns the flights that nobody wants now, and whether each runs.
+    /// Forgets the waiters that have left. Returns the flights that no caller wants now, and
+    /// whether each runs.
     pub(crate) fn abandoned(&mut self, is_there: impl Fn(&W) -> bool) -> Vec<(Key, bool)> {
         let mut abandoned = Vec::new();
         for (key, flight) in &mut self.flights {
@@ -194,7 +198,8 @@ impl<W> Flights<W> {
         abandoned
     }
 
-    /// The flight ended. Hands back who waited, and how urgent the one that follows is: a job has to be queued for that.
+    /// Ends a flight. Returns its waiters, and how urgent the next flight is, for which the caller
+    /// has to queue a job.
     pub(crate) fn finish_flight(&mut self, key: &Key) -> (Vec<W>, Option<UpdateReason>) {
         let Some(flight) = self.flights.remove(key) else { return (Vec::new(), None) };
         if !flight.running {
@@ -288,7 +293,7 @@ impl<W> Flight<W> {
         Self { work, reason, running: false, waiters: waiter.into_iter().collect(), kept, next: None }
     }
 
-    /// Whether it is to be done also if who asked for it leaves.
+    /// Whether the work is to be done even if the caller that asked for it leaves.
     fn is_kept(work: &Work, reason: UpdateReason, somebody_waits: bool) -> bool {
         !(somebody_waits && reason == UpdateReason::Request && matches!(work, Work::Ensure { .. }))
     }
@@ -308,7 +313,8 @@ impl<W> Flight<W> {
         if self.running {
             return (Admission::Joined, None);
         }
-        // Not started yet: whoever needs more decides what is done and how soon.
+        // The flight has not started yet, so the most demanding caller decides on the work and its
+        // urgency.
         self.work = match (self.work.clone(), work) {
             (Work::Ensure { origin: a }, Work::Ensure { origin: b }) => Work::Ensure { origin: a.max(b) },
             (Work::Remove, wanted) => wanted,

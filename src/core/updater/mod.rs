@@ -1,8 +1,9 @@
 //! Which updates run (pure): few at once, urgent ones first, each key once.
 //!
-//! `flights` knows who waits, what runs and what is remembered of failures; `origin_limits` which origin may be asked now;
-//! `shares` which key a free updater takes; `fetch_plan` whether that comes from a peer or the origin, at once or after
-//! others; `ensured` is how it ended.
+//! `flights` knows which callers wait, which updates run and which failures to remember;
+//! `origin_limits` which origin an update may ask now; `shares` which key a free updater takes;
+//! `fetch_plan` whether the key comes from a peer or the origin, at once or after other nodes;
+//! `ensured` is how the update ended.
 
 mod ensured;
 pub(crate) mod fetch_plan;

@@ -1,9 +1,11 @@
-//! The pure core of limits: how many updates ask the origin of keys that begin in one way at once, and how quickly one
-//! after the other. Whoever finds no room waits here and not in a worker, and is called when there is some.
+//! The pure core of limits: how many updates ask the origin of keys with one prefix at once, and
+//! how quickly they follow each other. An update beyond a limit waits here and not in a worker, and
+//! is called when the limit allows it.
 //!
-//! Invariants: never more inside than `concurrency`; starts are never closer than a `per_second`-th of a second;
-//! nobody is let in before somebody more urgent who waits for the same; who waits was not admitted to a worker, so the
-//! bound of the update queue bounds this too.
+//! Invariants: never more inside than `concurrency`; starts are never closer than a `per_second`-th
+//! of a second; no update is let in before a more urgent one that waits for the same limit; an
+//! update that waits was not admitted to a worker, so the bound of the update queue bounds this
+//! too.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,7 +18,7 @@ use crate::{
     provider::UpdateReason,
 };
 
-/// A place among those who wait: the most urgent first, then whoever came first.
+/// A place among the waiting updates: the most urgent first, then the earliest.
 type Place = (UpdateReason, u64);
 
 /// All limits, by prefix; the longest that a key begins with counts.
@@ -74,7 +76,7 @@ impl Upstreams {
         }
     }
 
-    /// Lets in those who waited and may go on now.
+    /// Lets in the waiting updates that may go on now.
     pub(crate) fn call(&mut self, now: Duration) -> Vec<(Key, UpdateReason)> {
         let mut called = Vec::new();
         for lane in self.lanes.values_mut() {
@@ -88,7 +90,7 @@ impl Upstreams {
         called
     }
 
-    /// When somebody is to be called although nobody leaves.
+    /// When an update is to be called although no other update leaves.
     pub(crate) fn next_call(&self) -> Option<Duration> {
         let held_by_rate = |lane: &&PrefixLimit| !lane.waiting.is_empty() && lane.inside.len() < lane.at_once;
         self.lanes.values().filter(held_by_rate).map(|lane| lane.next_start).min()
@@ -110,7 +112,7 @@ impl PrefixLimit {
         self.next_start = now + self.spacing;
     }
 
-    /// Whoever waits already keeps the turn and takes the more urgent reason.
+    /// A key that waits already keeps its turn and takes the more urgent reason.
     fn wait(&mut self, key: &Key, reason: UpdateReason, arrival: u64) {
         let place = match self.places.get(key) {
             Some(&(known, turn)) => (known.min(reason), turn),

@@ -1,4 +1,4 @@
-//! The pure core of membership: what gossip shows, in; who the members are and who stands on the ring, out.
+//! The pure core of membership: observations from gossip go in; the members and the ring come out.
 //!
 //! Rules that everything else relies on:
 //!
@@ -11,8 +11,9 @@
 //! 5. A member that was dead before this node came is a member only after `repair_delay`: until then it may just not have
 //!    been heard of yet. It has no place on the ring, but what it had is worth knowing.
 //! 6. What others tell of the dead comes with its age, so that a member's death is as old here as where it was seen.
-//! 7. A dead member that was removed is none, whoever still tells of it, until it shows a sign of life (see
-//!    [`super::removals`]).
+//! 7. A removed dead member is not a member, whichever node still tells of it, until it shows a
+//! sign
+//!    of life (see [`super::removals`]).
 //! 8. A member that takes no new keys stays on the ring: it keeps what it has, and the view passes it over for the rest.
 
 mod entry;
@@ -43,7 +44,8 @@ use crate::{
 /// How long those are remembered that said goodbye. A member that died may still have what others do not, or what was
 /// forgotten since, so it is remembered for longer.
 pub(crate) const GONE_GRACE: Duration = Duration::from_secs(24 * 3600);
-/// How long observers are remembered that are gone: for people who look at the list of members. They had nothing.
+/// How long a node remembers observers that are gone, for operators who read the list of members.
+/// Observers had no keys.
 const OBSERVER_GRACE: Duration = Duration::from_secs(60);
 
 /// All members that one node knows of.
@@ -72,7 +74,7 @@ pub(crate) struct Roster {
 }
 
 impl Roster {
-    /// Nobody is known; losses are treated as `config` says.
+    /// A roster without members, which treats losses as `config` says.
     pub(crate) fn of(me: &NodeName, config: &NodeConfig) -> Self {
         let brake = MassFailurePolicy { share: config.mass_failure_share, pause: config.mass_failure_pause };
         Self::new(me.clone(), config.repair_delay, brake)
@@ -141,7 +143,7 @@ impl Roster {
         // Not `||`: both have to be done.
         let ring_changed = self.rebuild_ring(now) | self.note_full();
         let alive = |members: &mut dyn Iterator<Item = &Member>| -> Vec<(NodeName, u64)> {
-            // Whoever keeps no keys moves none.
+            // A node that keeps no keys moves none.
             let alive = members.filter(|member| member.state.is_alive() && !member.observer);
             alive.map(|member| (member.name.clone(), member.incarnation)).collect()
         };
@@ -157,7 +159,8 @@ impl Roster {
         changed.then(|| self.view())
     }
 
-    /// The ledger marks of the other live members, as gossiped. Observers keep no keys, so nobody follows theirs.
+    /// The ledger marks of the other live members, as gossiped. Observers keep no keys, so no node
+    /// follows their ledgers.
     pub(crate) fn ledger_marks(&self) -> impl Iterator<Item = (&NodeName, u64, LedgerDigest)> {
         self.entries
             .values()
@@ -165,7 +168,8 @@ impl Roster {
             .map(|entry| (&entry.member.name, entry.member.incarnation, entry.ledger))
     }
 
-    /// Digests of the catalogs of the other live members, as gossiped; not of observers, who may not be asked for them.
+    /// Digests of the catalogs of the other live members, as gossiped. Excludes observers, because
+    /// nodes may not ask them for a catalog.
     pub(crate) fn catalog_digests(&self) -> impl Iterator<Item = (&NodeName, u64)> {
         let others = self.entries.values().filter(|entry| entry.member.name != self.me && !entry.member.observer);
         let live = others.filter(|entry| entry.member.state.is_alive());
@@ -268,7 +272,7 @@ impl Roster {
         }
     }
 
-    /// Only who has not lost its place yet counts: the others were dealt with.
+    /// Counts only members that have not lost their place yet: the others were dealt with.
     fn judge_losses(&self, now: Duration) -> Option<MassFailure> {
         let keepers = || self.entries.values().filter(|entry| entry.settled && entry.member.is_eligible());
         let alive = keepers().filter(|entry| entry.member.state.is_alive()).count();
@@ -313,7 +317,7 @@ impl Roster {
         changed
     }
 
-    /// Sees who on the ring is full; whether that is news.
+    /// Notes which nodes on the ring are full. Returns whether that has changed.
     fn note_full(&mut self) -> bool {
         let is_full = |name: &&NodeName| self.entries.get(*name).is_some_and(|entry| !entry.member.accepting);
         let full: Vec<NodeName> = self.on_ring.iter().map(|(name, _)| name).filter(is_full).cloned().collect();
