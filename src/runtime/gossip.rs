@@ -40,9 +40,9 @@ pub(crate) struct GossipState {
     pub(crate) identities: AtomicUsize,
     /// Where received gossip goes.
     pub(crate) inbox: ArcSwapOption<mpsc::Sender<GossipMessage>>,
-    /// Digest of the own catalog.
+    /// Digest of this node's catalog.
     pub(crate) catalog_digest: AtomicU64,
-    /// Incarnation and version of the own ledger, for the feeds.
+    /// Incarnation and version of this node's ledger, for the feeds.
     pub(crate) ledger_version: watch::Sender<(u64, u64)>,
 }
 
@@ -61,8 +61,9 @@ impl Default for GossipState {
     }
 }
 
-/// The mark of this node's own ledger: written by the registry at every change, read at every tick. Behind a lock, for a
-/// version with the digest of another one would look like a broken copy to everybody who has that version.
+/// The mark of this node's own ledger: the registry writes it at every change, and gossip reads it
+/// at every tick. It is behind a lock, because a version with the digest of another one would look
+/// like a broken copy to every node that has that version.
 #[derive(Debug, Default)]
 pub(crate) struct SharedMark(Mutex<LedgerDigest>);
 

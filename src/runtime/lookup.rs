@@ -1,5 +1,5 @@
-//! Who is there and who has what: the one place that answers "who has it?". All answers come from snapshots and lock-free
-//! maps, so that no request waits for a mailbox.
+//! The members and the holders of each key: the one place that answers "which node has it?". All
+//! answers come from snapshots and lock-free maps, so that no request waits for a mailbox.
 
 use std::{sync::Arc, time::Duration};
 
@@ -64,7 +64,8 @@ impl Lookup {
         self.index.lookup(key, |holders| holders.filter(ready).map(|(name, _)| name.clone()).collect())
     }
 
-    /// Live nodes that hold `key` ready, in the same order for all who know the same, full ones last.
+    /// Live nodes that hold `key` ready, full ones last. The order is the same on all nodes that
+    /// know the same.
     pub(crate) fn holders_by_preference(&self, key: &Key) -> Vec<NodeName> {
         let mut holders = self.ready_holders(key).into_vec();
         let view = self.view.snapshot();
@@ -85,9 +86,9 @@ impl Lookup {
         (self.policy.replicas(key) + view.extra(key)).min(REPLICAS_MAX)
     }
 
-    /// The nodes that should keep `key`, best first, those among them that died lately included. Members that agree about
-    /// each other, about who holds it and about how often it should be there agree about them. Without allocation for up to
-    /// four.
+    /// The nodes that should keep `key`, best first, including those that died lately. Members
+    /// agree about these nodes if they agree about each other, about the holders of the key and
+    /// about how many replicas it should have. Without allocation for up to four.
     pub(crate) fn owners(&self, view: &View, key: &Key) -> Names {
         view.owners(key, self.replicas(view, key), |name| self.has(name, key)).cloned().collect()
     }

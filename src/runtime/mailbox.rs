@@ -3,8 +3,9 @@
 //! Actors of one process must not find each other by name, for a process holds many nodes. So each node has one
 //! mailbox for each of its actors. The supervisor fills it when the actor starts and empties it when the actor fails.
 //!
-//! A mailbox takes the requests of one port ([`super::ports`]). An actor has further messages of its own, which nobody
-//! else can send: its message type has one variant for what comes through the mailbox.
+//! A mailbox takes the requests of one port ([`super::ports`]). An actor has further messages of
+//! its own, which no other actor can send: its message type has one variant for what comes through
+//! the mailbox.
 
 use std::fmt;
 
@@ -99,7 +100,7 @@ impl<R: 'static> Mailbox<R> {
         self.0.load().as_ref().ok_or(Gone)?(envelope)
     }
 
-    /// Sends a request that nobody waits for.
+    /// Sends a request without waiting for an answer.
     pub(super) fn send(&self, request: R) -> Result<(), Gone> {
         self.deliver(Envelope::Request(request))
     }

@@ -25,7 +25,7 @@ pub(crate) enum CodecError {
     /// The frame says it is longer than is allowed here.
     #[error("a frame of {bytes} bytes is over the limit of {limit}")]
     TooLong { bytes: usize, limit: usize },
-    /// The bytes are no encoding of the type.
+    /// The bytes are not an encoding of the type.
     #[error("malformed frame: {0}")]
     Malformed(String),
     /// The stream ended inside a frame or failed.

@@ -1,4 +1,4 @@
-//! Room for requests, shared so that no caller takes all of it.
+//! Places for requests, shared so that no caller takes all of them.
 //!
 //! ```text
 //!   free places   |#### 3/4 ####|# 1/4 #|

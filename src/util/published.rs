@@ -5,7 +5,8 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::watch;
 
-/// Publishes snapshots. Reading never blocks and never allocates; waiting is for those who are not in a hurry.
+/// Publishes snapshots. Reading never blocks and never allocates. Waiting is for callers that are
+/// not in a hurry.
 #[derive(Debug)]
 pub(crate) struct Published<T> {
     current: ArcSwap<T>,

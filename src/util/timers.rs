@@ -1,5 +1,5 @@
-//! One time for each key, in order of time too: whoever has a million keys waiting must not look at all of them to find
-//! those that are due. Pure.
+//! One time for each key, also in order of time: a caller with a million waiting keys must not look
+//! at all of them to find those that are due. Pure.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,5 +1,5 @@
-//! What gossip and the streams between nodes ask of the registry: the exchange of ledgers. With etcd there are none, and
-//! nobody behind this port.
+//! What gossip and the streams between nodes ask of the registry: the exchange of ledgers. With
+//! etcd there are no ledgers, and no actor stands behind this port.
 
 use tokio::sync::oneshot;
 
@@ -17,7 +17,8 @@ pub(crate) enum Request {
     MarksSeen(Vec<(NodeName, u64, LedgerDigest)>),
     /// A part of a ledger came in. The reply tells whether it fits.
     Received { node: NodeName, delta: Box<Delta>, reply: oneshot::Sender<bool> },
-    /// What is known of a ledger beyond a position; of this node's own if there is no name.
+    /// Asks for the claims of a ledger beyond a position; without a name, of this node's own
+    /// ledger.
     DeltaSince { node: Option<NodeName>, position: Position, reply: oneshot::Sender<Option<Delta>> },
     /// How far a ledger is known.
     PositionOf { node: NodeName, reply: oneshot::Sender<Position> },

@@ -1,4 +1,4 @@
 //! What others ask of the router: nothing yet. Requests read what it publishes.
 
-/// There are no requests: nobody can build one.
+/// The router has no requests yet, so no caller can build one.
 pub(crate) enum Request {}
