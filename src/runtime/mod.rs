@@ -3,12 +3,10 @@
 //! | part | what it is |
 //! | --- | --- |
 //! | `context` | name, settings, provider and surroundings of the node; its tasks |
-//! | `lookup`
-//! the members and the holders of keys: snapshots, read without locks |
+//! | `lookup` | the members and the holders of keys: snapshots, read without locks |
 //! | `peers` | the other nodes, by name |
 //! | `gossip` | what gossip reads of this node and shows of the others |
-//! | `disk`
-//! how much disk space there is, and how far the scan of the local data is |
+//! | `disk` | how much disk space there is, and how far the scan of the local data is |
 //! | `traffic` | what clients ask for here |
 //! | `routing` | what all requests share: `previews`, `underway` |
 //! | `admission` | how much the node does for its peers at once |

@@ -18,7 +18,7 @@
 //! Invariants:
 //! - The ring is a function of the *set* of members: the order in which they are given, the platform and the process
 //!   do not matter. Hence SipHash-1-3 with fixed keys over explicit bytes (Aumasson and Bernstein, *SipHash*, 2012),
-//!   never `derive(Hash)`, whose bytes are nobody's promise. A golden test pins it: changing a hash moves every key of
+//!   never `derive(Hash)`, whose bytes no library promises. A golden test pins it: changing a hash moves every key of
 //!   every cluster that is upgraded node by node.
 //! - The nodes of a preference list are distinct, and there are `min(depth, members on the ring)` of them.
 //! - Two points that collide keep the one of the smaller name (then number), whichever came first.
@@ -46,7 +46,7 @@ pub const WEIGHT_SHARE: u32 = 100;
 pub const WEIGHT_MAX: u32 = 10 * WEIGHT_SHARE;
 
 /// The most owners a key can have, and the default length of a preference list. Each further entry costs two bytes per
-/// virtual node, and nobody keeps a seventeenth copy for safety.
+/// virtual node, and no cluster needs a seventeenth copy for safety.
 pub const OWNERS_MAX: usize = 16;
 
 /// Most members on a ring: rows of the table name them by 16 bits. The surplus, last by name, is left out, which is the

@@ -20,8 +20,7 @@
 //! - `base`: where the writer was when this copy began from nothing. A copy that began late never saw what was removed
 //!   before, so it does not need those tombstones, even while its `version` is still small.
 //! - `reach` = max(`version`, `base`). *No claim in the copy was removed by the writer at or below
-//! its
-//!   reach*, or its key changed again above it, and that change is to come. So a follower needs
+//!   its reach*, or its key changed again above it, and that change is to come. So a follower needs
 //!   tombstones above its reach only. It must not take claims from a sender with a smaller reach,
 //!   because that sender may still have claims that were removed before the follower began.
 //! - `floor`: tombstones at or below it may be missing. A follower whose reach is below a sender's floor begins anew.

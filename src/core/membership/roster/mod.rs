@@ -12,8 +12,7 @@
 //!    been heard of yet. It has no place on the ring, but what it had is worth knowing.
 //! 6. What others tell of the dead comes with its age, so that a member's death is as old here as where it was seen.
 //! 7. A removed dead member is not a member, whichever node still tells of it, until it shows a
-//! sign
-//!    of life (see [`super::removals`]).
+//!    sign of life (see [`super::removals`]).
 //! 8. A member that takes no new keys stays on the ring: it keeps what it has, and the view passes it over for the rest.
 
 mod entry;
