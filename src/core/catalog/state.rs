@@ -127,7 +127,7 @@ impl Catalog {
         true
     }
 
-    /// Merges the records of another node, or of the disk, for the keys after `after`.
+    /// Merges what another node has of the keys after `after`.
     pub(crate) fn merge(&mut self, after: Option<&Key>, page: &Page) -> Merged {
         let there: BTreeSet<(&Key, bool)> =
             page.records.iter().map(|record| (&record.key, record.intent == Intent::Forget)).collect();

@@ -18,8 +18,8 @@
 //! Invariants:
 //! - The ring is a function of the *set* of members: the order in which they are given, the platform and the process
 //!   do not matter. Hence SipHash-1-3 with fixed keys over explicit bytes (Aumasson and Bernstein, *SipHash*, 2012),
-//!   never `derive(Hash)`, whose bytes no library promises. A golden test pins it: changing a hash moves every key of
-//!   every cluster that is upgraded node by node.
+//!   never `derive(Hash)`, whose bytes no library promises. A golden test pins it: changing a hash
+//!   moves every key of every cluster that is upgraded node by node.
 //! - The nodes of a preference list are distinct, and there are `min(depth, members on the ring)` of them.
 //! - Two points that collide keep the one of the smaller name (then number), whichever came first.
 

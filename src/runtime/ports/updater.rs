@@ -44,7 +44,7 @@ impl Mailbox<Request> {
         waiter
     }
 
-    /// Has this node hold `key` when its updaters have time for it; the caller does not wait.
+    /// Has this node hold `key` when there is room for the work; the caller does not wait.
     pub(crate) fn note_ensure(&self, key: Key, origin: Origin, reason: UpdateReason) {
         let _ = self.send(Request::Ensure { key, origin, reason, reply: None });
     }

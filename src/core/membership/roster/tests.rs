@@ -178,8 +178,9 @@ fn a_death_is_as_old_here_as_where_it_was_seen() {
 }
 
 proptest! {
-    /// Members that see a few others live and die, remove the dead, and tell each other at random, agree in the end about
-    /// who is dead, list no member that was removed and not seen since, and then have nothing to ask each other.
+    /// Members that see a few others live and die, remove the dead, and tell each other at random,
+    /// agree in the end about which members are dead, list no member that was removed and not seen
+    /// since, and then have nothing to ask each other.
     #[test]
     fn members_agree_about_the_dead_and_the_removed(
         steps in proptest::collection::vec((0..4u8, 0..3usize, 0..3usize, 0..4u8), 0..60),
