@@ -1,5 +1,5 @@
-//! The actors of a node: they perform what `core` decides. None names another; what they ask of each other goes through
-//! `runtime::ports`.
+//! The actors of a node: they perform what `core` decides. No actor names another; they send each
+//! other requests through `runtime::ports`.
 //!
 //! | actor | what it does |
 //! | --- | --- |

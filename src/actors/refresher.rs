@@ -1,11 +1,12 @@
-//! The refresher: sees to it that held keys are asked for at their origin when the settings say so.
+//! The refresher: asks the origins of held keys for changes when the settings say so.
 //!
-//! Supervised by the node and restarted alone; it is only there if a policy is set. It keeps nothing that it cannot find
-//! out again, except when keys were refreshed: after a restart that is drawn anew. *In*: updates that ended, from the
-//! updater; its own walk over the known keys. *Out*: refreshes, first here and then at the other holders.
+//! Supervised by the node and restarted alone; it is only there if a policy is set. It can find out
+//! again everything that it keeps, except when keys were refreshed: after a restart it draws these
+//! times at random. *In*: finished updates from the updater; its own walk over the known keys.
+//! *Out*: refreshes, first here and then at the other holders.
 //!
-//! Invariants: only the first ready holder of a key asks; at most half of the updaters are busy with what comes from
-//! here, and the pool prefers requests and repairs; a walk is a small slice at a time.
+//! Invariants: only the first ready holder of a key asks; at most half of the updaters work on
+//! refreshes, and the pool prefers requests and repairs; a walk is a small slice at a time.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,23 +25,25 @@ use crate::{
     },
 };
 
-/// How often it is looked at what is due.
+/// How often the actor looks for keys that are due.
 const TICK: Duration = Duration::from_millis(100);
-/// Keys that are looked at in one go: well below a millisecond of work.
+/// Keys that one slice looks at: well below a millisecond of work.
 const SLICE_KEYS: usize = 256;
-/// Between two slices of a walk: a million keys take less than a minute, and a few percent of a core.
+/// Pause between two slices of a walk: a million keys take less than a minute and a few percent of
+/// a core.
 const PACE: Duration = Duration::from_millis(10);
-/// Between two walks. Keys that come while the node runs are known at once; a walk finds those of before it.
+/// Time between two walks. The actor hears of keys that arrive while the node runs; a walk finds
+/// the older ones.
 const WALK_INTERVAL: Duration = Duration::from_secs(60);
 
 pub(crate) enum Message {
-    /// What others ask.
+    /// A request from another actor.
     Asked(Envelope<Request>),
     /// A part of all keys.
     Walked(Vec<Key>),
-    /// A refresh that was asked for here is over.
+    /// A refresh that this actor asked for has ended.
     Ended,
-    /// Look at what is due.
+    /// Look for keys that are due.
     Tick,
 }
 
@@ -133,10 +136,11 @@ impl State {
         }
     }
 
-    /// Refreshes what is due and this node's to refresh, as far as there is room.
+    /// Refreshes the keys that are due and that this node has to refresh, as far as updaters are
+    /// free.
     fn ask_for_due(&mut self) {
         let now = self.shared.context.uptime();
-        // Before, others may be taken for dead who would ask as well.
+        // Before that, this node may take holders for dead that would ask the origin as well.
         if now < self.shared.lookup.settled_at() {
             return;
         }

@@ -1,9 +1,10 @@
-//! The registry actor: owns this node's ledger, follows everybody else's, keeps the index.
+//! The registry actor: owns this node's ledger, follows every other node's, keeps the index.
 //!
-//! Supervised by the node; a failure brings the whole set back under a new incarnation with an empty ledger and a new
-//! scan, since a version must never be given out twice. *In*: claims from updater, router and scan; views and ledger
-//! marks from membership; deltas from followers and pulls. *Out*: the index, which everybody reads; changed keys to the
-//! balancer; deltas to whoever follows this node.
+//! Supervised by the node; a failure brings the whole set back under a new incarnation with an
+//! empty ledger and a new scan, since a version must never be given out twice. *In*: claims from
+//! updater, router and scan; views and ledger marks from membership; deltas from followers and
+//! pulls. *Out*: the index, which all actors read; changed keys to the balancer; deltas to the
+//! nodes that follow this one.
 //!
 //! ```text
 //!   live member appears --> follow task: position? -> feed -> Received, Received, ... (again after a broken feed)
@@ -50,15 +51,15 @@ use crate::{
 
 /// Changes in one delta. Well below a millisecond of work, unless a table grows, and far below the largest frame.
 const DELTA_CHANGES_MAX: usize = 128;
-/// Pause before a broken feed is taken up again.
+/// Pause before a broken feed is opened again.
 const FOLLOW_RETRY: Duration = Duration::from_millis(200);
 
 pub(crate) enum Message {
-    /// What others ask.
+    /// A request from another actor.
     Asked(Envelope<Request>),
-    /// What gossip and the streams between nodes ask.
+    /// A request from gossip or from a stream of another node.
     OfLedgers(Envelope<ledgers::Request>),
-    /// A pull from another member ended. If it got to the end: when it began.
+    /// A pull from another member ended. If it was complete, it says when it began.
     Pulled { node: NodeName, complete: Option<Duration> },
 }
 
@@ -190,7 +191,7 @@ impl State {
         self.shared.ports.balancer.keys_changed(vec![key.clone()]);
     }
 
-    /// Lets gossip and the feeds know that the own ledger has grown.
+    /// Tells gossip and the feeds that this node's ledger has grown.
     fn advanced(&self) {
         let ledger = self.writer.ledger();
         self.mark.store(LedgerDigest { version: ledger.version().0, digest: ledger.digest() });
@@ -211,7 +212,7 @@ impl State {
     }
 
     fn found(&mut self, keys: Vec<Key>, reply: oneshot::Sender<()>) {
-        // What is to be forgotten is still on disk, but no more to be had.
+        // A key that is to be forgotten is still on disk, but the node no longer offers it.
         for key in keys {
             if !self.shared.lookup.policy.standing(&key).pending {
                 self.claim(&key, ClaimState::Ready, None);
@@ -228,7 +229,7 @@ impl State {
         self.shared.ports.balancer.sweep();
     }
 
-    /// Follows every live member that can hold keys, and nobody else.
+    /// Follows every live member that can hold keys, and no other node.
     async fn members_changed(&mut self, myself: &ActorRef<Message>) {
         let view = self.shared.lookup.view.snapshot();
         let wanted = to_follow(&view);
@@ -253,7 +254,7 @@ impl State {
         self.following.forget_strangers(view);
     }
 
-    /// In parts, for it may be large.
+    /// The scan is sent in parts, because it may be large.
     async fn drop_replica(&mut self, name: &NodeName) {
         let Some(replica) = self.replicas.remove(name) else { return };
         let mut keys = replica.states().map(|(key, _)| key.clone());
@@ -265,7 +266,7 @@ impl State {
             for key in &part {
                 self.index.set(key, name, None);
             }
-            // Nobody may have them now, so that they are not among those that a sweep looks at.
+            // No node may have these keys now, so a sweep would not look at them.
             self.shared.ports.balancer.keys_changed(part);
             yield_now().await;
         }
@@ -283,7 +284,8 @@ impl State {
         self.consider_serving();
     }
 
-    /// Same version, other content: a defect somewhere. Better to read it all again than to believe it.
+    /// Two ledgers have the same version and different content, which is a defect. The node reads
+    /// the ledger again from the start.
     async fn start_over(&mut self, name: &NodeName, myself: &ActorRef<Message>) {
         error!(member = %name, "the copy of this member's ledger does not match its digest; reading it anew");
         self.drop_replica(name).await;
@@ -291,7 +293,7 @@ impl State {
         self.members_changed(myself).await;
     }
 
-    /// Asks a random other member for what it knows of `name`'s ledger.
+    /// Asks a random other member for its copy of `name`'s ledger.
     fn pull(&mut self, name: NodeName, myself: &ActorRef<Message>) {
         let others = relays(&self.shared.lookup.view.load(), &name);
         let Some(relay) = others.choose(&mut self.rng).cloned() else {
@@ -310,10 +312,10 @@ impl State {
         });
     }
 
-    /// Takes in a part of the ledger of `node`. Whether it fits.
+    /// Takes in a part of the ledger of `node`. Returns whether it fits.
     fn received(&mut self, node: &NodeName, mut delta: Delta) -> bool {
         if self.shared.lookup.view.load().member(node).is_none() {
-            // It was forgotten while this was on its way.
+            // The member was forgotten while this delta was on its way.
             return false;
         }
         for change in &mut delta.changes {
@@ -355,7 +357,7 @@ impl State {
         self.following.is_caught_up(|name| known(&self.replicas, name))
     }
 
-    /// A joining node serves once it knows what the others hold; or alone, if there is nobody to ask.
+    /// A joining node serves once it knows which keys the others hold, or at once if it is alone.
     fn consider_serving(&mut self) {
         let alone = || self.shared.lookup.view.load().alive().count() <= 1;
         let has_seeds = !self.shared.context.config.seeds.is_empty();
@@ -368,7 +370,7 @@ impl State {
                 Company::Others { told: settled() && is_caught_up() }
             }
         };
-        // Membership may not be reachable yet while the set starts; the next round comes by here again.
+        // Membership may not be reachable yet while the set starts; the next round tries again.
         if self.arrival.is_due(company) && self.shared.ports.membership.announce(AdvertisedState::Serving).is_ok() {
             self.arrival.announced();
             if has_seeds && alone() {
@@ -398,7 +400,7 @@ impl State {
     }
 }
 
-/// How far the ledger of `name` is known.
+/// Returns the position up to which this node knows the ledger of `name`.
 fn known(replicas: &BTreeMap<NodeName, Replica>, name: &NodeName) -> Known {
     Known::of(replicas.get(name).map(Replica::ledger))
 }

@@ -17,7 +17,7 @@ use crate::{
 };
 
 pub(crate) enum Message {
-    /// What others ask.
+    /// A request from another actor.
     Asked(Envelope<Request>),
     /// A new view was published.
     MembersChanged,

@@ -1,9 +1,9 @@
 //! The balancer actor: which keys to look at, and carrying out what the plan says.
 //!
-//! Supervised by the node and restarted alone; it keeps nothing that it cannot find out again, but for what it vouched for in
-//! the last half minute. *In*: changed keys,
-//! finished updates, sweeps (after membership changed, and now and then), how much room there is. *Out*: work for the
-//! updater pool; before a copy is dropped, a question to every other owner.
+//! Supervised by the node and restarted alone; it can find out again everything that it keeps,
+//! except the keys that it vouched for in the last half minute. *In*: changed keys, finished
+//! updates, sweeps (after membership changed, and at intervals), the free space on the disk. *Out*:
+//! work for the updater pool; before a copy is dropped, a question to every other owner.
 //!
 //! ```text
 //!  keys changed --> dirty --+                        /--> queue --plan again--> Ensure --> updater
@@ -13,8 +13,9 @@
 //!                              \--the only copies--> the origin --has it--> Release, Remove        (see eviction)
 //! ```
 //!
-//! Invariants: a slice is bounded, and between slices other messages are handled; work in the pool that came from here
-//! is bounded and leaves room for requests; whoever vouched for a key does not drop it while others may still act on that.
+//! Invariants: a slice is bounded, and between slices other messages are handled; work in the pool
+//! that came from here is bounded and leaves room for requests; a node that vouched for a key does
+//! not drop it while other nodes may still rely on its word.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -54,34 +55,36 @@ use crate::{
     util::timers::Timers,
 };
 
-/// Keys that are looked at in one go: well below a millisecond of work.
+/// Keys that one slice looks at: well below a millisecond of work.
 const SLICE_KEYS: usize = 256;
-/// Changed keys that are remembered one by one; beyond, all keys are looked at.
+/// Changed keys that the actor remembers one by one; if there are more, it looks at all keys.
 const DIRTY_MAX: usize = 65_536;
-/// How long whoever vouched keeps its replica, and how long a trim may take after the last owner vouched.
+/// How long an owner that vouched keeps its replica, and how long a trim may take after the last
+/// owner vouched.
 const VOUCH_HOLD: Duration = Duration::from_secs(30);
 const VOUCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Keys in one question to an owner.
 const VOUCH_KEYS_MAX: usize = SLICE_KEYS;
-/// How often timers are looked at.
+/// How often the actor looks at its timers.
 const TICK: Duration = Duration::from_millis(250);
-/// How often the node looks at how much room there is.
+/// How often the node measures the free space on its disk.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
 
 pub(crate) enum Message {
-    /// What others ask.
+    /// A request from another actor.
     Asked(Envelope<Request>),
-    /// Here is a part of all keys.
+    /// The registry answered with a part of all keys.
     Swept { keys: Vec<Key> },
     /// Go on with what is waiting.
     Proceed,
     /// Look at timers.
     Tick,
-    /// Enough of the other owners vouched for these, in time.
+    /// Enough of the other owners vouched for these keys, in time.
     Vouched { keys: Vec<(Key, EvictionReason)>, until: Duration },
-    /// The node has looked at how much room there is. If it is full: it holds so many keys.
+    /// The node has measured its free space. If its disk is full, the message says how many keys it
+    /// holds.
     Looked { held: usize },
-    /// These may be given up, for there is no room.
+    /// These keys may be given up, because the disk is full.
     Found(Found),
     /// The origin was asked about the only copies that were found.
     OriginsAsked,
@@ -101,7 +104,7 @@ pub(crate) struct State {
     readiness: Readiness,
     rng: StdRng,
     shortages: Shortages,
-    /// Until when failed keys are left alone.
+    /// Until when the balancer leaves failed keys alone.
     back_off: Timers,
     /// From when on surplus keys may go.
     trim_at: Timers,
@@ -110,17 +113,17 @@ pub(crate) struct State {
     relief: Relief,
 }
 
-/// Looking at the room that there is, and making some.
+/// Measures the free space, and frees some.
 #[derive(Debug, Default)]
 struct Relief {
     looking: bool,
     next_look: Duration,
-    /// Whether there was little room at the last look.
+    /// Whether free space was low at the last look.
     tight: bool,
     pace: EvictionBackoff,
-    /// Whether keys to give up are looked for, or the origin is asked about them.
+    /// Whether a task is looking for keys to give up, or asking their origins about them.
     finding: bool,
-    /// Where to go on finding.
+    /// The key after which the next search begins.
     after: Option<Key>,
     /// When this node last gave up a copy because only the origin has to have the key.
     evicted: Option<Duration>,
@@ -133,7 +136,7 @@ impl Actor for Balancer {
 
     async fn pre_start(&self, myself: ActorRef<Message>, shared: Arc<Shared>) -> Result<State, ActorProcessingErr> {
         myself.send_interval(TICK, || Message::Tick);
-        // One updater is left to requests.
+        // Requests keep one updater to themselves.
         let queue =
             Queue::new(shared.context.config.repairs.min(shared.context.config.updaters.saturating_sub(1)).max(1));
         let readiness = Readiness::new(&shared.context.config, &shared.lookup.view.load());
@@ -198,7 +201,7 @@ impl State {
 
     fn mark_dirty(&mut self, keys: impl IntoIterator<Item = Key>) {
         if is_joining(&self.shared.lookup.view.load()) {
-            // It looks at everything when it serves.
+            // The node looks at everything once it serves.
             self.sweep.schedule(self.shared.context.uptime());
             return;
         }
@@ -246,7 +249,7 @@ impl State {
         }
     }
 
-    /// Pinned keys that nobody has are not among those that the registry knows.
+    /// The registry does not know pinned keys that no node has.
     fn add_pinned(&mut self) {
         let pinned = self.shared.lookup.policy.pinned_keys();
         self.dirty.extend(pinned.into_iter().filter(|key| !self.shared.lookup.index.contains(key)));
@@ -294,7 +297,7 @@ impl State {
         self.vouched_until.take_due(now, SLICE_KEYS);
         self.mark_dirty(over.into_iter().chain(ripe));
         if self.relief.evicted.is_some() && !self.is_evicting() {
-            // For what was not copied because its room was left to new keys.
+            // Looks again at keys that were not copied because the space was left to new keys.
             self.relief.evicted = None;
             self.sweep.schedule(now);
         }
@@ -330,13 +333,13 @@ impl State {
         self.relief.next_look = now + LOOK_INTERVAL;
         let was_tight = std::mem::replace(&mut self.relief.tight, room.pressure() != DiskPressure::Low);
         if was_tight && !self.relief.tight {
-            // For what was not copied for want of room.
+            // Looks again at keys that were not copied because the disk was full.
             self.start_sweep();
         }
         if self.relief.finding || !self.is_settled() || !self.may_drop() {
             return;
         }
-        // What else it gives up is made elsewhere, so that takes its time.
+        // The other copies that it gives up are first made elsewhere, which takes time.
         let urgent = self.is_evicting() && eviction::is_due(&self.shared);
         if let Some(count) = self.relief.pace.begin(now, &room, held, urgent) {
             debug!(count, held, "looking for keys to give up");
@@ -357,7 +360,8 @@ impl State {
         self.ask_origins(last.into_iter().map(|candidate| candidate.key).collect());
     }
 
-    /// Asks the origins whether they still have these, which are nowhere else; each that has goes at once.
+    /// Asks the origins whether they still have these keys, which no other node has. A key that its
+    /// origin confirms is dropped at once.
     fn ask_origins(&self, keys: Vec<Key>) {
         let (shared, myself) = (self.shared.clone(), self.myself.clone());
         self.shared.context.spawn(async move {
@@ -370,19 +374,20 @@ impl State {
         });
     }
 
-    /// Whether what room there is should be left to new keys.
+    /// Whether the free space should be left to new keys.
     fn is_short_for_new_keys(&self) -> bool {
         self.is_evicting() && self.shared.disk.watermarks().pressure() != DiskPressure::Low
     }
 
-    /// Whether this node has lately given up only copies. While room is short, it then makes no replicas of keys that nobody
-    /// pinned: they would take the room of those.
+    /// Whether this node has lately given up only copies. While free space is low, it then makes no
+    /// replicas of keys that are not pinned: they would take the space of the copies that it gave
+    /// up.
     fn is_evicting(&self) -> bool {
         let now = self.shared.context.uptime();
         self.relief.evicted.is_some_and(|evicted| now < evicted + eviction::AFTERMATH)
     }
 
-    /// On its way out, a node drops nothing: it may come back with what it has.
+    /// A node that drains or stops drops nothing: it may come back with the keys that it has.
     fn may_drop(&self) -> bool {
         !self.shared.lifecycle.is_on_its_way_out()
     }
@@ -393,13 +398,15 @@ impl State {
         self.launch();
     }
 
-    /// Since not all nodes should begin to repair at once, each waits a moment of its own when the ring has lost somebody.
+    /// Not all nodes should begin to repair at once, so each waits a random moment when the ring
+    /// has lost a node.
     fn may_begin(&mut self) -> bool {
         let (view, now) = (self.shared.lookup.view.snapshot(), self.shared.context.uptime());
         self.readiness.may_begin(&view, now, || self.rng.random())
     }
 
-    /// Hands over what waits, as far as there is room and this is the time for it. What is to be done is decided now.
+    /// Hands waiting keys to the updater, as far as it has room and their time has come. The plan
+    /// for each key is made only now.
     fn launch(&mut self) {
         if !self.may_begin() {
             return;
@@ -447,7 +454,7 @@ impl State {
     fn plan(&self, key: &Key) -> (Action, bool, Option<usize>) {
         let sight = KeyObservation::of(&self.shared, key);
         let situation = sight.situation(&self.shared, self.back_off.get(key).is_some());
-        // On its way out, it takes nothing either.
+        // A node that drains or stops takes no keys either.
         let action = match situation.action() {
             _ if !self.may_drop() => Action::Nothing,
             Action::Copy
@@ -485,7 +492,7 @@ impl State {
         )
     }
 
-    /// A failed claim on a key that nobody has ever had is taken back once its back-off is over.
+    /// Takes back a failed claim on a key that no node has ever had, once its back-off is over.
     fn or_withdraw(&self, key: &Key, action: Action, KeyObservation { known, live, .. }: &KeyObservation) -> Action {
         let mine_failed = live.contains(&(self.shared.context.name.clone(), HolderState::Failed));
         let fetching = live.iter().any(|(_, state)| *state == HolderState::Fetching);
@@ -500,8 +507,8 @@ impl State {
         self.shared.ports.updater.note_ensure(key, origin, reason);
     }
 
-    /// Asks the other owners of each key whether they have it and will keep it: all of them about a surplus copy, and if
-    /// there is no room, one who does is enough.
+    /// Asks the other owners of each key whether they have it and will keep it: for a surplus copy
+    /// all of them must vouch; if the disk is full, one is enough.
     fn ask_owners(&mut self, keys: Vec<(Key, EvictionReason)>) {
         if keys.is_empty() {
             return;
@@ -514,7 +521,7 @@ impl State {
             let mut owners = self.shared.lookup.owners(&view, &key);
             owners.retain(|owner| *owner != self.shared.context.name);
             let enough = match grounds {
-                // No owner is to be relied on.
+                // No owner vouches for the key.
                 EvictionReason::LastCopy => continue,
                 EvictionReason::Surplus => {
                     // Asked again only if this attempt comes to nothing.
@@ -592,7 +599,7 @@ impl State {
         }
     }
 
-    /// The claim goes before the data does.
+    /// The claim is withdrawn before the data is removed.
     fn drop_replica(&self, key: Key) {
         let shared = self.shared.clone();
         self.shared.context.spawn(async move {

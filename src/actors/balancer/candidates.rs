@@ -1,5 +1,5 @@
-//! Looking at the room that there is, and looking for what can be given up: the part of the balancer that asks the provider
-//! and the registry, in tasks of its own.
+//! Measures the free space and looks for keys to give up: the part of the balancer that asks the
+//! provider and the registry, in separate tasks.
 
 use std::sync::Arc;
 
@@ -15,11 +15,11 @@ use crate::{
 
 /// Keys in one question to the registry.
 const PAGE_KEYS: usize = 256;
-/// Keys among which those that go are chosen. In larger stores each round goes on where the last one ended, and takes the
-/// coldest of a part, much as Redis samples (its "approximated LRU").
+/// Keys among which one round chooses. In larger stores each round goes on where the last one ended
+/// and takes the coldest keys of a part, much as Redis samples (its "approximated LRU").
 const WALK_KEYS_MAX: usize = 65_536;
 
-/// What to give up, best first, and where to go on next time.
+/// The keys to give up, best first, and where the next search begins.
 pub(crate) struct Found {
     pub(super) candidates: Vec<Candidate>,
     pub(super) next: Option<Key>,
@@ -46,7 +46,7 @@ pub(super) async fn find(shared: &Arc<Shared>, after: Option<Key>, count: usize)
     Found { candidates: choice.into_best(), next }
 }
 
-/// `key`, if there are grounds to give it up.
+/// Returns `key` as a candidate, if there is a reason to give it up.
 pub(super) fn candidate(shared: &Shared, key: &Key) -> Option<Candidate> {
     if !matches!(shared.lookup.own_claim(key)?, HolderState::Ready | HolderState::Failed) {
         return None;
@@ -54,7 +54,8 @@ pub(super) fn candidate(shared: &Shared, key: &Key) -> Option<Candidate> {
     let sight = KeyObservation::of(shared, key);
     let view = shared.lookup.view.load();
     let pinned = shared.lookup.policy.pinned(key).is_some();
-    // What the dead may bring back counts: while it is known, it would be fetched again.
+    // Copies on dead members count, too: while the cluster knows of them, it would fetch the key
+    // again.
     let expendable = eviction::is_due(shared) && !sight.dead_have_it && !eviction::is_in_use(shared, key);
     let grounds = sight.situation(shared, false).grounds(pinned, expendable, |name| view.is_full(name))?;
     Some(Candidate { key: key.clone(), grounds, last_use: shared.traffic.last_access.last(key) })

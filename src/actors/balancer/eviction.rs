@@ -1,15 +1,20 @@
-//! Giving up the only copy of a key, because no node of the cluster has room and the origin has the key still.
+//! Gives up the only copy of a key, because no node of the cluster has room and the origin still
+//! has the key.
 //!
-//! A cluster of caches has less room than its origins. When all nodes are full, new keys can only be taken if cold ones go. The
-//! only copy of a key may go if
+//! A cluster of caches has less space than its origins. When all nodes are full, they can take new
+//! keys only if they give up cold ones. The only copy of a key may go if
 //!
-//! 1. the operator lets it (`last_copies`), nobody pinned it, and no member, dead or alive, has another one;
-//! 2. no node on the ring takes new keys by its last word, and no better grounds free enough;
-//! 3. no request has used it for as long as a request may wait for a key, so that nobody is waiting for it;
-//! 4. the origin says now that it has it ([`crate::provider::Provider::is_at_origin`]).
+//! 1. the operator allows it (`last_copies`), the key is not pinned, and no member, dead or alive,
+//!    has another copy;
+//! 2. no node on the ring takes new keys, as far as it has said, and no better reason to evict
+//!    frees enough;
+//! 3. no request has used it for as long as a request may wait for a key, so that no client is
+//!    waiting for it;
+//! 4. the origin confirms now that it has the key ([`crate::provider::Provider::is_at_origin`]).
 //!
-//! Each origin is asked one question at a time. One that cannot answer is left alone for a while, and its keys stay. A key that
-//! its origin does not vouch for leaves its place to others for an hour (see [`Doubts`](crate::core::balancer::Doubts)).
+//! The balancer asks each origin one question at a time. It leaves an origin that cannot answer
+//! alone for a while, and keeps its keys. A key that its origin does not vouch for leaves its place
+//! to others for an hour (see [`Doubts`](crate::core::balancer::Doubts)).
 
 use std::{collections::BTreeMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -18,8 +23,8 @@ use tracing::{debug, info};
 
 use crate::{config::LastCopies, core::balancer::DiskPressure, key::Key, provider::UpdateError, runtime::Shared};
 
-/// How long after it gave up an only copy a node that is short of room makes no replicas of keys that nobody pinned: they would
-/// take the room.
+/// How long after it gave up an only copy a node whose free space is low makes no replicas of keys
+/// that are not pinned: they would take the space.
 pub(super) const AFTERMATH: Duration = Duration::from_secs(600);
 /// How long an origin may take to say whether it has a key.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(20);
@@ -28,19 +33,20 @@ const ROUND_PATIENCE: Duration = Duration::from_secs(30);
 /// Origins that are asked at once.
 const ORIGINS_AT_ONCE: usize = 4;
 
-/// Whether the only copy of a key may go at all: the operator lets it, and no node takes new keys, not even one that is away
-/// for a moment and keeps its place on the ring.
+/// Whether the only copy of a key may go at all: the operator allows it, and no node takes new
+/// keys, not even one that is away for a moment and keeps its place on the ring.
 pub(super) fn is_due(shared: &Shared) -> bool {
     shared.context.config.last_copies == LastCopies::Evict && shared.lookup.view.load().are_all_full()
 }
 
-/// Whether somebody may be using the key, or about to: a request that waited for it until it came has not used it yet.
+/// Whether a client may be using the key, or about to: a request that waited for its fetch has not
+/// used it yet.
 pub(super) fn is_in_use(shared: &Shared, key: &Key) -> bool {
     let last = shared.traffic.last_access.last(key).map(|second| Duration::from_secs(second.into()));
     last.is_some_and(|last| shared.context.uptime() < last + shared.context.config.request_patience)
 }
 
-/// Where the key comes from; `None` if the provider cannot say, and panics.
+/// The origin of the key. `None` if the provider panics instead of naming it.
 fn origin_of(shared: &Shared, key: &Key) -> Option<String> {
     let provider = shared.context.provider.as_ref()?;
     std::panic::catch_unwind(AssertUnwindSafe(|| provider.origin_of(key))).ok()
@@ -55,8 +61,8 @@ pub(super) fn may_ask(shared: &Shared, key: &Key) -> bool {
     origin_of(shared, key).is_some_and(|origin| !shared.disk.doubts().is_silent(now, &origin))
 }
 
-/// Asks the origins of `keys`, and hands over each key that its origin has, as soon as it says so. Ends early when this node has
-/// room again. What the origins do not vouch for is remembered.
+/// Asks the origins of `keys`, and hands over each key that its origin has, as soon as it says so.
+/// Ends early when this node has room again. Keys that their origins do not confirm are remembered.
 pub(super) async fn confirm(shared: &Arc<Shared>, keys: Vec<Key>, is_there: impl Fn(Key)) {
     let mut by_origin: BTreeMap<String, Vec<Key>> = BTreeMap::new();
     for key in keys {

@@ -1,4 +1,4 @@
-//! What a node sees of one key, gathered from its snapshots for the plan to judge.
+//! The state of one key as this node sees it, gathered from its snapshots for the plan to judge.
 
 use std::sync::atomic::Ordering;
 
@@ -12,7 +12,7 @@ use crate::{
 pub(super) struct KeyObservation {
     /// Claims of live nodes.
     pub(super) live: Vec<(NodeName, HolderState)>,
-    /// Whether anybody, dead or alive, is known to have had it, or it is pinned.
+    /// Whether any member, dead or alive, is known to have had it, or it is pinned.
     pub(super) known: bool,
     /// Whether a member that is gone had it by its own word.
     pub(super) dead_have_it: bool,
@@ -31,7 +31,8 @@ impl KeyObservation {
         let mut live_owners = shared.lookup.owners(&view, key);
         let owners_wanted = live_owners.len();
         live_owners.retain(|name| view.is_staying(name));
-        // Failures of others do not make a key exist. Nor does what the dead had of a key that was forgotten.
+        // A failure on another node does not make a key exist. Neither does a copy of a forgotten
+        // key on a dead member.
         let standing = shared.lookup.policy.standing(key);
         let counted = if standing.forgotten { &live } else { &claims };
         let known = standing.pinned.is_some() || counted.iter().any(|(_, state)| state.has_it());
@@ -40,7 +41,7 @@ impl KeyObservation {
         Self { known, dead_have_it, live_owners, owners_wanted, asked, leader: shared.lookup.leader(key), live }
     }
 
-    /// Whether some node has it that does not drain or stop.
+    /// Whether a node has it that neither drains nor stops.
     pub(super) fn stays_ready(&self, is_staying: impl Fn(&NodeName) -> bool) -> bool {
         self.live.iter().any(|(name, state)| *state == HolderState::Ready && is_staying(name))
     }

@@ -1,14 +1,16 @@
-//! The catalog actor: the one who writes intents down.
+//! The catalog actor, which writes intents down.
 //!
 //! Supervised by the node and restarted alone: it reads its journal again. It is an actor of its own beside the registry
 //! because its work is waiting for a disk, which no claim should have to wait for, and because its failure must not cost
 //! the node its incarnation. Nothing else ever waits for it on the way of a request: readers have [`PolicyIndex`].
 //!
-//! *In*: writes from clients, records and pages from peers, digests from membership, forgets that were carried out.
-//! *Out*: the published intents and digest, keys to look at for the balancer, removals for the updater.
+//! *In*: writes from clients, records and pages from peers, digests from membership, completed
+//! forgets. *Out*: the published intents and digest, keys to look at for the balancer, removals for
+//! the updater.
 //!
-//! Invariants: nothing is answered before it is durable; a forget stays pending until this node's copy is gone, also
-//! over restarts. Awaiting the disk in a handler is deliberate: steps are durable in the order in which they are taken.
+//! Invariants: the actor answers a write only once it is durable; a forget stays pending until this
+//! node's copy is gone, even across restarts. Awaiting the disk in a handler is deliberate: steps
+//! are durable in the order in which they are taken.
 //!
 //! [`PolicyIndex`]: crate::core::catalog::Intents
 
@@ -40,29 +42,30 @@ use crate::{
 
 /// Records that a catalog may have before new intents are refused: some ten megabytes on disk and in memory.
 const RECORDS_MAX: usize = 65_536;
-/// Patterns that may be pinned: each is held against every key whose owners are looked up.
+/// Patterns that may be pinned: every lookup of a key's owners compares the key with each pattern.
 const PATTERNS_MAX: usize = 256;
-/// How long a tombstone is kept at least, in milliseconds: a week is longer than members are usually away.
+/// Minimum age of a tombstone before it is dropped, in milliseconds: a week is longer than members
+/// are usually away.
 const RETENTION_MS: u64 = 7 * 24 * 3600 * 1000;
-/// How often garbage is looked for.
+/// How often the actor looks for garbage.
 const COLLECT_INTERVAL: Duration = Duration::from_secs(3600);
 /// Rounds of gossip for which a digest has to differ before its catalog is pulled: a write on its way needs no pull.
 const ROUNDS_BEFORE_PULL: u32 = 3;
 const PULL_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often forgets that are not carried out yet are taken up again, and how many at a time.
+/// How often the actor takes up pending forgets again, and how many at a time.
 const TICK: Duration = Duration::from_secs(1);
-/// How often a log that could not be written is tried again while no intent comes that would do it.
+/// How often the actor tries again to write a log that failed, while no new intent makes it do so.
 const MEND_INTERVAL: Duration = Duration::from_secs(5);
 const EXECUTE_MAX: usize = 64;
 
 pub(crate) enum Message {
-    /// What others ask.
+    /// A request from another actor.
     Asked(Envelope<Request>),
-    /// Somebody else's records of the keys after `after`.
+    /// Another member's records of the keys after `after`.
     TakePage { after: Option<Key>, page: Box<Page>, reply: oneshot::Sender<()> },
-    /// A pull ended, after everything was taken in or before.
+    /// A pull ended, whether or not every record was taken in.
     Pulled { complete: bool },
-    /// Take up again what is pending.
+    /// Take up the pending forgets again.
     Tick,
 }
 
@@ -197,12 +200,13 @@ impl State {
     async fn take_in(&mut self, records: Vec<Record>) -> Result<(), String> {
         let news: Vec<Record> = records.into_iter().filter(|record| self.catalog.apply(record)).collect();
         let persisted = self.persist(&news).await;
-        // Also if the disk failed: others may pull it from here, and then it holds here as well.
+        // The records are shown even if the disk failed: other members may pull them from here, so
+        // they hold here as well.
         self.announce(&news);
         persisted
     }
 
-    /// Writes down what was taken in, and what is to be done about it.
+    /// Writes down the records that were taken in and the work that follows from them.
     async fn persist(&mut self, news: &[Record]) -> Result<(), String> {
         let mut entries: Vec<Entry> = news.iter().cloned().map(Entry::Record).collect();
         if self.shared.context.provider.is_some() {
@@ -240,7 +244,7 @@ impl State {
         written.map_err(|error| error.to_string())
     }
 
-    /// Another member has told all that it knows, or knows the same.
+    /// Another member has sent all its records, or has the same ones.
     fn heal(&mut self) {
         if self.journal.damage().is_some() && !self.journal.is_broken() {
             info!("what a damaged log may have lost was taken from another member");
@@ -249,14 +253,15 @@ impl State {
         }
     }
 
-    /// Writes down what could not be written before: peers may have pulled it from here, and take it for kept.
+    /// Writes the records that could not be written before: peers may have pulled them from here
+    /// and count on them being kept.
     async fn mend(&mut self) {
         if self.journal.is_broken() && self.shared.context.uptime() >= self.next_mend {
             let _ = self.rewrite().await;
         }
     }
 
-    /// Tells readers, and those who have to act.
+    /// Publishes to readers, and tells the actors that have work to do.
     fn announce(&self, news: &[Record]) {
         self.shared.lookup.policy.show(&self.catalog, news.iter().map(|record| &record.key));
         self.publish_digest();
@@ -351,7 +356,7 @@ impl State {
         });
     }
 
-    /// Drops old tombstones, if nobody who may still need them is missing.
+    /// Drops old tombstones, unless a member that may still need them is away.
     async fn collect(&mut self, others: &BTreeMap<NodeName, u64>) {
         let view = self.shared.lookup.view.snapshot();
         let own = self.catalog.digest();
@@ -362,7 +367,8 @@ impl State {
         });
         let all_agree = expected.all(|member| member.state.is_alive() && others.get(&member.name) == Some(&own));
         let floor = HlcTimestamp { ms: self.physical().saturating_sub(RETENTION_MS), count: 0 };
-        // What a damaged log lost may be known to a member that is not: nothing is over before it is healed.
+        // A member that is away may know the records that a damaged log lost, so no tombstone is
+        // dropped before the log is healed.
         if !all_agree || self.journal.damage().is_some() {
             return;
         }

@@ -1,12 +1,14 @@
-//! The catalog on disk: a log of what was taken in, appended before a step is answered, rewritten when most of it is
-//! history. `frames` has its form.
+//! The catalog on disk: a log of the records that were taken in. The catalog appends a step before
+//! it answers, and rewrites the log when most of it is history. `frames` has its form.
 //!
-//! A crash in the middle of an append leaves a torn frame at the end; what was acknowledged is before it. After a torn or
-//! failed append nothing may follow the debris, so the next step rewrites the log.
+//! A crash in the middle of an append leaves a torn frame at the end; all acknowledged steps stand
+//! before it. No frame may follow a torn or failed append, so the next step rewrites the log.
 //!
-//! A log that was damaged otherwise (a flipped bit, a lost block) is kept aside as `catalog.damaged-1` and so on, and what
-//! is whole is taken from it. The *floor* is not: it says "what is older and not here is over", which a log with holes must
-//! not say, or others would drop what was lost here. It comes back with what is pulled from them.
+//! A log that was damaged otherwise (a flipped bit, a lost block) is kept aside as
+//! `catalog.damaged-1` and so on, and its intact records are taken over. The *floor* is not taken
+//! over: it says "a record that is older and absent here is obsolete", which a log with holes must
+//! not say, or other members would drop the records that were lost here. The floor comes back with
+//! the records that this node pulls from them.
 
 use std::{io, sync::Arc};
 
@@ -25,21 +27,22 @@ const SLACK_ENTRIES: usize = 1_024;
 /// Damaged logs that are kept aside; later ones take the place of the last.
 const ASIDE_MAX: u32 = 8;
 
-/// The log, open for appending. Without a disk, nothing is kept.
+/// The log, open for appending. Without a disk, it keeps no records.
 #[derive(Debug)]
 pub(super) struct Journal {
     disk: Option<Arc<dyn Disk>>,
     entries: usize,
-    /// Whether there may be debris at its end, or something is missing: the next step writes it anew.
+    /// Whether a torn frame may stand at its end, or a step is missing: the next step rewrites the
+    /// log.
     broken: bool,
-    /// From how many entries on it is to be written anew because most of them are history.
+    /// Number of entries from which the log is rewritten because most of them are history.
     rewrite_from: usize,
     /// Whether it has frames of many records, which damage would cost at once.
     is_coarse: bool,
     damage: Option<Damage>,
 }
 
-/// What was found to be wrong with a log.
+/// The damage that was found in a log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{bytes} bytes of the catalog's log were damaged{}; what they held is taken from other members", self.where_kept())]
 pub(super) struct Damage {
@@ -58,7 +61,8 @@ impl Journal {
     /// Reads the log.
     ///
     /// # Errors
-    /// The medium failed: what was acknowledged cannot be known, so the node must not go on without it.
+    /// The medium failed: the acknowledged steps are unknown, so the node must not go on without
+    /// them.
     pub(super) async fn open(disk: Option<Arc<dyn Disk>>) -> io::Result<(Self, Catalog)> {
         let bytes = match &disk {
             Some(disk) => disk.read(FILE).await?.unwrap_or_default(),
@@ -91,20 +95,20 @@ impl Journal {
         Ok((Self { disk, entries, broken, rewrite_from: 0, is_coarse, damage }, catalog))
     }
 
-    /// What was wrong with the log, until it is healed.
+    /// The damage that was found in the log, until it is healed.
     pub(super) fn damage(&self) -> Option<&Damage> {
         self.damage.as_ref()
     }
 
-    /// Others have told all that they know.
+    /// The other members have sent all their records.
     pub(super) fn heal(&mut self) {
         self.damage = None;
     }
 
-    /// Makes a step durable. `catalog` is the state after it.
+    /// Makes a step durable. `catalog` is the state after this step.
     ///
     /// # Errors
-    /// The step may or may not be found after a crash.
+    /// The write failed: the step may or may not survive a crash.
     pub(super) async fn append(&mut self, entries: &[Entry], catalog: &Catalog) -> io::Result<()> {
         let Some(disk) = &self.disk else { return Ok(()) };
         if entries.is_empty() && !self.broken {
@@ -120,7 +124,7 @@ impl Journal {
                     self.entries = written;
                     return Ok(());
                 }
-                // There may be room for a step and none for a second log beside the first.
+                // The disk may have room for a step but none for a second log beside the first.
                 Err(error) => warn!(%error, "the catalog's log cannot be shortened now"),
             }
             self.rewrite_from = self.entries + SLACK_ENTRIES;
@@ -137,10 +141,10 @@ impl Journal {
         self.broken
     }
 
-    /// Writes the log anew: what `catalog` is, without how it came to be.
+    /// Rewrites the log: the present state of `catalog`, without its history.
     ///
     /// # Errors
-    /// The old log still stands, and the next step tries this again.
+    /// The write failed: the old log still stands, and the next step tries again.
     pub(super) async fn rewrite(&mut self, catalog: &Catalog) -> io::Result<()> {
         let Some(disk) = &self.disk else { return Ok(()) };
         self.broken = true;
@@ -153,14 +157,15 @@ impl Journal {
     async fn write_anew(&self, disk: &Arc<dyn Disk>, catalog: &Catalog) -> io::Result<usize> {
         let records = catalog.records().map(Entry::Record);
         let pending = catalog.pending().map(|(key, stamp)| Entry::Pending { key: key.clone(), stamp: stamp.clone() });
-        // The floor comes last: what is below it was taken in before it was raised.
+        // The floor comes last: all records below it were taken in before it was raised.
         let entries: Vec<Entry> = records.chain(pending).chain([Entry::Floor(catalog.floor())]).collect();
         disk.replace(FILE, frames::write(&entries)?.into()).await?;
         Ok(entries.len())
     }
 }
 
-/// Keeps a damaged log for people to look at. Returns the name it has now, unless the disk cannot take it.
+/// Keeps a damaged log for the operator to look at. Returns the name it has now, unless the disk
+/// cannot take it.
 async fn keep_aside(disk: &Arc<dyn Disk>, bytes: Bytes) -> Option<String> {
     let name = |number: u32| format!("{FILE}.damaged-{number}");
     let mut number = 1;
@@ -288,7 +293,7 @@ mod tests {
         let found = Journal::open(Some(disk.clone())).await.unwrap().1;
         assert!(catalog.records().all(|record| found.knows(&record)), "all that was acknowledged");
 
-        // Neither shortening it nor going on replaces what is good by what is cut.
+        // Neither shortening the log nor going on replaces intact records by cut ones.
         journal.rewrite(&catalog).await.ok();
         let found = Journal::open(Some(disk.clone())).await.unwrap().1;
         assert!(catalog.records().all(|record| found.knows(&record)));

@@ -1,9 +1,10 @@
 //! The membership actor.
 //!
-//! Supervised by the node; a failure brings the whole set back under a new incarnation, because chitchat's identity
-//! contains it. *In*: ticks, announcements, resolved seeds. *Out*: the published [`View`](crate::View), and to the
-//! registry the marks of the others' ledgers. Invariants: only this actor publishes views; what gossip says of other members is taken as
-//! it is (members are trusted), what it says of this node is never taken from others.
+//! Supervised by the node; a failure brings the whole set back under a new incarnation, because
+//! chitchat's identity contains it. *In*: ticks, announcements, resolved seeds. *Out*: the
+//! published [`View`](crate::View), and to the registry the marks of the others' ledgers.
+//! Invariants: only this actor publishes views; the actor trusts what gossip says of other members,
+//! and never takes the state of this node from them.
 
 use std::{
     collections::BTreeSet,
@@ -33,9 +34,10 @@ use crate::{
     runtime::{Shared, gossip::SharedMark, ports::membership::Request},
 };
 
-/// Between two looks at whether a member remembers other dead ones than this node does, in gossip intervals.
+/// Gossip intervals between two checks whether a member remembers other dead members than this node
+/// does.
 const GONE_TICKS: u32 = 5;
-/// Rounds of gossip that a goodbye is given to spread.
+/// Rounds of gossip in which a goodbye can spread.
 const GOODBYE_ROUNDS: u32 = 2;
 
 pub(crate) struct Arguments {
@@ -110,13 +112,14 @@ impl Actor for Membership {
 
 impl Drop for State {
     fn drop(&mut self) {
-        // Also when the actor was killed or panicked, where `post_stop` does not run.
+        // This also runs when the actor was killed or panicked, where `post_stop` does not run.
         self.chitchat.abort();
     }
 }
 
-/// How long chitchat remembers an identity that is dead; it tells of it for half of that. Its messages grow with what it
-/// tells of, so this is short. More than a member needs to be found dead, and a restart to be over.
+/// How long chitchat remembers an identity that is dead; it tells of it for half of that. Its
+/// messages grow with what it tells of, so this is short. It is longer than the others need to find
+/// a member dead, and longer than a restart takes.
 pub(super) fn gossip_memory(profile: &Profile) -> Duration {
     Duration::from_secs(20) + profile.gossip_interval * 60
 }
@@ -173,8 +176,9 @@ impl State {
         self.reaper.look(&self.outlook);
     }
 
-    /// Gossips to a member that is gone, at times: after a partition, that is how the parts find each other again. The
-    /// more there are, the more often, as chitchat does for those that it still remembers.
+    /// Gossips to a member that is gone, at times: this is how the parts find each other again
+    /// after a partition. The more members are gone, the more often, as chitchat does for the
+    /// members that it still remembers.
     fn seek_gone(&mut self) {
         let view = self.outlook.shared.lookup.view.load();
         let gone: Vec<SocketAddr> = view
@@ -191,7 +195,7 @@ impl State {
         }
     }
 
-    /// Says what has become different of this node, and looks at the others.
+    /// Announces the changes of this node, and looks at the other members.
     async fn refresh(&mut self) {
         if self.outlook.refresh_facts() {
             self.gossip_facts().await;
@@ -232,7 +236,7 @@ impl State {
             .await;
     }
 
-    /// Takes in what gossip shows now.
+    /// Takes in the members as gossip shows them now.
     async fn look(&mut self) {
         let observations = self.observations().await;
         self.outlook.take_in(observations);
@@ -251,7 +255,8 @@ impl State {
             .await
     }
 
-    /// All seeds when alone, else one: enough to join what was apart.
+    /// Returns all seeds if the node is alone, else one, which is enough to join parts that were
+    /// separate.
     fn contact(&mut self, addresses: &[SocketAddr]) {
         let chosen: Vec<SocketAddr> = if is_lonely(&self.outlook.shared) {
             addresses.to_vec()

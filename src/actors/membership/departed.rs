@@ -1,7 +1,8 @@
-//! What members tell each other of those that are gone, and of those that were removed.
+//! The exchange between members about members that are gone or were removed.
 //!
-//! Gossip tells of the living, and of a member that died for half a minute. The longer memory is each node's roster, whose
-//! digest is gossiped; a node whose digest differs from another's asks that one:
+//! Gossip tells of live members, and for half a minute of a member that died. The longer memory is
+//! each node's roster, whose digest is gossiped; a node whose digest differs from another's asks
+//! that one:
 //!
 //! ```text
 //!   digest of A != own --PullGone--> A              (one at a time, every few rounds)
@@ -26,14 +27,15 @@ use crate::{
 
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Asking others of those that are gone.
+/// Asks other members about the members that are gone.
 #[derive(Debug, Default)]
 pub(super) struct Asking {
     under_way: bool,
 }
 
 impl Asking {
-    /// Asks a member that remembers others than this node does: one at a time, every `every` rounds.
+    /// Asks a member that remembers other gone members than this node does: one at a time, every
+    /// `every` rounds.
     pub(super) fn ask(
         &mut self,
         outlook: &Outlook,
@@ -70,7 +72,7 @@ impl Asking {
     }
 }
 
-/// What this node remembers of those that are gone.
+/// The gone members that this node remembers.
 pub(super) fn told(outlook: &Outlook) -> GoneMembers {
     outlook.roster.departed(outlook.shared.context.uptime())
 }

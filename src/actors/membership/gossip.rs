@@ -1,8 +1,9 @@
 //! chitchat's messages on our QUIC streams.
 //!
-//! chitchat believes it has a datagram socket: sending never waits and may lose, receiving never fails. An error from
-//! `recv` would end its loop for good, so bad messages are dropped here. Their size was limited when they were read, and
-//! [`super::identities`] keeps what chitchat answers with below its own limit.
+//! chitchat believes it has a datagram socket: sending never waits and may lose, receiving never
+//! fails. An error from `recv` would end its loop for good, so bad messages are dropped here. Their
+//! size was limited when they were read, and [`super::identities`] keeps chitchat's answers below
+//! chitchat's limit.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -24,10 +25,10 @@ use crate::net::{Net, wire::GOSSIP_BYTES_MAX};
 /// Messages that wait to be read; the oldest information is replaced by the next round anyway.
 const INBOX_MAX: usize = 256;
 
-/// A message and who sent it.
+/// A message and the address of its sender.
 pub(crate) type Gossip = (SocketAddr, Bytes);
 
-/// Where received gossip goes in, and where chitchat takes it out.
+/// The queue from which chitchat takes received gossip.
 pub(crate) fn gossip_channel() -> (mpsc::Sender<Gossip>, mpsc::Receiver<Gossip>) {
     mpsc::channel(INBOX_MAX)
 }

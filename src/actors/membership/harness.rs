@@ -39,7 +39,8 @@ use crate::{
 const NAME_LETTERS: usize = 40;
 /// How long a steady cluster is measured.
 const STEADY: Duration = Duration::from_secs(20);
-/// After which a member that is not noticed by all to be dead, or known to all, fails the test.
+/// The test fails if it takes longer than this until all members know a new member, or notice a
+/// death.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 type Letter = (SocketAddr, Vec<u8>);
@@ -138,7 +139,7 @@ impl Members {
         sleep(Duration::from_secs(1)).await;
     }
 
-    /// How many members each one takes for alive, itself included.
+    /// How many members each member takes for alive, itself included.
     async fn alive(&self) -> Vec<usize> {
         let mut alive = Vec::new();
         for handle in self.handles.values() {
@@ -147,14 +148,15 @@ impl Members {
         alive
     }
 
-    /// Who is alone contacts the seed, as a node does.
+    /// A member that is alone contacts the seed, as a node does.
     fn contact_seed(&self, alive: &[usize]) {
         for (handle, _) in self.handles.values().zip(alive).filter(|(_, alive)| **alive == 1) {
             let _ = handle.gossip(SocketAddr::from(([127, 0, 0, 1], 1000)));
         }
     }
 
-    /// Waits until every member takes so many for alive. Returns after which time half of them did, and all.
+    /// Waits until every member takes this number of members for alive. Returns after which time
+    /// half of them did, and all.
     async fn until_alive(&self, expected: usize) -> (Duration, Duration) {
         let start = Instant::now();
         let mut half = None;
@@ -195,7 +197,7 @@ fn pairs(version: u64) -> Vec<(String, String)> {
     facts.to_pairs().into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
-/// Starts so many members, watches them for a while, kills one, and checks what has to hold.
+/// Starts a number of members, watches them for a while, kills one, and checks the limits.
 async fn gossip_of(count: usize) {
     let mut members = Members::start(count).await;
     let (_, joined) = members.until_alive(count).await;

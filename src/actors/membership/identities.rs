@@ -1,16 +1,19 @@
 //! The pure core in front of chitchat: which identities it hears of, so that its messages stay small.
 //!
-//! chitchat tells every peer of every identity (a name, an incarnation, an address) that it remembers, in one message that
-//! must not exceed a datagram; beyond that it panics. It learns of identities only from the digests in messages that it
-//! receives. So these are looked through before it sees them, and an identity is left out
+//! chitchat tells every peer of every identity (a name, an incarnation, an address) that it
+//! remembers, in one message that must not exceed a datagram; beyond that it panics. It learns of
+//! identities only from the digests in messages that it receives. So this filter reads them first
+//! and leaves an identity out
 //!
 //! 1. if a later incarnation of its name has been let in: a restarted node counts once;
-//! 2. until it has shown a sign of life: its heartbeat grew between two messages, or it speaks itself. Nodes that came after
-//!    its death thus never hear of it, and so cannot tell those who come after them;
-//! 3. if there is no room: all identities that chitchat tells of at this moment take [`DIGEST_BYTES_MAX`] at most.
+//! 2. until it has shown a sign of life: its heartbeat grew between two messages, or it sends a
+//!    message itself. Nodes that came after its death thus never hear of it, and so cannot tell
+//!    those who come after them;
+//! 3. if it does not fit: all identities that chitchat tells of at this moment take
+//!    [`DIGEST_BYTES_MAX`] at most.
 //!
-//! So the size of a message follows the number of live members, and those that died in the last seconds. The dead are
-//! remembered elsewhere ([`Roster`](crate::core::membership::Roster)).
+//! So the size of a message follows the number of live members, and those that died in the last
+//! seconds. Dead members are remembered elsewhere ([`Roster`](crate::core::membership::Roster)).
 
 use std::{
     cmp::Reverse,
@@ -35,7 +38,7 @@ const SYN_ACK: u8 = 1;
 /// Heartbeat and two versions, in a digest behind each identity.
 const STANDING_BYTES: usize = 24;
 
-/// What is known of one identity.
+/// The state of one identity.
 #[derive(Debug, Clone, Copy)]
 struct Seen {
     heartbeat: u64,
@@ -50,7 +53,7 @@ pub(super) struct Identities {
     /// How long after the last sign of life chitchat still tells of an identity.
     told_for: Duration,
     seen: BTreeMap<ChitchatId, Seen>,
-    /// What those that were let in take in a digest.
+    /// Bytes that the identities that were let in take in a digest.
     bytes: usize,
     waiting: usize,
 }
@@ -270,7 +273,7 @@ mod tests {
         }
         assert!(identities.bytes <= DIGEST_BYTES_MAX);
         assert!(identities.let_in() > 400);
-        // Who is in stays in, and who is alive when others have gone comes in.
+        // An identity that was let in stays, and a live one comes in when others have gone.
         let first = format!("{:063}", 0);
         assert_eq!(left(&mut identities, 20, &first, &[(id(&first, 1), 2)]).len(), 1);
         assert_eq!(left(&mut identities, 40, "new", &[(id("new", 1), 2)]).len(), 1);

@@ -1,4 +1,4 @@
-//! What a membership that gossips, or follows those that do, is told.
+//! The messages of both membership actors: the one that gossips, and the observer's.
 
 use std::net::SocketAddr;
 
@@ -11,15 +11,16 @@ use crate::{
 };
 
 pub(crate) enum Message {
-    /// What others ask.
+    /// A request from another actor.
     Asked(Envelope<Request>),
     /// It is time to look at the others again.
     Tick,
-    /// Seed names were resolved, in the order of the settings; or why not, in words.
+    /// The addresses of the seed names, in the order of the settings; or the reason why they could
+    /// not be resolved.
     SeedsResolved(Vec<Result<Vec<SocketAddr>, String>>),
     /// Every seed was tried.
     SeedsTried(Vec<SeedStatus>),
-    /// What a member remembers of those that are gone; `None` if it did not answer.
+    /// The gone members that another member remembers; `None` if it did not answer.
     GoneHeard(Option<GoneMembers>),
 }
 

@@ -33,14 +33,15 @@ use crate::{
     runtime::{Shared, gossip::SharedMark, ports::membership::Request},
 };
 
-/// Members that are followed at once: one may be cut off from the others, or die.
+/// Members that an observer follows at once: one may be cut off from the others, or die.
 const FOLLOWED: usize = 2;
 /// Rounds of gossip without a member to follow after which no member counts as alive.
 const LOST_ROUNDS: u32 = 15;
-/// Between two looks at whether a member remembers other dead ones than this observer does, in rounds of gossip. There may
-/// be thousands of observers, and none of them is in a hurry.
+/// Rounds of gossip between two checks whether a member remembers other dead members than this
+/// observer does. There may be thousands of observers, and none of them needs the answer soon.
 const GONE_TICKS: u32 = 100;
-/// A member tells of its own clock every [`TOLD_EVERY`]. One that has told nothing for longer than this is given up.
+/// A member tells of its own clock every [`TOLD_EVERY`]. The observer gives up a member that has
+/// been silent for longer than this.
 const SILENCE_MAX: Duration = TOLD_EVERY.saturating_mul(4);
 
 pub(crate) struct Arguments {
@@ -61,13 +62,13 @@ pub(crate) struct State {
     /// Addresses of the seeds, as last resolved.
     seeds: Vec<SocketAddr>,
     followed: BTreeMap<SocketAddr, Followed>,
-    /// What the followed members see, as last put together.
+    /// The merged view of the followed members.
     seen: Told,
-    /// Rounds since a followed member has told something.
+    /// Rounds since a followed member last sent anything.
     lost: u32,
 }
 
-/// A member that is followed, or about to be.
+/// A member that this observer follows, or is about to.
 struct Followed {
     told: watch::Receiver<Option<Told>>,
     task: AbortOnDropHandle<()>,
@@ -128,7 +129,7 @@ impl State {
                     self.look();
                 }
             }
-            // No member keeps anything of an observer.
+            // No member keeps state of an observer.
             Request::Leave { reply, .. } => drop(reply.send(())),
             Request::TellGone(reply) => drop(reply.send(departed::told(&self.outlook))),
             Request::Remove { name, reply } => drop(reply.send(departed::remove(&mut self.outlook, &name))),
@@ -146,7 +147,7 @@ impl State {
         self.look();
     }
 
-    /// Takes in what the followed members see now.
+    /// Takes in the present view of the followed members.
     fn look(&mut self) {
         let told: Vec<_> = self.followed.values().map(|followed| followed.told.borrow()).collect();
         if told.iter().any(|told| told.is_some()) {

@@ -1,8 +1,10 @@
-//! What a node says of itself and what it makes of the others, whichever way it sees them.
+//! The state that a node announces of itself, and the view that it forms of the others, whether it
+//! gossips or observes.
 //!
-//! A member sees the others through gossip, an observer through the members that it follows. Both turn what they see into
-//! observations, and this part does the rest: it keeps the roster, publishes views, compares clocks, notices a second node of
-//! the same name, and tells the registry and the catalog how far the others are.
+//! A member sees the others through gossip, an observer through the members that it follows. Both
+//! produce observations, and this part does the rest: it keeps the roster, publishes views,
+//! compares clocks, notices a second node of the same name, and tells the registry and the catalog
+//! how far the others are.
 
 use std::{
     sync::{Arc, atomic::Ordering},
@@ -25,7 +27,7 @@ pub(super) struct Outlook {
     pub(super) roster: Roster,
     mark: Arc<SharedMark>,
     clocks: Clocks,
-    /// When the own clock was told last.
+    /// When this node last announced its clock.
     clock_told: Duration,
 }
 
@@ -36,7 +38,7 @@ impl Outlook {
         Self { shared, incarnation, facts, roster, mark, clocks, clock_told }
     }
 
-    /// Brings up to date what this node says of itself; whether that has changed.
+    /// Updates the state that this node announces. Returns whether it has changed.
     pub(super) fn refresh_facts(&mut self) -> bool {
         let fresh = NodeInfo {
             ledger: self.mark.load(),
@@ -52,8 +54,8 @@ impl Outlook {
         changed
     }
 
-    /// Announces a state, unless a later one was announced before: a node that drains or has left stays so until it is
-    /// started again. Whether that is news.
+    /// Announces a state, unless a later one was announced before: a node that drains or has left
+    /// stays so until it is started again. Returns whether the state has changed.
     pub(super) fn announce(&mut self, announced: AdvertisedState) -> bool {
         let news = announced > self.facts.state;
         if news {
@@ -63,7 +65,7 @@ impl Outlook {
         news
     }
 
-    /// Takes in what is seen of the others now, adds this node itself, and tells those who need to know.
+    /// Takes in the present observations of the others, adds this node, and publishes the result.
     pub(super) fn take_in(&mut self, mut observations: Vec<Observation>) {
         self.check_for_name_conflict(&observations);
         self.compare_clocks(&observations);
@@ -90,7 +92,7 @@ impl Outlook {
         self.shared.ports.catalog.digests_seen(digests);
     }
 
-    /// What is told of the own clock: what it said when it was told last, unless that is a while ago.
+    /// Returns the clock reading to announce: the last announced one, unless that is too old.
     fn clock_to_tell(&mut self) -> Option<u64> {
         let now = self.shared.context.uptime();
         if self.facts.clock.is_none() || now >= self.clock_told + clocks::TOLD_EVERY {
@@ -100,7 +102,8 @@ impl Outlook {
         self.facts.clock
     }
 
-    /// Compares the others' clocks with the own one, and says which are far from it.
+    /// Compares the clocks of the other nodes with this node's, and warns about those that are far
+    /// from it.
     fn compare_clocks(&mut self, observations: &[Observation]) {
         let live = observations.iter().filter(|seen| seen.alive && seen.name != self.shared.context.name);
         let live: Vec<_> = live.filter_map(|seen| Some((&seen.name, seen.facts.clock?))).collect();

@@ -1,9 +1,11 @@
 //! Takes members off the list that have been dead for `dead_kept` and have nothing that the others lack.
 //!
-//! Each node decides for itself, by what it knows; the removal then spreads (see `core/membership/removals.rs`), so that one
-//! decision is enough and all agree. A member stays as long as some key is with the dead alone: its ledger says where that key is to be
-//! had again. [`crate::MemberStatus`] says so. It also stays until this node has read its ledger to the end from another member
-//! since it lists it as gone; a node that is alone removes nobody by itself.
+//! Each node decides for itself, by what it knows; the removal then spreads (see
+//! `core/membership/removals.rs`), so that one decision is enough and all agree. A dead member
+//! stays on the list while only dead members have one of its keys: its ledger says where that key
+//! can be found again. [`crate::MemberStatus`] says so. It also stays until this node has read its
+//! ledger to the end from another member since it lists it as gone; a node that is alone removes no
+//! member.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,9 +19,9 @@ use tracing::info;
 use super::outlook::Outlook;
 use crate::{key::NodeName, operations::sole_copies::keys_only_with, runtime::Shared};
 
-/// Between two looks, at most. Each walks over all known keys.
+/// Maximum time between two checks. Each check walks over all known keys.
 const LOOK_INTERVAL_MAX: Duration = Duration::from_secs(600);
-/// Looks within `dead_kept`, if that is shorter.
+/// Number of checks within `dead_kept`, if that makes the interval shorter.
 const LOOKS: u32 = 16;
 
 /// When this node looks for members that can go.
@@ -30,7 +32,7 @@ pub(super) struct Reaper {
 }
 
 impl Reaper {
-    /// Looks, if it is time to and the node knows enough.
+    /// Runs a check, if it is due and the node knows enough.
     pub(super) fn look(&mut self, outlook: &Outlook) {
         let (shared, now) = (&outlook.shared, outlook.shared.context.uptime());
         let kept = shared.context.config.dead_kept;
@@ -53,9 +55,9 @@ fn look_interval(kept: Duration) -> Duration {
     (kept / LOOKS).min(LOOK_INTERVAL_MAX)
 }
 
-/// Those of `overdue`, with since when this node lists them as gone, whose keys it knows: it has listed them for some time, and
-/// has read the ledger of each to the end since then, as another member knows it. A node that was started lately hears of the
-/// dead before it knows what they had.
+/// Those of `overdue`, with since when this node lists them as gone, whose keys it knows: it has
+/// listed them for some time, and has read the ledger of each to the end since then, as another
+/// member knows it. A node that has just started hears of dead members before it knows their keys.
 fn read_since(
     overdue: &BTreeMap<NodeName, Duration>,
     pulled: &BTreeMap<NodeName, Duration>,
@@ -67,7 +69,7 @@ fn read_since(
     long.filter(|(name, since)| read(name, **since)).map(|(name, _)| name.clone()).collect()
 }
 
-/// Removes those of `overdue` that have nothing that the others lack.
+/// Removes the members of `overdue` that have no key that the others lack.
 async fn reap(shared: Arc<Shared>, overdue: BTreeMap<NodeName, Duration>) {
     if !knows_enough(&shared).await {
         return;

@@ -1,8 +1,9 @@
-//! Looks the configured seeds up and tries them, time and again.
+//! Looks up the configured seeds and tries them, again and again.
 //!
-//! Both kinds of membership do this: a member to join what was apart, an observer to find a member that it can follow. Names
-//! are looked up and addresses dialled in tasks of their own, which report back as messages: a name server or a seed that
-//! does not answer keeps nothing else waiting.
+//! Both kinds of membership do this: a member to join separate parts of a cluster, an observer to
+//! find a member that it can follow. Names are looked up and addresses dialled in tasks of their
+//! own, which report back as messages: a name server or a seed that does not answer blocks no other
+//! work.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -17,22 +18,23 @@ use crate::{
     runtime::Shared,
 };
 
-/// How often seeds are contacted although others are known: it joins clusters that were apart.
+/// How often a node contacts seeds although it knows other members: this joins clusters that were
+/// separate.
 const SEED_INTERVAL: Duration = Duration::from_secs(5);
 /// How often a lonely node contacts its seeds, in gossip intervals.
 const LONELY_SEED_TICKS: u32 = 2;
 
-/// Which of these tasks are under way.
+/// The tasks that are running.
 #[derive(Debug, Default)]
 pub(super) struct Seeking {
-    /// Whether the seeds are being resolved.
+    /// Whether a task is resolving the seeds.
     resolving: bool,
-    /// Whether they are being tried, which takes longer where they do not answer.
+    /// Whether a task is trying them, which takes longer if they do not answer.
     trying: bool,
 }
 
 impl Seeking {
-    /// Looks the seeds up if it is time to, at the tick of this number.
+    /// Looks up the seeds if it is due at the tick of this number.
     pub(super) fn seek(&mut self, shared: &Arc<Shared>, ticks: u32, myself: &ActorRef<Message>) {
         let profile = &shared.context.config.profile;
         let every = if is_lonely(shared) {
@@ -56,7 +58,8 @@ impl Seeking {
         });
     }
 
-    /// Takes in the addresses of the seeds, and tries them unless that is under way. Returns the addresses of other nodes.
+    /// Takes in the addresses of the seeds, and tries them unless a task already does. Returns the
+    /// addresses of other nodes.
     pub(super) fn resolved(
         &mut self,
         shared: &Arc<Shared>,

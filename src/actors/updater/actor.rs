@@ -1,11 +1,13 @@
-//! The updater actor: admits work, feeds the factory of workers, answers who waits.
+//! The updater actor: admits work, feeds the factory of workers, answers the callers that wait.
 //!
-//! Supervised by the node and restarted alone: those who wait see their port close and ask again, and claims of
-//! `Fetching` that nobody works on are withdrawn. *In*: `Ensure`, `Refresh`, `Remove` from router, calls and balancer;
-//! `Finished` from the workers. *Out*: claims to the registry, answers, what was brought up to date to the refresher.
-//! Invariants: those of [`Flights`], [`Upstreams`] and [`Shares`], and at most `updaters` jobs run at once, which the factory
-//! sees to. What is queued there only says that there may be something to do: a free worker asks which key it takes. A job
-//! whose origin has no room is passed over until there is some. What nobody wants any more is cancelled unless it gets on.
+//! Supervised by the node and restarted alone: waiting callers see their port close and ask again,
+//! and claims of `Fetching` that no worker serves are withdrawn. *In*: `Ensure`, `Refresh`,
+//! `Remove` from router, calls and balancer; `Finished` from the workers. *Out*: claims to the
+//! registry, answers to callers, finished updates to the refresher. Invariants: those of
+//! [`Flights`], [`Upstreams`] and [`Shares`], and at most `updaters` jobs run at once, which the
+//! factory sees to. An item in its queue only says that there may be work: a free worker asks which
+//! key it takes. A job whose origin is at its limit is passed over. A job that no caller wants any
+//! more is cancelled unless it makes progress.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -36,29 +38,30 @@ use crate::{
     },
 };
 
-/// When to come back to a full queue, or to a key whose failure is remembered.
+/// How soon a caller should ask again if the queue is full, or if the key's failure is remembered.
 const TURNED_AWAY_PAUSE: Duration = Duration::from_secs(1);
-/// How often it is looked at which updates get on, and who still waits.
+/// How often the actor checks which updates make progress, and which callers still wait.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
-/// When to come back to a key that the origin does not have or the operator does not allow.
+/// How soon to ask again for a key that the origin does not have or the operator does not allow.
 const REFUSED_PAUSE: Duration = Duration::from_secs(60);
 
 pub(crate) enum Message {
-    /// What others ask.
+    /// A request from another actor.
     Asked(Envelope<Request>),
     /// A worker is free: is there something to do?
     NextTask { reply: oneshot::Sender<Option<Task>> },
     /// A worker is done with this key.
     Finished { key: Key, work: Work, reason: UpdateReason, outcome: Outcome },
-    /// It is time to look which updates get on.
+    /// It is time to check which updates make progress.
     Look,
-    /// It is time to look who may ask an origin now.
+    /// It is time to check which jobs may ask their origin now.
     CallIn,
 }
 
 receives!(Message: Asked(Request));
 
-/// What the ledger says of a key that could not be had, and when the balancer looks at it again.
+/// The claim in the ledger for a key that could not be fetched, and when the balancer looks at it
+/// again.
 enum Claimed {
     Failure { why: String, pause: Duration },
     Nothing { pause: Duration },
@@ -66,7 +69,8 @@ enum Claimed {
 
 type Waiter = oneshot::Sender<Ensured>;
 
-/// What the factory queues by: a priority, the most urgent one being 0. Which key it is about is known when a worker asks.
+/// The priority by which the factory queues; 0 is the most urgent. The key is chosen only when a
+/// worker asks.
 type JobKey = u8;
 
 fn job_key(reason: UpdateReason) -> JobKey {
@@ -111,7 +115,7 @@ type Queue = queues::PriorityQueue<JobKey, (), Priority, ByReason, PRIORITIES>;
 type Routing = routing::QueuerRouting<JobKey, ()>;
 type Pool = Factory<JobKey, (), WorkerContext, UpdateWorker, Routing, Queue>;
 
-/// What a worker needs to know.
+/// The parts that every worker shares.
 #[derive(Clone)]
 struct WorkerContext {
     shared: Arc<Shared>,
@@ -167,10 +171,10 @@ impl Worker for UpdateWorker {
 /// A job that a worker has.
 struct Running {
     progress: Progress,
-    /// What the progress was at the last look.
+    /// The progress at the last check.
     seen: u64,
     cancel: CancellationToken,
-    /// Whether it is to be taken up again when it has ended.
+    /// Whether the job begins again after it has ended.
     gives_way: bool,
 }
 
@@ -271,7 +275,7 @@ impl State {
         };
         match admission {
             Admission::Start | Admission::Reprioritize => self.line_up(&key),
-            // What is to be done with it may have changed, and with that whom it asks.
+            // The work for this key may have changed, and with it the origin that it asks.
             Admission::Joined => self.stand_in_line(&key),
             Admission::Known(known) => {
                 answer(known);
@@ -291,7 +295,7 @@ impl State {
         let _ = self.pool.send_message(FactoryMessage::Dispatch(job));
     }
 
-    /// Makes `key` wait for an updater, unless it has one or waits for room at its origin.
+    /// Makes `key` wait for an updater, unless it has one or its origin is at its limit.
     fn stand_in_line(&mut self, key: &Key) {
         let Some((work, reason)) = self.flights.waiting(key) else { return };
         let provider = self.shared.context.provider.as_ref().filter(|_| work.may_ask_origin());
@@ -307,7 +311,7 @@ impl State {
         }
     }
 
-    /// What a free worker takes: nothing, if all is done already or waits for room at its origin.
+    /// Returns the job for a free worker: `None` if no job is left, or all wait for their origins.
     fn start_next(&mut self) -> Option<Task> {
         let now = self.shared.context.uptime();
         loop {
@@ -329,7 +333,7 @@ impl State {
         }
     }
 
-    /// Lines up the jobs whose origin has room now, and calls workers for what may start.
+    /// Queues the jobs whose origin has room now, and calls workers for those that may start.
     fn call_in(&mut self) {
         for (key, _) in self.upstreams.call(self.shared.context.uptime()) {
             self.stand_in_line(&key);
@@ -342,7 +346,8 @@ impl State {
         self.call_later();
     }
 
-    /// Cancels what nobody wants any more, as far as it stands still, and what has to give way to other origins.
+    /// Cancels the jobs that no caller wants any more and that make no progress, and the jobs that
+    /// have to give way to other origins.
     fn look(&mut self) {
         let now = self.shared.context.uptime();
         for (key, running) in &mut self.running {
@@ -391,7 +396,7 @@ impl State {
             self.line_up(key);
         }
         self.call_in();
-        // Somebody came in the last moment.
+        // A caller asked for the key at the last moment.
         self.fetch_for(key, waiters);
     }
 
@@ -440,18 +445,18 @@ impl State {
                 }
                 Ensured::Ready(vec![self.shared.context.name.clone()])
             }
-            // Somebody asked for the key, or for news of it, and has still to get it.
+            // A caller asked for the key, or for a refresh of it, and still has to get it.
             Outcome::GivenUp if !waiters.is_empty() => return self.fetch_for(key, waiters),
             Outcome::GivenUp => {
                 // Its removal may have been asked for while the refresh stood in the way of it.
                 self.admit(key.clone(), Work::Remove, UpdateReason::Rebalance, None);
                 self.failed("it gave the key up", Duration::ZERO)
             }
-            // Somebody came to want it meanwhile, or nobody did.
+            // A caller asked for the key meanwhile, or none did.
             Outcome::Removed | Outcome::Declined | Outcome::Cancelled => return self.fetch_for(key, waiters),
             Outcome::Failed(error) => {
                 let answer = self.record(key, work, reason, error);
-                // Somebody came while only peers were asked.
+                // A caller asked while the job asked only peers.
                 if *work == (Work::Ensure { origin: Origin::Never }) && !waiters.is_empty() {
                     return self.fetch_for(key, waiters);
                 }
@@ -471,7 +476,8 @@ impl State {
         self.shared.ports.balancer.update_finished(key.clone());
     }
 
-    /// Remembers a failure and makes the ledger tell of it, unless the key is held and was only to be refreshed.
+    /// Remembers a failure and writes it to the ledger, unless the key is held and was only to be
+    /// refreshed.
     fn record(&mut self, key: &Key, work: &Work, reason: UpdateReason, error: UpdateError) -> Ensured {
         let now = self.shared.context.uptime();
         let (answer, claim) = match error {

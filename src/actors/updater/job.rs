@@ -1,4 +1,4 @@
-//! One job: what a worker of the pool does with one key.
+//! One job: the work that a worker of the pool does for one key.
 //!
 //! The order of steps is the promise "`Ready` is published only after the data is durable": claim `Fetching`, update,
 //! and only when the provider has returned, claim `Ready`. The provider runs in a task of its own, so that its panic
@@ -29,7 +29,7 @@ use crate::{
 /// How long a job that is cancelled may take to end; then it is dropped.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How often progress is looked at within the time that there has to be some in.
+/// How often progress is checked within the period in which an update must make some.
 const LOOKS: u32 = 8;
 
 /// How a job ended.
@@ -41,7 +41,7 @@ pub(crate) enum Outcome {
     Removed,
     /// It was to be refreshed, but is not held any more.
     GivenUp,
-    /// There is no room for it, or nobody to copy it from, and it need not be here.
+    /// The disk is full, or no peer has it to copy, and it need not be here.
     Declined,
     /// The key could not be had.
     Failed(UpdateError),
@@ -49,7 +49,7 @@ pub(crate) enum Outcome {
     Cancelled,
 }
 
-/// What a job is to do, and how it is watched and stopped.
+/// The task of a job, and the means to watch and stop it.
 #[derive(Debug, Clone)]
 pub(crate) struct Task {
     pub(crate) key: Key,
@@ -67,7 +67,8 @@ pub(crate) struct Updated {
     pub(crate) changed: Option<bool>,
 }
 
-/// Does it. A task that is cancelled ends soon after, once its update is gone, so that the next one of the key can begin.
+/// Runs the job. A cancelled job ends soon after, once its update is gone, so that the next job for
+/// the key can begin.
 pub(super) async fn run(shared: &Arc<Shared>, task: &Task) -> Outcome {
     let Some(provider) = shared.context.provider.clone() else {
         return Outcome::Failed(UpdateError::Failed("an observer keeps no keys".into()));
@@ -98,8 +99,8 @@ async fn ensure(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, task: &Task,
     if !carry_out_forget(shared, provider, key).await {
         return Outcome::Failed(UpdateError::Failed("a copy that is to be forgotten cannot be removed".into()));
     }
-    // On disk although not claimed: the first scan has not come by yet, or somebody put it there. But if it could not
-    // be read, having it is not enough.
+    // On disk although not claimed: the first scan has not reached it yet, or a process outside the
+    // node put it there. But if it could not be read, having it is not enough.
     let unreadable = shared.lookup.own_claim(key) == Some(HolderState::Failed);
     if !unreadable && provider.has(key).await.unwrap_or(false) {
         if origin == Origin::Afresh && shared.lookup.own_claim(key) == Some(HolderState::Ready) {
@@ -108,7 +109,8 @@ async fn ensure(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, task: &Task,
         return publish(shared, key, None).await;
     }
     if reason != UpdateReason::Request {
-        // Of what the balancer wants much waits here, for less room than there was when it wanted it.
+        // Many copies that the balancer wants wait here, and the disk may have less room than when
+        // it planned them.
         look(shared, false).await;
     }
     let wish = Wish { from_origin: origin != Origin::Never, reason };
@@ -142,10 +144,10 @@ async fn ensure(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, task: &Task,
             }
             Step::Publish => {
                 if reason == UpdateReason::Request {
-                    // Who waits for it has not used it yet.
+                    // The clients that wait for it have not used it yet.
                     shared.traffic.last_access.renew(key, shared.context.uptime());
                 }
-                // That it is new here says nothing of how often it changes.
+                // A first fetch says nothing about how often the key changes at its origin.
                 return publish(shared, key, Some(Updated { changed: None })).await;
             }
             Step::Stop(stop) => return stopped(shared, key, unreadable, stop, trouble).await,
@@ -153,7 +155,7 @@ async fn ensure(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, task: &Task,
     }
 }
 
-/// What there is to decide by, at the moment.
+/// The present state to decide by.
 fn seen(shared: &Arc<Shared>, key: &Key) -> Seen {
     let settled = shared.context.uptime() >= shared.lookup.settled_at();
     Seen {
@@ -164,7 +166,7 @@ fn seen(shared: &Arc<Shared>, key: &Key) -> Seen {
     }
 }
 
-/// How an update ended that failed with `error`, if it did.
+/// Returns how an update ended that failed with `error`, if it failed.
 fn ended(error: Option<&UpdateError>) -> Ended {
     match error {
         None => Ended::Well,
@@ -174,7 +176,7 @@ fn ended(error: Option<&UpdateError>) -> Ended {
     }
 }
 
-/// How a job ends that goes no further. `error`: of its last update, if that failed.
+/// Returns how a job ends that stops here. `error`: of its last update, if that failed.
 async fn stopped(shared: &Arc<Shared>, key: &Key, unreadable: bool, stop: Stop, error: Option<UpdateError>) -> Outcome {
     match stop {
         Stop::Declined => Outcome::Declined,
@@ -184,8 +186,9 @@ async fn stopped(shared: &Arc<Shared>, key: &Key, unreadable: bool, stop: Stop, 
     }
 }
 
-/// There is nothing to be copied any more, which is no failure of this node: if all owners said after a forget that they
-/// had failed, each would soon take itself for the first that has not. Unless it has a copy that cannot be read.
+/// No copy is left to take, which is not a failure of this node: if all owners claimed a failure
+/// after a forget, each would soon take itself for the first that has not failed. It is a failure
+/// if this node has a copy that cannot be read.
 async fn nobody_has_it(shared: &Arc<Shared>, key: &Key, unreadable: bool) -> Outcome {
     if unreadable {
         return Outcome::Failed(UpdateError::Unavailable("no peer holds it any more".into()));
@@ -196,7 +199,8 @@ async fn nobody_has_it(shared: &Arc<Shared>, key: &Key, unreadable: bool) -> Out
 
 async fn refresh(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, task: &Task, from: Vec<NodeName>) -> Outcome {
     let key = &task.key;
-    // It may have waited for long: what was trimmed or forgotten meanwhile does not come back by this.
+    // The job may have waited for long: a key that was trimmed or forgotten meanwhile does not come
+    // back through it.
     if shared.lookup.own_claim(key).is_none() || shared.lookup.policy.standing(key).pending {
         return Outcome::GivenUp;
     }
@@ -210,7 +214,7 @@ async fn remove(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, key: &Key) -
     if shared.lookup.policy.standing(key).pending {
         return if carry_out_forget(shared, provider, key).await { Outcome::Removed } else { Outcome::Held(None) };
     }
-    // Claimed again since the removal was planned: somebody wants it after all.
+    // The key was claimed again since the removal was planned: a caller wants it after all.
     if shared.lookup.own_claim(key).is_some() {
         return Outcome::Held(None);
     }
@@ -226,8 +230,9 @@ async fn remove(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, key: &Key) -
     }
 }
 
-/// Drops the copy of before a forget, if there is one to drop; whether nothing of it is left. The claim goes before the
-/// data, and only when the data is gone is the forget done with, also if the node dies in between.
+/// Drops the copy from before a forget, if there is one. Returns whether no copy is left. The claim
+/// goes before the data, and only when the data is gone is the forget done with, also if the node
+/// dies in between.
 async fn carry_out_forget(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, key: &Key) -> bool {
     if !shared.lookup.policy.standing(key).pending {
         return true;
@@ -244,8 +249,9 @@ async fn carry_out_forget(shared: &Arc<Shared>, provider: &Arc<dyn Provider>, ke
     shared.ports.catalog.executed(key.clone(), stamp).await.is_ok()
 }
 
-/// Sees to it that nobody from whom a forgotten key may be copied still has the copy that was to go: whoever was cut off
-/// until now hears of it first. What then is still ready came after.
+/// Makes sure that no peer from which a forgotten key may be copied still has the copy that had to
+/// go: a peer that was cut off until now hears of the forget first. A copy that is still ready
+/// afterwards is newer than the forget.
 async fn tell_of_forget(shared: &Arc<Shared>, key: &Key) {
     if !shared.lookup.policy.standing(key).forgotten {
         return;
@@ -298,13 +304,15 @@ async fn update(
         Err(error) => info!(%key, ?reason, %error, "update failed"),
     }
     if matches!(outcome, Err(UpdateError::NoRoom(_))) {
-        // Before anybody is told that it failed: whoever tries again does so at a node that has room.
+        // This happens before the callers hear of the failure, so that they try again at a node
+        // that has room.
         look(shared, true).await;
     }
     outcome.map(|()| Updated { changed: context.changed() })
 }
 
-/// Returns when nothing was noted for `limit` (and an eighth of it), or for a day although something is, now and then.
+/// Returns when no progress was noted for `limit` (and an eighth of it), or when the update has run
+/// for a day although it makes progress now and then.
 async fn standstill(progress: &Progress, limit: Duration) {
     let begun = Instant::now();
     let (mut seen, mut since) = (progress.bytes(), begun);

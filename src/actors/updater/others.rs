@@ -1,4 +1,4 @@
-//! Giving way to other nodes that fetch the same key, so that its origin is asked once.
+//! Gives way to other nodes that fetch the same key, so that its origin is asked once.
 
 use std::sync::Arc;
 
@@ -15,9 +15,10 @@ use crate::{
     runtime::Shared,
 };
 
-/// While members come and go, while a forget spreads, or if those who have a key find out that they do not, two nodes may
-/// each take themselves for the one that asks the origin. Both have said by now that they fetch, so after a moment the
-/// younger sees the other and lets it go first. Elders give way to nobody younger, so that no two wait for each other.
+/// Two nodes may each take themselves for the one that asks the origin: while members come and go,
+/// while a forget spreads, or when holders find out that they lack a key. Both have said by now
+/// that they fetch, so after a moment the younger sees the other and lets it go first. An elder
+/// gives way to no younger node, so no two nodes wait for each other.
 pub(super) async fn give_way(shared: &Arc<Shared>, key: &Key) -> WaitedForElder {
     if shared.lookup.view.load().alive().count() <= 1 {
         return WaitedForElder::No;
@@ -26,8 +27,8 @@ pub(super) async fn give_way(shared: &Arc<Shared>, key: &Key) -> WaitedForElder 
     if let_others_finish(shared, key, Others::Elders).await { WaitedForElder::Yes } else { WaitedForElder::No }
 }
 
-/// Waits while `others` fetch `key` and no node has it: for as long as a client that asked for the key would, and longer while it
-/// gets on. Returns whether it waited.
+/// Waits while `others` fetch `key` and no node has it: for as long as a client that asked for the
+/// key would, and longer while the fetch makes progress. Returns whether it waited.
 pub(super) async fn let_others_finish(shared: &Arc<Shared>, key: &Key, others: Others) -> bool {
     let is_fetched = || is_fetched(&shared.lookup.view.load(), &shared.lookup.live_holders(key), others);
     if !is_fetched() {
@@ -181,7 +182,7 @@ mod tests {
             assert!(matches!(ensured, Ensured::Ready(_)), "{ensured:?}");
         }
         assert_eq!(origin.asks.load(Ordering::SeqCst), 1);
-        // An update of what is held is waited for as long.
+        // A node waits as long for the update of a key that it holds.
         origin.ends.store(false, Ordering::SeqCst);
         let begun = origin.sent.load(Ordering::SeqCst);
         let ends = async {
