@@ -1,4 +1,4 @@
-//! Looking at how much room this node's disk has.
+//! Measures the free space on this node's disk.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -7,11 +7,12 @@ use tracing::{info, warn};
 
 use crate::{core::balancer::DiskPressure, runtime::Shared};
 
-/// How long a provider may take to say how much room there is.
+/// How long a provider may take to report the free space.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Asks the provider how much room there is, and tells the members if that decides whether this node takes new keys.
-/// `turned_away`: an update has just found none. Returns when the node goes by it. Cancel safe.
+/// Asks the provider for the free space, and tells the members if that changes whether this node
+/// takes new keys. `turned_away`: an update has just found the disk full. Returns once the node
+/// uses the result. Cancel safe.
 pub(crate) async fn look(shared: &Arc<Shared>, turned_away: bool) {
     let Some(provider) = &shared.context.provider else { return };
     let asked = AssertUnwindSafe(provider.capacity()).catch_unwind();

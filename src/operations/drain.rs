@@ -1,7 +1,7 @@
 //! Taking a node out of service so that no client notices.
 //!
-//! **For good** (`drain`): it says that it drains, which takes it off the ring; those who own
-//! its keys now copy them from it; and when nothing is on it alone, it leaves.
+//! **For good** (`drain`): the node announces that it drains, which takes it off the ring. The new
+//! owners of its keys copy them from it. Once no key is on it alone, it leaves.
 //!
 //! ```text
 //!   announce Draining -> members settle -> what does only this node hold? --nothing--> announce Left
@@ -36,15 +36,15 @@ use crate::{
     runtime::Shared,
 };
 
-/// Keys that are looked at in one go.
+/// Keys that one step looks at.
 const PAGE_KEYS: usize = 1_024;
-/// Between two looks at what is still on this node alone.
+/// Pause between two checks which keys are still on this node alone.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
-/// Keys that are named when a drain does not come to its end.
+/// Keys that an unfinished drain names.
 const NAMED_MAX: usize = 100;
 /// Keys that are handed over at once by a node that is about to be away.
 const HAND_OVERS_MAX: usize = 16;
-/// How long others are given to hear that this node left.
+/// How long the node waits for others to hear that it left.
 const GOODBYE: Duration = Duration::from_secs(2);
 
 /// How a drain ended.
@@ -76,7 +76,7 @@ pub(crate) async fn drain(shared: &Arc<Shared>, force: bool, patience: Duration)
         tokio::time::sleep(LOOK_INTERVAL).await;
         sole.retain(|key| is_only_here(shared, key));
         if sole.is_empty() {
-            // What was being fetched meanwhile is not among them.
+            // Keys that were being fetched meanwhile are not among them.
             sole = keys_only_here(shared).await;
         }
     }
@@ -92,7 +92,7 @@ pub(crate) async fn drain(shared: &Arc<Shared>, force: bool, patience: Duration)
     Drained { node: shared.context.name.clone(), left, remaining, keys: sole }
 }
 
-/// Says goodbye for good, and returns when others had a chance to hear it.
+/// Announces that this node leaves for good, and returns when others had a chance to hear it.
 async fn leave(shared: &Arc<Shared>) {
     say(shared, AdvertisedState::Left).await;
 }
@@ -148,7 +148,8 @@ async fn hand_over(shared: &Arc<Shared>, key: Key, deadline: Instant) {
     }
 }
 
-/// Waits until this node is seen to drain and the members have settled: by then it knows of others who drain as well.
+/// Waits until this node is seen to drain and the members have settled: by then it knows of other
+/// nodes that drain as well.
 async fn settled(shared: &Arc<Shared>, deadline: Instant) {
     let is_draining = shared.lookup.view.wait_for(|view| {
         view.member(&shared.context.name)
@@ -181,7 +182,7 @@ async fn keys_only_here(shared: &Arc<Shared>) -> Vec<Key> {
     }
 }
 
-/// Whether this node has `key`, or will in a moment, and nobody has it who stays.
+/// Whether this node has `key`, or will in a moment, and no node that stays has it.
 fn is_only_here(shared: &Shared, key: &Key) -> bool {
     let view = shared.lookup.view.load();
     let stays = |name: &NodeName| {

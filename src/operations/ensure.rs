@@ -1,4 +1,4 @@
-//! Making a key exist somewhere: the way of a request for a key that nobody holds.
+//! Makes a key exist somewhere: the path of a request for a key that no node holds.
 //!
 //! ```text
 //!   X (asked)                     L (first live owner)                  origin
@@ -8,10 +8,11 @@
 //!    |<-- Ready[L] ------------------|   claim Ready, then answer all
 //! ```
 //!
-//! Nodes may disagree about who leads while a membership change spreads. So a node that is asked without leading asks
-//! the one it takes for the leader, at most as often as `hops` allows, and whoever sees a live node fetching asks that
-//! one. A leader that finds no room on its disk asks the one who leads then. A leader that dies strands nobody: the wait
-//! ends when the view says so, and the next leader is asked.
+//! Nodes may disagree about who leads while a membership change spreads. So a node that is asked
+//! without leading asks the one it takes for the leader, at most as often as `hops` allows, and a
+//! node that sees a live node fetching asks that one. A leader whose disk is full asks the node
+//! that leads next. A leader that dies strands nobody: the wait ends when the view says so, and the
+//! next leader is asked.
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,19 +31,20 @@ use crate::{
     runtime::Shared,
 };
 
-/// How often a request to ensure a key may be passed on: to the leader, and from there to whom *it* takes for it.
+/// How often a request to ensure a key may be passed on: to the leader, and from there to the node
+/// that *it* takes for the leader.
 pub(crate) const HOPS: u8 = 2;
-/// Pause before asking again after nobody could be asked.
+/// Pause before asking again after no node could be asked.
 pub(super) const RETRY: Duration = Duration::from_millis(100);
 
 /// A node that gives up on a key after this long has seen to it until then.
 const SEEN_TO_MIN: Duration = Duration::from_secs(5);
-/// How long a request waits for room while all nodes are full: they may be making some.
+/// How long a request waits for space while all nodes are full: they may be freeing some.
 const ROOM_PATIENCE: Duration = Duration::from_secs(10);
 /// When to ask again for a key that no node has room for.
 const NO_ROOM_RETRY_MS: u32 = 5_000;
 
-/// What is to be seen to.
+/// The key to ensure, and the limits for it.
 #[derive(Debug, Clone)]
 pub(crate) struct Wanted<'a> {
     pub(crate) key: &'a Key,
@@ -50,25 +52,25 @@ pub(crate) struct Wanted<'a> {
     pub(crate) deadline: Instant,
     /// How often the call may still be passed on.
     pub(crate) hops: u8,
-    /// Who is to hold it is not one of these.
+    /// Nodes that must not be the ones to hold it.
     pub(crate) apart_from: &'a [NodeName],
     /// Whether the leader heeds what it remembers of the origin.
     pub(crate) origin: Origin,
 }
 
 impl<'a> Wanted<'a> {
-    /// That somebody holds `key` within so many milliseconds, because a client has asked for it.
+    /// Asks that a node holds `key` within `patience_ms`, because a client has asked for it.
     pub(crate) fn for_request(key: &'a Key, patience_ms: u32) -> Self {
         let deadline = Instant::now() + Duration::from_millis(patience_ms.into());
         Self { key, deadline, hops: HOPS, apart_from: &[], origin: Origin::Heeding }
     }
 }
 
-/// Sees to it that somebody holds the key, and waits for that until the deadline; but no longer than requests do while nobody
-/// can be reached who would.
+/// Makes sure that a node holds the key, and waits for that until the deadline. While no node that
+/// could hold it can be reached, it waits no longer than requests do.
 ///
 /// # Errors
-/// Nobody may be asked any more: the hops are used up.
+/// The hops are used up, so no further node may be asked.
 pub(crate) async fn ensure(shared: &Arc<Shared>, wanted: &Wanted<'_>) -> Result<Ensured, Rejection> {
     let Wanted { key, deadline, hops, apart_from, .. } = *wanted;
     let started = Instant::now();
@@ -91,7 +93,8 @@ pub(crate) async fn ensure(shared: &Arc<Shared>, wanted: &Wanted<'_>) -> Result<
                     () = until_ready(shared, key, apart_from), if wanted.origin != Origin::Afresh => continue,
                 };
                 match ensured {
-                    // It had no room for it. In a moment all know that it is full, and another node leads.
+                    // That node had no space for it. In a moment all nodes know that it is full,
+                    // and another node leads.
                     Ensured::Failed { reason, .. } if !shared.disk.accepts() => {
                         debug!(%key, %reason, "no room for it here");
                         seen_to = seen_to_until(seen_to, asked_at, Instant::now());
@@ -127,7 +130,8 @@ pub(crate) async fn ensure(shared: &Arc<Shared>, wanted: &Wanted<'_>) -> Result<
         if let Some(answer) = answer {
             return Ok(answer);
         }
-        // Whoever should see to it is alive but cannot be reached from here. An owner then helps itself.
+        // The node that should fetch the key is alive but cannot be reached from here. An owner
+        // then helps itself.
         if started.elapsed() > shared.context.config.profile.idle_timeout && is_owner(shared, key) {
             return Ok(ensure_here(shared, wanted).await);
         }
@@ -138,8 +142,9 @@ pub(crate) async fn ensure(shared: &Arc<Shared>, wanted: &Wanted<'_>) -> Result<
     }
 }
 
-/// When a node was last found to see to a key, which gives up on it at `now` and was asked at `asked_at`. One that refuses at once
-/// has not seen to it: if it counted, nobody who is refused again and again would ever be told.
+/// When a node was last found to see to a key, which gives up on it at `now` and was asked at
+/// `asked_at`. One that refuses at once has not seen to it: if it counted, a caller that is refused
+/// again and again would never be told.
 fn seen_to_until(before: Instant, asked_at: Instant, now: Instant) -> Instant {
     if now.saturating_duration_since(asked_at) >= SEEN_TO_MIN { now } else { before }
 }
@@ -185,7 +190,7 @@ fn no_room(shared: &Shared) -> Ensured {
     Ensured::Later { node: shared.context.name.clone(), reason, retry_after_ms: NO_ROOM_RETRY_MS }
 }
 
-/// Whoever is fetching it already, else the leader.
+/// Returns the node that is fetching the key already, else the leader.
 fn whom_to_ask(shared: &Arc<Shared>, key: &Key) -> Option<NodeName> {
     fetching(shared, key).or_else(|| shared.lookup.leader(key))
 }

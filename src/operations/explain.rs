@@ -22,7 +22,7 @@ use crate::{
 
 /// How long other nodes have to answer.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// How long a data source has to describe a key: the rest of the answer should still be in time.
+/// How long a provider has to describe a key: the rest of the answer should still be in time.
 const DESCRIBE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where a key is, where it should be, why, and what is about to happen to it.
@@ -33,13 +33,14 @@ pub struct Explanation {
     pub key: Key,
     /// How many nodes should keep it.
     pub replicas: usize,
-    /// Who says so: `pinned`, `prefix` or `default`.
+    /// The rule that says so: `pinned`, `prefix` or `default`.
     pub replicas_from: &'static str,
     /// How many of them there are only because it is hot: it is asked for very often.
     pub extra: usize,
     /// The walk around the ring, as this node sees it, until there are enough owners.
     pub places: Vec<RingStep>,
-    /// What the owners, whoever else has to do with the key, and the node that was asked say of themselves, by name.
+    /// Reports of the owners, of other nodes that have to do with the key, and of the node that was
+    /// asked, by name.
     pub nodes: Vec<NodeReport>,
     /// Live nodes that could not be asked.
     pub silent: Vec<Unanswered>,
@@ -107,7 +108,7 @@ pub struct Unanswered {
     pub reason: String,
 }
 
-/// Asks all who have to do with `key`. Cancel safe.
+/// Asks all nodes that have to do with `key`. Cancel safe.
 pub(crate) async fn explain(shared: &Arc<Shared>, key: &Key) -> Explanation {
     let places = places(shared, key);
     let view = shared.lookup.view.snapshot();
@@ -186,7 +187,7 @@ pub(crate) async fn insight(shared: &Arc<Shared>, key: &Key) -> Result<NodeRepor
     let state = shared.lookup.own_claim(key).map(HoldingState::from);
     let intention =
         if state == Some(HoldingState::Ready) { intention } else { with_trouble(shared, key, intention).await };
-    // Nobody is there to be asked if no policy is set.
+    // The refresher does not run if no policy is set.
     let due = shared.ports.refresher.due(key.clone()).await;
     let due = due.ok().flatten().filter(|_| shared.context.config.refresh_policy(key).is_some());
     Ok(NodeReport {
@@ -216,7 +217,7 @@ async fn with_trouble(shared: &Arc<Shared>, key: &Key, mut intention: PlannedAct
 pub(crate) async fn describe(shared: &Shared, key: &Key) -> Option<Description> {
     let provider = shared.context.provider.as_ref()?;
     let asked = async {
-        // Held while the data source looks, for itself or for another node that asks.
+        // Held while the provider looks, for this node or for another one that asks.
         let _permit = shared.admission.describing.acquire().await.ok()?;
         if !matches!(provider.has(key).await, Ok(true)) {
             return None;

@@ -1,4 +1,5 @@
-//! What a member tells an observer of the members, and how the observer puts it together (pure).
+//! The news that a member sends to an observer about the members, and how the observer merges it
+//! (pure).
 //!
 //! The member tells everything once, and then what has changed since. Both sides keep a [`Told`]: applied in order, the news
 //! make the observer's equal to the member's. An observer that follows several members [merges](merge) what they tell: a node
@@ -43,7 +44,7 @@ impl Told {
         parts
     }
 
-    /// Takes in a part. What makes no sense, or is from a later version, is left out.
+    /// Takes in a part. It leaves out entries that are invalid or from a later version.
     pub(crate) fn apply(&mut self, news: MemberNews) {
         for id in &news.unseen {
             self.0.remove(id);
@@ -56,14 +57,14 @@ impl Told {
         }
     }
 
-    /// The same, with nobody alive.
+    /// The same, with no node alive.
     pub(crate) fn lost(mut self) -> Self {
         self.0.values_mut().for_each(|seen| seen.alive = false);
         self
     }
 }
 
-/// What several members see, as one.
+/// The merged view of several members.
 pub(crate) fn merge<'a>(told: impl IntoIterator<Item = &'a Told>) -> Told {
     let mut merged: BTreeMap<(NodeName, u64), Observation> = BTreeMap::new();
     for (id, seen) in told.into_iter().flat_map(|told| &told.0) {

@@ -1,4 +1,4 @@
-//! What requests of clients and peers make happen, whichever actors they need for it.
+//! The work that requests of clients and peers cause, whichever actors it needs.
 //!
 //! | file | concern |
 //! | --- | --- |

@@ -10,7 +10,7 @@ use crate::{
     runtime::Shared,
 };
 
-/// Makes `view` the one that the node goes by, and tells who has to do something about it.
+/// Makes `view` the one that the node goes by, and tells the actors that have to act on it.
 pub(crate) fn publish(shared: &Shared, view: View) {
     let old = shared.lookup.view.snapshot();
     log_changes(&old, &view);
@@ -40,7 +40,7 @@ fn tell_of_heat(shared: &Shared, old: &View) {
 
 fn log_changes(old: &View, new: &View) {
     match (old.brake(), new.brake()) {
-        // All have said that they will be back.
+        // All these members have announced that they will be back.
         (None, Some(brake)) if new.members().all(|member| member.state != MemberState::Dead) => info!(
             "{} of {} members have stopped; nothing is copied on account of it until some return",
             brake.lost, brake.members

@@ -1,4 +1,4 @@
-//! Reading the ledgers of other members, and being read.
+//! Reads the ledgers of other members, and serves this node's.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,10 +15,11 @@ use crate::{
 const PULL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a member has to tell all that it has published, when all are asked.
 const SYNC_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long changes of the own ledger are gathered before followers are told.
+/// How long changes of this node's ledger are gathered before followers are told.
 const FEED_DELAY: Duration = Duration::from_millis(5);
 
-/// Takes in all that `relay` knows of `name`'s ledger beyond what is known here. If it ends early, what came stays.
+/// Takes in all that `relay` knows of `name`'s ledger beyond what is known here. If it ends early,
+/// the claims that came stay.
 pub(crate) async fn pull_through(shared: &Arc<Shared>, name: &NodeName, relay: &NodeName) -> Result<(), CallError> {
     let gone = |_| CallError::Broken("the registry is gone".into());
     let peer = shared.peers.peer(relay).await?;
@@ -43,7 +44,8 @@ pub(crate) async fn sync(shared: &Arc<Shared>) {
     futures::future::join_all(syncs).await;
 }
 
-/// The own ledger from `position` on, for a follower: first what is there, then every change.
+/// This node's ledger from `position` on, for a follower: first the present claims, then every
+/// change.
 pub(crate) fn feed(shared: Arc<Shared>, position: Position) -> BoxStream<'static, Delta> {
     let versions = shared.gossip.ledger_version.subscribe();
     let steps =

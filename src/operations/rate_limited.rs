@@ -1,4 +1,4 @@
-//! A body that is read no faster than a rate that many share.
+//! A body that is read no faster than a rate that many bodies share.
 
 use std::{
     pin::Pin,

@@ -42,8 +42,8 @@ pub(crate) async fn serve_local(
     request: Request<Body>,
 ) -> Result<Response<Body>, Rejection> {
     let Some(provider) = &shared.context.provider else { return Err(Rejection::NotHeld) };
-    // To be forgotten, as soon as what runs for the key lets it: clients may have it for that long, for otherwise they would
-    // get errors; but nobody makes another copy of it.
+    // To be forgotten, as soon as what runs for the key lets it: clients may have it for that long,
+    // for otherwise they would get errors; but no node makes another copy of it.
     if matches!(purpose, Purpose::Export) && shared.lookup.policy.standing(key).pending {
         return Err(Rejection::NotHeld);
     }
@@ -66,7 +66,7 @@ pub(crate) async fn serve_local(
             debug!(%key, %reason, ?retry_after, "turned away");
             Err(Rejection::Busy { retry_after_ms: u32::try_from(retry_after.as_millis()).unwrap_or(u32::MAX) })
         }
-        // Nothing can be answered to half a request, whatever the provider makes of it.
+        // Half a request gets no answer, whatever the provider makes of it.
         Ok(Err(failed)) if reading.has_broken() => Err(Rejection::Malformed(failed.to_string())),
         Ok(Err(failed)) => Err(Rejection::Failed(failed.to_string())),
         Err(_) => {
@@ -76,8 +76,9 @@ pub(crate) async fn serve_local(
     }
 }
 
-/// What the provider can answer from what its update of the key has brought so far. Waits until that is enough, or the update
-/// has ended. Whoever reads the answer waits for the update, so that it is not given up for want of those who want it.
+/// What the provider can answer from what its update of the key has brought so far. Waits until
+/// that is enough, or the update has ended. A client that reads the answer counts as waiting for
+/// the update, so the update is not cancelled.
 pub(crate) async fn serve_part(
     shared: &Arc<Shared>,
     key: &Key,
@@ -108,7 +109,7 @@ pub(crate) async fn serve_part(
     }
 }
 
-/// Joins those who wait for the update of `key`, until what is returned is dropped.
+/// Joins the callers that wait for the update of `key`, until the returned guard is dropped.
 fn wait_for(shared: &Shared, key: &Key) -> oneshot::Receiver<Ensured> {
     shared.ports.updater.join(key.clone(), Origin::Heeding, UpdateReason::Request)
 }
@@ -141,7 +142,7 @@ fn watched(request: Request<Body>) -> (Request<Body>, Reading) {
     (watched, reading)
 }
 
-/// How the reading of a request's body goes.
+/// The state of reading a request's body.
 struct Reading(Arc<AtomicBool>);
 
 impl Reading {

@@ -1,4 +1,4 @@
-//! Which keys only members that are gone have.
+//! The keys that only gone members have.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +11,7 @@ use crate::{
     runtime::Shared,
 };
 
-/// Keys that are looked at between two breaths.
+/// Keys that are looked at between two yields to other tasks.
 const PAGE_KEYS: usize = 512;
 
 /// How many keys only these members have, by member, none of which is alive; members without such keys are left out.
@@ -72,7 +72,8 @@ mod tests {
     }
 
     proptest! {
-        /// A key keeps the dead on the list that have it, and nobody else; unless a live member has it, and says so itself.
+        /// A key keeps on the list the dead members that have it, and no others; unless a live
+        /// member has it, and says so itself.
         #[test]
         fn the_dead_are_missed_for_what_no_live_member_has(
             claims in proptest::collection::vec(0..5usize, 6),

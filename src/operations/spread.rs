@@ -1,4 +1,5 @@
-//! The way of an intent through the cluster: written down here, then by everybody else, then acknowledged.
+//! The way of an intent through the cluster: written down here, then by every other member, then
+//! acknowledged.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,7 +21,8 @@ const SPREAD_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) async fn write(shared: &Arc<Shared>, key: Key, intent: Intent) -> Result<IntentAck, IntentError> {
     let (recorded, later) = write_after(shared, key.clone(), intent, HlcTimestamp::default()).await?;
     let Some(time) = later else { return Ok(recorded) };
-    // Somebody whose clock is ahead said something else before, which has not come here yet. What is said last has to hold.
+    // A member whose clock is ahead recorded another intent before, which has not come here yet.
+    // The last intent has to hold.
     write_after(shared, key, intent, time).await.map(|(recorded, _)| recorded)
 }
 
@@ -59,7 +61,8 @@ async fn write_after(
     Ok((recorded, latest))
 }
 
-/// Has everybody else write `record` down; what each said. Members that left are not expected to.
+/// Has every other member write `record` down, and returns each answer. Members that left are not
+/// asked.
 async fn push(shared: &Arc<Shared>, record: &Record) -> Vec<(NodeName, Result<Option<HlcTimestamp>, String>)> {
     let view = shared.lookup.view.snapshot();
     let others = view.members().filter(|member| {

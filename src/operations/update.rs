@@ -39,8 +39,9 @@ pub(crate) async fn update(shared: &Arc<Shared>, key: &Key) -> Result<Vec<Update
     if holders.is_empty() { create(shared, key).await } else { update_held(shared, key, holders, FETCH_MAX).await }
 }
 
-/// Has the first of `holders` ask the origin and the others copy from it. Everybody who updates the same key picks the
-/// same first one, where the updates become one. Each has `patience` for that; an update that stands still ends by itself.
+/// Has the first of `holders` ask the origin and the others copy from it. All nodes that update the
+/// same key pick the same first one, where the updates become one. Each has `patience` for that; an
+/// update that stands still ends by itself.
 ///
 /// # Errors
 /// The first one could not; the others were not asked.
@@ -105,7 +106,7 @@ async fn create(shared: &Arc<Shared>, key: &Key) -> Result<Vec<UpdatedReplica>, 
     }
 }
 
-/// Refreshes one replica; the error, if there was one.
+/// Refreshes one replica. Returns the error, if there was one.
 async fn refresh_at(
     shared: &Arc<Shared>,
     key: &Key,

@@ -20,7 +20,7 @@ pub(crate) fn watch(shared: &Arc<Shared>) -> Option<BoxStream<'static, MemberNew
             }
             changes.changed().await.ok()?;
             if told != Told::default() {
-                // What changes within a round is told together.
+                // Changes within one round are sent together.
                 tokio::time::sleep(shared.context.config.profile.gossip_interval).await;
             }
             parts = told.news(&shared.gossip.sightings.snapshot()).into();

@@ -1,4 +1,4 @@
-//! One attempt at one node, and what is learned of the node by it.
+//! One attempt at one node, and the statistics that it yields about the node.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! What a request gets while its key is still fetched, where its provider knows something better than to wait
-//! ([`Meanwhile`]).
+//! The response to a request whose key is still being fetched, where its provider can do better
+//! than wait ([`Meanwhile`]).
 //!
 //! ```text
 //!   the request waits --a moment--> Part:  the node that fetches is asked, again and again, until it can answer
@@ -33,8 +33,8 @@ use crate::{
 
 /// How long a request waits before anything else is tried.
 const MOMENT: Duration = Duration::from_millis(500);
-/// Pause before the node that fetches is asked again, which had no answer or cannot be reached; then twice as long each time, up
-/// to the longest.
+/// Pause before the request asks the fetching node again, if that had no answer or cannot be
+/// reached. The pause doubles each time, up to the longest.
 const PAUSE: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How long a node has to say how far its update is.
@@ -102,7 +102,8 @@ async fn part(shared: &Arc<Shared>, key: &Key, request: &Request<Bytes>) -> Resp
         {
             debug!(%key, %node, "answered from what an update has brought so far");
             let refetch = refetch(shared.clone(), key.clone(), node.clone());
-            // Nobody else has it, so its sender is not looked after: a link that is cut ends after its idle timeout.
+            // No other node has it, so its sender is not watched: a link that is cut ends after its
+            // idle timeout.
             let mut response = Resumable::wrap(&parts_of(request), response, refetch, None);
             response.extensions_mut().insert(AnsweredBy { node, fetched: true });
             return response;

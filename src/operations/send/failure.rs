@@ -27,7 +27,7 @@ impl From<Rejection> for AttemptError {
                 let after = Duration::from_millis(retry_after_ms.into());
                 Self::Later { reason: refusal.to_string(), after }
             }
-            // It is back in a moment, or no holder any more.
+            // The node is back in a moment, or is not a holder any more.
             Rejection::Stopping | Rejection::Unreachable(_) => Self::Unreachable(refusal.to_string()),
             other => Self::Refused(other.to_string()),
         }

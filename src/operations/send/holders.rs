@@ -1,4 +1,4 @@
-//! Who has a key, and who of these can be reached again.
+//! The holders of a key, and which of them can be reached again.
 
 use crate::{
     key::{Key, NodeName},

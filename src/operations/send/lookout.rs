@@ -1,9 +1,10 @@
-//! Looking after a response of which nothing comes: whether its sender can still be reached.
+//! Watches a response that stands still: whether its sender can still be reached.
 //!
-//! A connection that is cut breaks after its idle timeout, which is longer than a request has to wait that another holder can
-//! answer. A body that stands still says nothing by itself, for its origin may be slow; so its sender is asked a short question,
-//! soon after what was held back of the body, and then now and then. What must hold: one answer that is late changes nothing, and
-//! nobody is given up while no other node has the key.
+//! A connection that is cut breaks after its idle timeout, which is longer than a request has to
+//! wait that another holder can answer. A body that stands still says nothing by itself, for its
+//! origin may be slow; so its sender is asked a short question, soon after what was held back of
+//! the body, and then now and then. What must hold: one late answer changes nothing, and no sender
+//! is given up while no other node has the key.
 
 use std::{
     pin::Pin,
@@ -25,14 +26,15 @@ use crate::{
 /// How long nothing has to come before the first look, and before each further one.
 const FIRST_LOOK: Duration = Duration::from_millis(100);
 const LOOKS: Duration = Duration::from_millis(500);
-/// How long the sender has to answer, but at least so many round trips: a packet that is lost is sent again after three.
+/// How long the sender has to answer, but at least this number of round trips: QUIC sends a lost
+/// packet again after three.
 const PATIENCE: Duration = Duration::from_millis(400);
 const ROUND_TRIPS: u32 = 4;
 
 /// Asks whether the sender answers, or has to be waited for anyway.
 type Probe = Box<dyn Fn() -> BoxFuture<'static, bool> + Send>;
 
-/// Looks after one response.
+/// Watches one response.
 pub(super) struct Lookout {
     probe: Probe,
     pause: Duration,
@@ -44,7 +46,7 @@ pub(super) struct Lookout {
 }
 
 impl Lookout {
-    /// Looks after a response for `key` that `node` sends; not if that is this node.
+    /// Watches a response for `key` that `node` sends, unless that is this node.
     pub(super) fn after(shared: &Arc<Shared>, key: &Key, node: &NodeName) -> Option<Self> {
         let (shared, key, node) = (shared.clone(), key.clone(), node.clone());
         (node != shared.context.name).then(|| {

@@ -29,7 +29,8 @@ pub(crate) use self::{
 };
 use crate::{key::Key, provider::Body, route_error::RouteError, runtime::Shared};
 
-/// Sends `request` for `key` to whoever can answer it. What the provider refuses whatever it holds goes no further.
+/// Sends `request` for `key` to a node that can answer it. A request that the provider refuses
+/// whatever it holds goes no further.
 ///
 /// Dropping the future cancels what is under way on other nodes, but not the fetch of a cold key.
 pub(crate) async fn route(

@@ -1,7 +1,8 @@
 //! Heads of keys that no node holds: what the origin says of them, without a fetch.
 //!
-//! The node that is asked asks the origin itself, for a few keys at a time. What the origin denies, refuses, or wants patience
-//! for is not asked about again for a while: the request goes on to the node that leads, which remembers the reason.
+//! The node that is asked asks the origin itself, for a few keys at a time. If the origin denies or
+//! refuses a key, or asks for patience, the node does not ask about it again for a while: the
+//! request goes on to the node that leads, which remembers the reason.
 
 use std::{panic::AssertUnwindSafe, time::Duration};
 

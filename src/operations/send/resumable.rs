@@ -110,7 +110,8 @@ impl http_body::Body for Resumable {
                 let response = ready!(resuming.as_mut().poll(context));
                 self.resuming = None;
                 match response {
-                    // Who sends the rest is looked after no more: there is a limit to how often it is taken up anyway.
+                    // The sender of the rest is not watched: the number of resumptions is limited
+                    // anyway.
                     Ok(response) if self.continues(&response) => self.body = response.into_body(),
                     Ok(_) => return Poll::Ready(Some(Err(BodyError::new("no other holder has the same bytes")))),
                     Err(error) => return Poll::Ready(Some(Err(BodyError(error)))),

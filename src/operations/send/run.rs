@@ -1,10 +1,11 @@
-//! One request on its way: whom it asks, what it waits for, and when it ends.
+//! One request on its way: which nodes it asks, what it waits for, and when it ends.
 //!
-//! Local holder first; then the better of two; where a request may be sent twice, a second holder joins in when the
-//! first takes unusually long (Dean and Barroso, "The tail at scale", 2013) or fails. If no node holds the key, one is made
-//! to. If none can be reached, the request waits and tries them again (`attempts.rs` decides), also through members that
-//! reach them (`relay.rs`). What must hold: a request is at no node twice at once; no request outlives its deadline, whatever
-//! its body does; what a provider published as an answer is passed on as it is, whatever its status.
+//! Local holder first; then the better of two; where a request may be sent twice, a second holder
+//! joins in when the first takes unusually long (Dean and Barroso, "The tail at scale", 2013) or
+//! fails. If no node holds the key, one is made to. If none can be reached, the request waits and
+//! tries them again (`attempts.rs` decides), also through members that reach them (`relay.rs`).
+//! What must hold: a request is at no node twice at once; no request outlives its deadline,
+//! whatever its body does; a provider's answer is passed on as it is, whatever its status.
 
 use std::{
     collections::VecDeque,
@@ -67,9 +68,9 @@ pub(super) struct RequestAttempts {
     attempts: Attempts,
     /// A response that another holder may have a better one than.
     second_best: Option<(NodeName, Response<Body>)>,
-    /// Is told, once, that the request waits for a fetch.
+    /// Receives a message, once, when the request begins to wait for a fetch.
     tells: Option<oneshot::Sender<Waiting>>,
-    /// Held by a request that waits for as long as a fetch gets on.
+    /// Held by a request that waits for as long as a fetch makes progress.
     long_wait: Option<Place<Key>>,
 }
 
@@ -87,7 +88,7 @@ struct Ended {
     paid: bool,
 }
 
-/// What came of an attempt to start an attempt.
+/// The result of trying to start an attempt.
 #[derive(PartialEq, Eq)]
 enum Start {
     Done,
@@ -158,7 +159,7 @@ impl RequestAttempts {
                         return Ok(found);
                     }
                 }
-                // Nobody has a better one, and another copy would not be better either.
+                // No node has a better one, and another copy would not be better either.
                 _ if self.second_best.is_some() => return Err(self.ended(false)),
                 Step::Ensure => {
                     if let Some(response) = preview(&self.shared, &self.key, &self.parts, self.deadline).await {
@@ -348,7 +349,7 @@ impl RequestAttempts {
                     | AttemptError::Later { .. }
             )
         {
-            // The node may have acted on it: no other may get it.
+            // The node may have acted on the request, so no other node may get it.
             self.body = Replay::Once(None);
         }
         self.attempts.failed(node, failed);
@@ -399,7 +400,8 @@ impl RequestAttempts {
     }
 }
 
-/// Asks for the rest of a response of which `node` sent the beginning. Whoever broke off last is asked last.
+/// Asks for the rest of a response of which `node` sent the beginning. The node that broke off last
+/// is asked last.
 pub(super) fn refetch(shared: Arc<Shared>, key: Key, node: NodeName) -> Refetch {
     let last = Arc::new(Mutex::new(node));
     Box::new(move |request| {
