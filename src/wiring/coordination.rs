@@ -15,7 +15,7 @@ use crate::{
     runtime::{Shared, gossip::SharedMark},
 };
 
-/// How the nodes of a cluster find each other and learn who holds what.
+/// How the nodes of a cluster find each other and learn which node holds which key.
 #[derive(Debug, Clone, Default)]
 pub(crate) enum Coordination {
     /// By themselves.

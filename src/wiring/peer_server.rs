@@ -178,18 +178,19 @@ async fn copy(shared: &Arc<Shared>, key: Key) -> Result<Ensured, Rejection> {
     shared.ports.updater.ensure(key, Origin::Never, UpdateReason::Repair).await.map_err(|_| Rejection::Stopping)
 }
 
-/// Writes intents of a peer down. The time of something later that is known of the same key, if there is such a thing.
+/// Writes intents of a peer down. Returns the time of a later intent for the same key, if this node
+/// knows one.
 async fn intend(shared: &Shared, records: Vec<Record>) -> Result<Option<HlcTimestamp>, Rejection> {
     let _permit = shared.admission.intents.try_acquire().map_err(|_| Rejection::Overloaded)?;
     shared.ports.catalog.take(records).await.map_err(|_| Rejection::Stopping)?.map_err(Rejection::Failed)
 }
 
-/// Takes back the word for keys whose data is gone from this machine, although the ledger says otherwise: somebody is
-/// about to drop a replica on the strength of it.
+/// Takes back the word for keys whose data is gone from this machine, although the ledger says
+/// otherwise: a peer is about to drop a replica because of it.
 async fn without_lost(shared: &Arc<Shared>, keys: &[Key], mut vouched: Vec<bool>) -> Vec<bool> {
     let Some(provider) = &shared.context.provider else { return vec![false; vouched.len()] };
     for (key, word) in keys.iter().zip(&mut vouched).filter(|(_, word)| **word) {
-        // A source that cannot say does not vouch either.
+        // A node whose provider cannot say does not vouch either.
         match provider.has(key).await {
             Ok(true) => {}
             Ok(false) => {

@@ -15,7 +15,7 @@ pub enum StartError {
     /// No credentials were given.
     #[error("a node needs a cluster key or a certificate")]
     NoCredentials,
-    /// The credentials are no good.
+    /// The credentials are not valid.
     #[error(transparent)]
     Identity(#[from] IdentityError),
     /// The UDP address cannot be used.
