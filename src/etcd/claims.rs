@@ -1,4 +1,5 @@
-//! The pure core of the registry in etcd: what every node claims, and what of the own claims has still to be written.
+//! The pure core of the registry in etcd: the claims of every node, and which of this node's claims
+//! still have to be written.
 //!
 //! ```text
 //!   own claims (wanted) --difference--> batches --transactions--> etcd --watch--> what stands there (own and others')
@@ -11,9 +12,10 @@
 //! there is not what is wanted", covers first registration, lost answers, strangers who delete or overwrite, and an etcd
 //! that forgot everything. A key whose write is under way is left alone until the watch has gone past that write.
 //!
-//! Invariants: of this node only its own word counts, and of others only theirs; both mappings of a key are written
-//! together; before the first scan of the disk has ended, `ready` in etcd is not taken back, for it may well be true; and
-//! an assignment by somebody else is not removed before this node has tried to do what it asks for.
+//! Invariants: of this node only its own word counts, and of others only theirs; both mappings of a
+//! key are written together; before the first scan of the disk has ended, `ready` in etcd is not
+//! taken back, for it may well be true; and an assignment by another program is not removed before
+//! this node has tried to carry it out.
 
 #[cfg(test)]
 mod tests;
@@ -38,7 +40,7 @@ enum Half {
     #[default]
     Absent,
     Ours(Written),
-    /// Somebody else's value.
+    /// The value of another program.
     Foreign,
 }
 
@@ -95,7 +97,7 @@ pub(super) type IndexChange = (Key, NodeName, Option<HolderState>);
 #[derive(Debug, Default)]
 pub(super) struct Effects {
     pub(super) changes: Vec<IndexChange>,
-    /// Keys that somebody else wants this node to update.
+    /// Keys that another program wants this node to update.
     pub(super) assigned: Vec<Key>,
 }
 
@@ -143,7 +145,7 @@ impl Claims {
         self.own.get(key)?.claim.as_ref()
     }
 
-    /// Claims `key`, or takes the claim back. Whether that is news.
+    /// Claims `key`, or takes the claim back. Returns whether that is a change.
     pub(super) fn set(&mut self, key: &Key, claim: Option<ClaimState>) -> bool {
         if claim.is_none() && !self.own.contains_key(key) {
             return false;
@@ -167,7 +169,7 @@ impl Claims {
         self.dirty.extend(self.own.keys().cloned());
     }
 
-    /// What somebody assigned has been done, or cannot be done.
+    /// An assignment has been carried out, or cannot be.
     pub(super) fn done_with(&mut self, key: &Key) {
         self.assigned.remove(key);
         self.dirty.insert(key.clone());
@@ -248,7 +250,7 @@ impl Claims {
     }
 
     fn take_in_other(&mut self, node: NodeName, key: Key, value: Option<&[u8]>, effects: &mut Effects) {
-        // Somebody else's value is not that node's word.
+        // A value of another program is not that node's claim.
         let written = value.and_then(Written::parse);
         let claim = written.map(|written| Other { incarnation: written.incarnation, state: written.tag() });
         if let (Some(listed), Some(_)) = (&mut self.listed, claim) {

@@ -14,8 +14,8 @@ pub struct EtcdConfig {
     /// Everything is kept below this. Default `/datad/`. All nodes of a cluster use the same, and clusters that share an
     /// etcd different ones.
     pub prefix: String,
-    /// How long after its last sign of life a node is taken for dead. Default 10 s; 2 to 600 s. Signs of life are sent
-    /// three times as often.
+    /// How long after its last sign of life the others take a node for dead. Default 10 s; 2 to 600
+    /// s. A node sends three signs of life within this time.
     pub lease_ttl: Duration,
     /// User and password, if etcd asks for them. The user needs read and write permission below the prefix.
     pub user: Option<(String, String)>,

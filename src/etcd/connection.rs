@@ -1,8 +1,8 @@
 //! One connection to one member of an etcd cluster, with every wait bounded and every error in words for its reader.
 //!
-//! A connection is given up at its first sign of trouble; whoever needs another asks for one, and gets it to the next
-//! endpoint. That is all there is to failing over: no connection outlives the member it leads to, or one that has lost
-//! its leader (which etcd is asked to report).
+//! A connection is given up at its first error; a caller that needs another asks for one, and gets
+//! it to the next endpoint. This is the whole failover: no connection outlives the member it leads
+//! to, or one that has lost its leader (which etcd is asked to report).
 
 use std::{error::Error, time::Duration};
 
@@ -14,7 +14,8 @@ use tokio::time::timeout;
 
 use super::{EtcdConfig, layout::Layout};
 
-/// The longest wait for an answer. Longer than an election of etcd takes, and short for somebody who waits.
+/// The longest wait for an answer. Longer than an election of etcd takes, and short enough for a
+/// caller that waits.
 const ANSWER: Duration = Duration::from_secs(3);
 /// Entries in one answer to a listing: at most some two megabytes, below the four that gRPC takes.
 const PAGE_ENTRIES: i64 = 2_000;
@@ -54,7 +55,7 @@ pub enum EtcdError {
         /// Its URL.
         endpoint: String,
     },
-    /// Etcd's quota is used up. Changes are refused until somebody makes room.
+    /// Etcd's quota is used up. It refuses changes until an operator frees space.
     #[error("etcd at {endpoint} is full; compact and defragment it, then disarm its alarm (etcdctl alarm disarm)")]
     Full {
         /// Its URL.
@@ -66,7 +67,7 @@ pub enum EtcdError {
         /// Its URL.
         endpoint: String,
     },
-    /// The lease lapsed while nobody could renew it.
+    /// The lease lapsed while this node could not renew it.
     #[error("the lease of this node in etcd has lapsed")]
     LeaseLost,
     /// A live node registered under this name first.

@@ -132,7 +132,8 @@ impl Written {
         Self { incarnation, state }
     }
 
-    /// `None` for what this program did not write: somebody else's assignment, or an ancestor's.
+    /// `None` for a value that this program did not write: another program's assignment, or an
+    /// ancestor's.
     pub(crate) fn parse(value: &[u8]) -> Option<Self> {
         let text = std::str::from_utf8(value).ok()?;
         let mut words = text.splitn(4, ' ');
@@ -223,7 +224,7 @@ impl MemberRecord {
         serde_json::to_string(&raw).expect("numbers and text are always JSON")
     }
 
-    /// `None` for what is no record of this program, such as an ancestor's member.
+    /// `None` for a value that is not a record of this program, such as an ancestor's member.
     pub(crate) fn parse(value: &[u8]) -> Option<Self> {
         let raw: RawMember = serde_json::from_slice(value).ok()?;
         let state = match raw.state.as_str() {

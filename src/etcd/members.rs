@@ -1,10 +1,11 @@
 //! The membership actor on etcd.
 //!
-//! Supervised by the node like the one on gossip, with its messages, and publishing views from the same roster. *In*:
-//! what its session sees below `nodes/`, ticks, announcements. *Out*: the published [`View`](crate::View), and whether
-//! this node mirrors the pins. Invariants: a member is alive while its record stands, but becomes one only once this node
-//! has spoken to it, for writing to etcd proves nothing and a certificate does; this node shows itself in a state only
-//! once that state is recorded, so nobody relies on it before the others can know.
+//! Supervised by the node like the one on gossip, with its messages, and publishing views from the
+//! same roster. *In*: what its session sees below `nodes/`, ticks, announcements. *Out*: the
+//! published [`View`](crate::View), and whether this node mirrors the pins. Invariants: a member is
+//! alive while its record stands, but becomes one only once this node has spoken to it, for writing
+//! to etcd proves nothing and a certificate does; this node shows itself in a state only once that
+//! state is recorded, so no node relies on it before the others can know.
 //!
 //! ```text
 //!   session: connect -> lease -> name free? -> list nodes/, greet all -> put own record -> watch, renew, announce
@@ -45,7 +46,8 @@ use crate::{
     },
 };
 
-/// Added to the time to live of a lease before a name that is still in use is taken to be somebody else's.
+/// Added to the time to live of a lease before a name that is still in use is taken to belong to
+/// another node.
 const NAME_GRACE: Duration = Duration::from_secs(2);
 /// How many times the time to live of a lease a member is kept whose record is gone though it answers.
 const LAPSE_TTLS: u32 = 3;
@@ -53,7 +55,7 @@ const LAPSE_TTLS: u32 = 3;
 const GREETING: Duration = Duration::from_secs(1);
 
 pub(crate) enum Message {
-    /// What others ask.
+    /// A request from another actor.
     Asked(Envelope<Request>),
     /// It is time to greet members and to look at them again.
     Tick,
@@ -61,9 +63,9 @@ pub(crate) enum Message {
     Seen { entries: Vec<Entry>, listing: bool, taken: oneshot::Sender<()> },
     /// This start of this node was spoken to, or could not be.
     Greeted { name: NodeName, incarnation: u64, answered: bool },
-    /// The own record says this now.
+    /// This node's record has this content now.
     Recorded(NodeInfo),
-    /// The own record is gone for good.
+    /// This node's record is gone for good.
     Unregistered,
     /// The session broke.
     Broken(EtcdError),
@@ -103,7 +105,8 @@ pub(crate) struct State {
     /// What is.
     recorded: NodeInfo,
     leaving: Option<oneshot::Sender<()>>,
-    /// The digest of everybody's catalog, while this node is the one to show its pins to outsiders.
+    /// The digest that all catalogs have, while this node is the one to mirror the pins for
+    /// outsiders.
     mirror: watch::Sender<Option<u64>>,
     _mirror: AbortOnDropHandle<()>,
     _session: AbortOnDropHandle<()>,
@@ -268,7 +271,7 @@ impl State {
         }
     }
 
-    /// Speaks to whoever claims to be a member and has not proved it yet.
+    /// Speaks to each node that claims to be a member and has not proved it yet.
     fn greet(&mut self, myself: &ActorRef<Message>) {
         for (name, other) in &self.others {
             let start = (name.clone(), other.incarnation);
@@ -303,7 +306,7 @@ impl State {
         }
     }
 
-    /// Makes a view of what is known, and tells those who need to know.
+    /// Builds a view of the known members, and tells the actors that need it.
     fn look(&mut self) {
         let own = MemberRecord {
             incarnation: self.incarnation,
@@ -361,7 +364,7 @@ struct Session {
     announced: watch::Receiver<NodeInfo>,
     membership: ActorRef<Message>,
     lease: Option<i64>,
-    /// Since when somebody else has had the name.
+    /// Since when another node has had the name.
     taken_since: Option<Instant>,
 }
 

@@ -35,7 +35,8 @@ use crate::key::Key;
 /// Pause before another connection is tried.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// Whether any of the endpoints can be used as it is set. Asked once at the start, when somebody is there to read why not.
+/// Whether any of the endpoints can be used as it is set. Checked once at the start, when the
+/// operator can read the reason.
 pub(crate) async fn check(config: &EtcdConfig) -> Result<(), EtcdError> {
     open_any(config).await.map(drop)
 }
