@@ -1,8 +1,8 @@
 //! Who may change something, and by which names this node may be asked.
 //!
-//! Changes are for the operator: a request carries the admin token, or comes over the node's Unix socket, which only the
-//! user that the node runs as can open. That a request comes from this machine proves nothing, because a proxy may run
-//! here and pass on what anyone sends.
+//! Changes are for the operator: a request carries the admin token, or comes over the node's Unix
+//! socket, which only the user that the node runs as can open. That a request comes from this
+//! machine proves nothing, because a proxy may run here and pass on requests of any client.
 //!
 //! A browser can be made to send requests to this node by any page, under a name that the page's owner makes resolve to
 //! it (DNS rebinding). So changes, and everything that only this machine can reach, are answered only under a name that

@@ -1,4 +1,5 @@
-//! What operations may cost: anybody who reaches a node may ask, so nothing that one asks may slow down what others get.
+//! The cost limits of operations: any client that reaches a node may ask, so the requests of one
+//! client must not slow down those of others.
 //!
 //! | bound | what for |
 //! | --- | --- |

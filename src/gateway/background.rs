@@ -1,5 +1,6 @@
-//! Updates that nobody waits for, as webhooks ask for them. Of each key at most one runs, and at most one more is to
-//! come after it, however many ask: what is asked for while one runs may be about something that it has missed.
+//! Updates that no client waits for, as webhooks ask for them. At most one update runs for each
+//! key, and at most one more follows, however many requests come: a request during an update may be
+//! about a change that the update has missed.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +22,7 @@ pub(super) struct Background {
 }
 
 impl Background {
-    /// At most so many at once.
+    /// Limits how many run at once.
     pub(super) fn new(at_once: usize) -> Self {
         Self { permits: Arc::new(Semaphore::new(at_once)), running: Running::default() }
     }

@@ -30,7 +30,7 @@ use crate::{client::Client, util::places::Places};
 
 /// Changes that go on after their request was answered; more are refused.
 const BACKGROUND_CHANGES_MAX: usize = 256;
-/// How long a client may send or take in next to nothing.
+/// How long a client may send or take in less than 16 KiB.
 const CLIENT_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Settings of a gateway.
@@ -83,8 +83,8 @@ impl Gateway {
     /// Dropping the future breaks off what is under way.
     ///
     /// # Errors
-    /// The listener has no address. A connection that cannot be accepted is no error: it is logged and the next one is
-    /// waited for.
+    /// The listener has no address. A connection that cannot be accepted is not an error: the
+    /// gateway logs it and waits for the next one.
     pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) -> io::Result<()> {
         listen::serve(self.service, self.limits, listener, shutdown).await
     }
@@ -109,7 +109,8 @@ impl GatewayBuilder {
         self
     }
 
-    /// Secret that forges share with this node: `POST /-/webhook` takes what they sign with it. Without one it takes nothing.
+    /// Secret that forges share with this node: `POST /-/webhook` accepts requests that they sign
+    /// with it. Without a secret it accepts none.
     #[must_use]
     pub fn webhook_secret(mut self, secret: impl AsRef<str>) -> Self {
         self.webhook_secret = Some(WebhookSecret::new(secret.as_ref()));
@@ -125,17 +126,18 @@ impl GatewayBuilder {
         self
     }
 
-    /// Requests for data that are answered at once, at least 1; more get 503. The last quarter is kept for addresses that
-    /// have few of them. Default 4,096. Operations have bounds of their own, so that an overloaded node can still be asked
-    /// how it is.
+    /// Requests for data that are answered at once, at least 1; more get 503. The last quarter is
+    /// kept for addresses that have few of them. Default 4,096. Operations have separate bounds, so
+    /// that an overloaded node still answers status requests.
     #[must_use]
     pub fn requests_max(mut self, requests: usize) -> Self {
         self.requests_max = requests.clamp(1, Semaphore::MAX_PERMITS);
         self
     }
 
-    /// Open connections, at least 1. Further ones take the place of those on which nothing has been asked for the longest
-    /// time; while something is asked on all of them, they wait. Default 16,384.
+    /// Open connections, at least 1. Further ones take the place of those on which nothing has been
+    /// asked for the longest time; while requests are under way on all of them, new connections
+    /// wait. Default 16,384.
     #[must_use]
     pub fn connections_max(mut self, connections: usize) -> Self {
         self.limits.connections_max = connections.clamp(1, Semaphore::MAX_PERMITS);

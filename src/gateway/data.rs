@@ -23,7 +23,7 @@ use crate::{
 /// How long a request waits for a node that is still joining. It takes a moment, so few get to see the 503 after it.
 const JOIN_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Answers one request for data, at most so many at once.
+/// Answers one request for data; a limit applies to the number at once.
 pub(super) async fn answer(state: &Arc<State>, peer: Peer, request: Request<Incoming>) -> Response {
     let Some(place) = state.requests.admit(&peer.caller()) else {
         return Problem::overloaded("this node answers as many requests as it can; ask again, or ask another node")

@@ -1,6 +1,6 @@
 //! What Prometheus reads. Each gateway has a registry of its own: a process may hold many nodes.
 //!
-//! Requests are counted as they pass; what describes the node is asked of it when somebody reads.
+//! Requests are counted as they pass; the state of the node is read at each scrape.
 
 use std::sync::{
     Arc,

@@ -11,7 +11,7 @@
 //! | `page` | what a person gets who opens a node in a browser |
 //! | `admission` | what operations may cost: how large, how many at once |
 //! | `access` | who may change something, and by which names the node is asked (pure) |
-//! | `background` | updates that nobody waits for |
+//! | `background` | updates that no client waits for |
 //! | `headers`, `problem` | what crosses a hop (pure), and errors as RFC 9457 documents (pure) |
 //! | `metrics`, `access_log` | Prometheus text, and a line of the log for each request |
 //! | `body`, `progress` | request bodies and responses whose clients stand still |

@@ -23,7 +23,7 @@ impl WebhookSecret {
         Self(secret.trim().as_bytes().to_vec())
     }
 
-    /// Whether who sent `body` knows the secret.
+    /// Whether the sender of `body` knows the secret.
     pub(super) fn has_signed(&self, fields: &HeaderMap, body: &[u8]) -> bool {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &self.0);
         let signs = |(name, before): &(&str, &str)| {

@@ -4,8 +4,8 @@
 //!   forge -- POST /-/webhook, signed --> is it signed? --> which repository? --> is it held? --> update it
 //! ```
 //!
-//! What stands in a body counts only once its `signature` is verified. A push to a repository that no node holds
-//! changes nothing: whoever asks for it first gets what there is then.
+//! The gateway trusts a body only once its `signature` is verified. A push to a repository that no
+//! node holds changes nothing: the first client that asks for it gets its state at that time.
 
 use std::{sync::Arc, time::Duration};
 

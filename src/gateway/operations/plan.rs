@@ -15,7 +15,7 @@ use crate::{
     key::NodeName,
 };
 
-/// Names in a plan: what somebody changes at a time.
+/// Names in a plan: as many members as an operator changes at a time.
 const PLAN_NAMES_MAX: usize = 64;
 /// The largest weight of a member, and that of all in a plan together: virtual nodes follow from weights, 100 being usual, and
 /// so does how long it takes to build their ring, some tens of milliseconds.

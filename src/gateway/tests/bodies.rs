@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// An HTTP/2 connection whose streams may take in so many bytes before they ask for more.
+/// An HTTP/2 connection with a receive window of this many bytes for each stream.
 async fn h2(address: std::net::SocketAddr, window: u32) -> hyper::client::conn::http2::SendRequest<Full<Bytes>> {
     let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
     let (sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
