@@ -114,7 +114,8 @@ impl Net {
     }
 
     fn record_failure(&self, address: SocketAddr, error: &DialError, failures: u32) {
-        // A node of our name at our own address is this one, reached on a way round (a seed list that names everybody).
+        // A node of our name at our own address is this one, reached on a way round (a seed list
+        // that names every node).
         let myself =
             |refusal: &HelloRefusal| matches!(refusal, HelloRefusal::NameInUse { at, .. } if *at == self.advertise);
         if let DialError::Refused { refusal, .. } = error
@@ -182,7 +183,7 @@ impl Net {
     /// A peer dials only if it has no connection to that address. So one that was there before the dial began is dead at the other
     /// end, though this end may not notice for seconds, or the peer knows it by another address: a seed's, for instance.
     pub(super) fn keep(&self, address: SocketAddr, peer: Arc<Peer>) {
-        // Whoever has a connection with us, either way, takes us for who we are.
+        // A peer that has a connection with this node, in either direction, accepts its identity.
         self.refused.send_replace(None);
         let mut slots = self.slots.lock().expect("no panic under this lock");
         match slots.entry(address) {

@@ -27,9 +27,10 @@ use crate::{config::Profile, key::NodeName, world::World};
 
 /// No shorter time without a turn counts as a pause of this process, whatever the profile: it may just be busy.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
-/// A peer that is dialled and says nothing at all is dialled again after so many assumed round trips, but not before this
-/// time. QUIC repeats its first packet after 3, 9, 21 and 45 of them: past the third, waiting longer finds a link that has
-/// come back later than a new dial does. A peer that has answered gets [`DIAL_TIMEOUT`], for it may just be busy.
+/// A peer that is dialled and says nothing at all is dialled again after this number of assumed
+/// round trips, but not before this time. QUIC repeats its first packet after 3, 9, 21 and 45 of
+/// them: past the third, waiting longer finds a link that has come back later than a new dial does.
+/// A peer that has answered gets [`DIAL_TIMEOUT`], for it may just be busy.
 const SILENT_ROUND_TRIPS: u32 = 22;
 const SILENT_MIN: Duration = Duration::from_millis(1_100);
 /// Gossip messages under way at once; more are dropped, as a datagram would be.

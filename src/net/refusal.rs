@@ -1,4 +1,4 @@
-//! Why a handshake failed, in the words of whoever has to mend it.
+//! Why a handshake failed, in words for the operator who has to fix it.
 //!
 //! TLS says it by the number of an alert (RFC 8446, section 6.2), which QUIC carries in its own error codes (RFC 9001,
 //! section 4.8). An alert that this side raised speaks of the peer's certificate, one that came in of this node's.

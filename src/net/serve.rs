@@ -42,7 +42,7 @@ impl Net {
                     () = net.stop.cancelled() => None,
                 };
                 let Some(incoming) = incoming else { break };
-                // Whoever makes addresses up never hears this, and so cannot take all.
+                // A sender of forged addresses never receives this, and so cannot take all.
                 let busy = net.handshakes.available_permits() <= HANDSHAKES_MAX / 2;
                 if busy && !incoming.remote_address_validated() && incoming.may_retry() {
                     let _ = incoming.retry();

@@ -142,7 +142,7 @@ fn node(text: &str, secret: &ClusterKey, inbound: Echo) -> TestNode {
     TestNode { net, inbound, _serving: serving }
 }
 
-/// The client of somebody who has no certificate.
+/// A client without a certificate.
 fn nobody() -> quinn::Endpoint {
     let mut crypto = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])

@@ -23,7 +23,8 @@ pub(super) const STREAM_WINDOW_BYTES: u32 = 512 << 10;
 /// Bytes that all streams of one connection may be ahead of their readers: each as far as its own window lets it. With
 /// less, a few slow clients would use it up, and gossip and calls, which share the connection, would not get through.
 const CONNECTION_WINDOW_BYTES: u64 = PEER_STREAMS_MAX as u64 * STREAM_WINDOW_BYTES as u64;
-/// Bytes of one connection that were sent and not acknowledged yet. A peer acknowledges also what nobody reads.
+/// Bytes of one connection that were sent and not acknowledged yet. A peer also acknowledges bytes
+/// that it never reads.
 const SEND_WINDOW_BYTES: u64 = 32 << 20;
 
 /// The settings of every connection.
