@@ -22,7 +22,7 @@ pub struct Location {
     pub key: Key,
     /// Members that should keep it, best first.
     pub owners: Vec<NodeName>,
-    /// Live members that have to do with it, by name.
+    /// Live members that are owners or holders of it, by name.
     pub holders: Vec<Holding>,
     /// Whether a pin keeps it always.
     pub pinned: bool,
@@ -68,7 +68,7 @@ pub struct Explanation {
     pub key: Key,
     /// How many nodes should keep it.
     pub replicas: usize,
-    /// What says so: `pinned`, `prefix` or `default`.
+    /// The rule that says so: `pinned`, `prefix` or `default`.
     pub replicas_from: Text,
     /// How many of them there are only because it is hot.
     #[serde(default)]
@@ -146,7 +146,7 @@ impl From<explain::NodeReport> for NodeReport {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Data {
-    /// Something short that replicas with the same data have in common.
+    /// A short text that is the same for replicas with the same data.
     pub version: Option<String>,
     /// Bytes that it takes there, about.
     pub bytes: Option<u64>,

@@ -46,12 +46,12 @@ pub struct Member {
     /// Whether it only consumes.
     #[serde(default)]
     pub observer: bool,
-    /// Whether it serves something else than the node that says so.
+    /// Whether it serves another kind of data than the reporting node.
     #[serde(default)]
     pub serves_other: bool,
     /// How many keys it has ready.
     pub keys: usize,
-    /// How many keys are with the dead alone, if that is why a member is still listed that has been dead for long.
+    /// How many keys only dead members have, if that is why a long-dead member is still listed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub only_there: Option<u64>,
 }
