@@ -159,7 +159,7 @@ impl KeyStore {
         .await
     }
 
-    /// How much room there is, for everybody who is not root.
+    /// The free space for users other than root.
     pub(crate) async fn capacity(&self) -> io::Result<Capacity> {
         let root = self.root.clone();
         blocking(move || Ok(scarcest(&statvfs(&root)?))).await
@@ -194,7 +194,7 @@ impl KeyStore {
     }
 }
 
-/// How much room there is on the file system of `path`, for everybody who is not root.
+/// The free space on the file system of `path` for users other than root.
 pub(crate) async fn capacity_of(path: &Path) -> io::Result<Capacity> {
     let path = path.to_owned();
     // A file system may be slow to say, one on a network for instance.

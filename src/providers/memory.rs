@@ -126,7 +126,7 @@ impl Memory {
         self.state().serve_failure = reason.map(str::to_owned);
     }
 
-    /// Makes room for so many bytes in all, or, with `None`, for any number. What is there already stays.
+    /// Sets the capacity in bytes, or, with `None`, removes the limit. Keys that are held stay.
     pub fn limit(&self, bytes: Option<u64>) {
         self.state().limit = bytes;
     }

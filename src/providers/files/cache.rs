@@ -39,7 +39,7 @@ const MANIFESTS_KEPT: usize = 1024;
 /// Contents from this size on are held against the room that there is before they are fetched; smaller ones are not worth
 /// the question.
 const SIZE_LOOKED_AT: u64 = 1 << 20;
-/// How often it is looked whether there is room for more of a content whose size nobody knows, in bytes.
+/// Bytes of a content of unknown size between two checks of the free space.
 const UNKNOWN_LOOKED_AT: u64 = 64 << 20;
 
 /// All that is held.

@@ -11,7 +11,8 @@ pub struct FilesConfig {
     /// endpoint from the usual `AWS_*` variables. A plain HTTP server cannot list, so a key depth needs one that speaks
     /// WebDAV. Opening a URL installs ring as the process's rustls provider if it has none.
     pub source: String,
-    /// What is shown to an HTTP source whose user and password do not stand in its URL. None by default.
+    /// The credentials for an HTTP source whose user and password do not stand in its URL. None by
+    /// default.
     pub credentials: OriginCredentials,
     /// Whether hosts that an HTTP source redirects to may be this machine or in private networks. Not by default. The
     /// source itself may be anywhere.

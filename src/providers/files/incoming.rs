@@ -146,7 +146,7 @@ impl Entry<'_> {
         }
     }
 
-    /// Whether somebody reads it already.
+    /// Whether a client reads it already.
     pub(super) fn is_read(&self) -> bool {
         self.download.readable.receiver_count() > 0
     }
@@ -157,7 +157,7 @@ impl Entry<'_> {
         self.download.readable.send_if_modified(|readable| readable.replace(bytes) != Some(bytes));
     }
 
-    /// All of its bytes are there, so many.
+    /// All of its bytes are there; the argument is their number.
     pub(super) fn end(mut self, bytes: u64) {
         self.is_whole = true;
         self.download.readable.send_replace(Some(bytes));

@@ -1,7 +1,8 @@
 //! What a key holds: the list of its objects, as it lies on disk and as peers copy it. Pure.
 //!
-//! Contents are named by their SHA-256, so equal contents are kept once, a copy can be verified, and every replica
-//! gives the same strong `ETag`: the upstream's, or one made of the hash where it has no strong one.
+//! Contents are named by their SHA-256, so equal contents are kept once, a copy can be verified,
+//! and every replica gives the same strong `ETag`: the origin's, or one made of the hash where it
+//! has no strong one.
 
 use std::{
     collections::BTreeMap,
@@ -38,12 +39,13 @@ pub(crate) struct Object {
     pub(crate) size: u64,
     /// Of the content, in lower-case hexadecimal; also the name of the file it is in.
     pub(crate) sha256: String,
-    /// Seconds since the Unix epoch; 0 if the upstream does not say.
+    /// Seconds since the Unix epoch; 0 if the origin does not say.
     pub(crate) modified: u64,
     pub(crate) content_type: String,
-    /// What the upstream says changes with the content; empty if it says nothing.
+    /// The origin's tag, which changes with the content; empty if it gives none.
     pub(crate) validator: String,
-    /// Further fields of HTTP that are served as the upstream gave them, by their names in lower case.
+    /// Further fields of HTTP that are served as the origin gave them, by their names in lower
+    /// case.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) fields: BTreeMap<String, String>,
 }

@@ -1,5 +1,5 @@
-//! What web servers say of their objects, byte by byte: lengths that nobody knows, bodies that break off, dates that are
-//! not there, refusals that pass.
+//! What web servers say of their objects, byte by byte: unknown lengths, bodies that break off,
+//! dates that are not there, refusals that pass.
 
 use std::sync::{Arc, Mutex};
 

@@ -4,9 +4,9 @@
 //!  request body --> stdin  [ http-backend -> upload-pack -> pack-objects ]  stdout --> head, response body
 //! ```
 //!
-//! Both bodies are streamed, so a repository of any size takes a few buffers. Each exchange is a process group that
-//! lives exactly as long as the response body: a client that goes away takes it along. There are at most so many at a
-//! time; further requests wait for their turn.
+//! Both bodies are streamed, so a repository of any size takes a few buffers. Each exchange is a
+//! process group that lives exactly as long as the response body: a client that goes away takes it
+//! along. A limit applies to the number at a time; further requests wait for their turn.
 
 use std::{io, path::Path, process::Stdio, time::Duration};
 
@@ -42,7 +42,7 @@ const REQUEST_BYTES: u64 = 10 << 20;
 /// Longest header value that is handed to git.
 const VALUE_BYTES_MAX: usize = 1 << 10;
 
-/// Runs `http-backend`, so many at a time.
+/// Runs `http-backend`, with a limit on the number at a time.
 #[derive(Debug)]
 pub(crate) struct Backend {
     program: Program,

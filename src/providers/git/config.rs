@@ -11,7 +11,8 @@ pub struct GitConfig {
     /// path (`https://{key}.git`) or in its path (`https://github.com/{key}.git`). A user and password in it are sent
     /// to that host only, and kept out of arguments and files.
     pub template: String,
-    /// What is shown to upstreams whose user and password do not stand in the template. None by default.
+    /// The credentials for origins whose user and password do not stand in the template. None by
+    /// default.
     pub credentials: OriginCredentials,
     /// Where mirrors are kept. Made if needed; one process at a time may use it.
     pub data: PathBuf,
@@ -35,8 +36,8 @@ pub struct GitConfig {
     /// How long objects are kept after no reference leads to them any more, as force pushes leave them; whole seconds. Two weeks
     /// by default. It begins when a refresh looks for them, about a fourteenth of this time after they became unreachable.
     pub unreachable_kept: Duration,
-    /// How long a transfer may stand still before it is given up; whole seconds. 5 minutes by default: a large upstream
-    /// thinks for a while before it sends anything.
+    /// How long a transfer may stand still before it is given up; whole seconds. 5 minutes by
+    /// default: a large origin thinks for a while before it sends anything.
     pub stall: Duration,
 }
 

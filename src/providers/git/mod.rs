@@ -9,7 +9,7 @@
 //! | `provider` | what a node asks of it |
 //! | `path` | from a request path to a key, and what the request wants (pure) |
 //! | `template` | from a key to a URL that the key cannot bend (pure) |
-//! | `upstream` | where an upstream may be, what it is shown, and where it has moved |
+//! | `upstream` | where an origin may be, its credentials, and where it has moved |
 //! | `store`, `readers` | all mirrors, and who reads which |
 //! | `mirror` | cloning and fetching |
 //! | `prune` | letting go of what became unreachable |

@@ -1,4 +1,5 @@
-//! Running the system's git: with nothing of this process's environment, and never outliving whoever wanted it.
+//! Running the system's git: with nothing of this process's environment, and never outliving the
+//! caller that started it.
 //!
 //! git starts programs of its own (`git-remote-https`, `index-pack`, `upload-pack`), so each run is a process group, and
 //! dropping a [`Group`] kills all of it. A process that is killed drops nothing; then a [`Supervisor`], if there is one,
@@ -189,8 +190,9 @@ fn configure(command: &mut Command, settings: Vec<(String, OsString)>) {
 
 fn settings_text(stall: Duration) -> String {
     let seconds = stall.as_secs().max(1);
-    // Mirrors carry what the upstream has: objects are hashed and checked for completeness as they arrive, but not held
-    // to fsck's taste (transfer.fsckObjects), which many well-known repositories offend.
+    // Mirrors carry the objects that the origin has: objects are hashed and checked for
+    // completeness as they arrive, but not held to fsck's taste (transfer.fsckObjects), which many
+    // well-known repositories offend.
     format!(
         "# Written at every start; changes are lost.\n\
          [core]\n\tfsync = all\n\tfsyncMethod = fsync\n\thooksPath = /dev/null\n\

@@ -90,7 +90,7 @@ impl Mirrors {
         self.retire(&slot, old.into_iter().map(|(name, _)| name).collect()).await
     }
 
-    /// Takes packs out of a mirror once nobody reads it.
+    /// Takes packs out of a mirror once no request reads it.
     async fn retire(&self, slot: &Path, names: Vec<String>) -> Result<(), UpdateError> {
         for _ in 0..MOMENTS {
             let (readers, shelf) = (self.readers.clone(), Arc::clone(&self.shelf));

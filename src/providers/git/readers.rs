@@ -1,4 +1,4 @@
-//! Who reads which mirror at the moment, so that packs go only when nobody does.
+//! The mirrors that requests are reading, so that packs go only when no request does.
 
 use std::{
     collections::BTreeMap,
@@ -23,7 +23,8 @@ impl Readers {
         Reading { readers: self.clone(), slot: slot.to_owned() }
     }
 
-    /// Does `work`, which is short, if nobody reads the mirror in `slot`; nobody begins to meanwhile.
+    /// Does `work`, which is short, if no request reads the mirror in `slot`; none begins to
+    /// meanwhile.
     pub(super) fn alone<T>(&self, slot: &Path, work: impl FnOnce() -> T) -> Option<T> {
         let readers = self.0.lock().expect("no panic under this lock");
         (!readers.contains_key(slot)).then(work)

@@ -38,7 +38,7 @@ pub(crate) struct Template {
     authorization: Option<HeaderValue>,
 }
 
-/// How the upstream is reached.
+/// How the origin is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scheme {
     Http,

@@ -1,4 +1,5 @@
-//! Turns at git, which only so many requests have at once, and how long the next one has to wait for one.
+//! Turns at git, which a limited number of requests have at once, and how long the next request
+//! waits for one.
 //!
 //! What is told to a client that was turned away is an estimate: turns that have ended tell how long one takes, and those that
 //! wait how many come first.

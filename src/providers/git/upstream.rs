@@ -1,4 +1,4 @@
-//! Going to an upstream: where it may be, what it is shown, and where it has moved.
+//! Fetching from an origin: where it may be, its credentials, and where it has moved.
 //!
 //! ```text
 //!   host from the key? --resolve--> public? --pin its addresses-->  git, which follows no redirect
@@ -32,7 +32,7 @@ use crate::{
 /// What every fetch begins with.
 const ADVERTISEMENT: &str = "/info/refs?service=git-upload-pack";
 
-/// What for an upstream is gone to.
+/// The purpose of a request to an origin.
 #[derive(Clone, Copy)]
 pub(super) enum Errand<'c> {
     /// To make the mirror equal to it.
@@ -42,7 +42,7 @@ pub(super) enum Errand<'c> {
 }
 
 impl Git {
-    /// Brings `key` from its upstream; whether that changed it.
+    /// Brings `key` from its origin. Returns whether that changed it.
     pub(super) async fn fetch(&self, key: &Key, remote: Remote, context: &UpdateContext) -> Result<bool, UpdateError> {
         let brought = self.reach(key, remote, Errand::Bring(context)).await;
         if !self.template.host_in_key() {
@@ -113,8 +113,8 @@ async fn pin(url: &Url) -> Result<Vec<std::net::SocketAddr>, UpdateError> {
     })
 }
 
-/// What an origin means that gave git a status which may come with a time: git does not pass the time on, so it is asked
-/// once more. A bare 403 is what hosts answer for repositories that they do not show to everybody.
+/// What an origin means that gave git a status which may come with a time: git does not pass the
+/// time on, so it is asked once more. Hosts answer a bare 403 for repositories that are not public.
 async fn refusal(url: &Url, remote: &Remote, reason: String) -> UpdateError {
     let was_forbidden = may_say_when(&reason) == Some(403);
     let asked = async {

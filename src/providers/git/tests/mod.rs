@@ -1,4 +1,5 @@
-//! The git provider against real git: upstreams on disk and over HTTP, clients, peers, and what must not happen.
+//! The git provider against real git: origins on disk and over HTTP, clients, peers, and what must
+//! not happen.
 
 mod mirroring;
 mod peers;

@@ -1,4 +1,4 @@
-//! Upstreams that are down, refuse or never end; mirrors that are spoilt; updates that are dropped.
+//! Origins that are down, refuse or never end; mirrors that are spoilt; updates that are dropped.
 
 use super::*;
 
@@ -51,7 +51,7 @@ async fn a_spoilt_mirror_is_made_anew_and_locks_of_a_killed_git_do_not_matter() 
 #[tokio::test]
 async fn a_dropped_update_leaves_nothing_and_kills_what_it_started() {
     let lab = Lab::new().await;
-    // An upstream that accepts and never answers.
+    // An origin that accepts and never answers.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let provider = lab.provider_of("a", &format!("http://{}/{{key}}.git", silent.local_addr().unwrap()));
     let updated = key("org/repo");
