@@ -26,7 +26,7 @@ use super::output;
 /// How long a child that was told to stop may take. A little more than it needs to finish its requests.
 const STOP_PATIENCE: Duration = Duration::from_secs(15);
 
-/// How long the rest of its standard error is read after its end; somebody else may hold it open.
+/// How long the rest of its standard error is read after its end; another process may hold it open.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Variables that describe one node: a child gets its own, as flags or variables, or must not have them.

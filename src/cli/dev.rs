@@ -247,7 +247,8 @@ impl Cluster<'_> {
                 arguments.push(format!("--{option}={value}"));
             }
         }
-        // They share one disk, which is somebody's own: no node could make room on it by leaving keys to the others.
+        // They share one disk, the user's: no node could free space on it by leaving keys to the
+        // others.
         if !["DATAD_DISK_HIGH", "DATAD_DISK_LOW"].into_iter().any(is_set) {
             arguments.extend(["--disk-high=1".to_owned(), "--disk-low=0.99".to_owned()]);
         }

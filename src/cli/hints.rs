@@ -11,7 +11,8 @@ use super::{
     provider::Origin,
 };
 
-/// Entries that are looked at in search of an example, so that a huge folder does not hold anybody up.
+/// Entries that are looked at in search of an example, so that a huge folder does not delay the
+/// command.
 const ENTRIES_MAX: usize = 1_000;
 const DEPTH_MAX: usize = 4;
 

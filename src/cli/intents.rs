@@ -74,7 +74,8 @@ pub(super) async fn forget(forget: &ForgetKey) -> Result<(), Failure> {
     recorded(&forget.ask, forget.ask.endpoint.change(Method::DELETE, &path, &[], &forget.admin).await?)
 }
 
-/// Shows who has written it down. That somebody has not is no failure: it is durable, and gets there.
+/// Shows which members have written it down. A member that has not is not a failure: the intent is
+/// durable, and gets there.
 fn recorded(ask: &Ask, document: Value) -> Result<(), Failure> {
     print(document, ask.json, |recorded: &IntentAck| {
         let mut lines = vec![format!(

@@ -55,7 +55,7 @@ use rustix::fs::Mode;
 
 use self::{failure::Failure, watchdog::Watchdog};
 
-/// How long work that nobody waits for may hold up the end of the process.
+/// How long work that no caller waits for may delay the end of the process.
 const LAST_WORK: Duration = Duration::from_secs(1);
 
 /// Spreads git repositories or files over a cluster, and routes every request to a node that has what it asks for.
@@ -130,7 +130,7 @@ pub(crate) fn main() -> ExitCode {
     if init::is_needed() {
         return init::main();
     }
-    // The first crypto provider wins; whoever makes a TLS client later finds this one.
+    // The first crypto provider wins; code that makes a TLS client later finds this one.
     let _ = rustls::crypto::ring::default_provider().install_default();
     limits::raise();
     let Cli { log, command } = parse();

@@ -1,5 +1,5 @@
-//! Standard output and standard error, which may both be gone: a reader that has seen enough ends the program quietly,
-//! and a message that nobody can read is no reason to panic.
+//! Standard output and standard error, which may both be gone: a reader that has seen enough ends
+//! the program quietly, and a message that no reader gets is not a reason to panic.
 
 use std::io::{self, Write};
 
