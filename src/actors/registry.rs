@@ -8,7 +8,7 @@
 //!
 //! ```text
 //!   live member appears --> follow task: position? -> feed -> Received, Received, ... (again after a broken feed)
-//!   a mark stays ahead  --> pull from somebody else:  A's claims reach C through B when A and C cannot talk
+//!   a mark stays ahead  --> pull from another member: A's claims reach C through B when A and C cannot talk
 //!   a member is gone    --> the same, now and then:   what it said last reaches all, also those that came too late
 //! ```
 

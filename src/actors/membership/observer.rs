@@ -1,7 +1,7 @@
 //! The membership of a node that only consumes: it follows the view of a few members instead of gossiping.
 //!
 //! ```text
-//!   seeds, later any live member --Opening::Watch--> all that it sees, then what changes
+//!   seeds, later any live member --StreamHeader::Watch--> all that it sees, then what changes
 //!        two of them at a time                           |
 //!                        followed.rs: as one --> roster (pure) --View--> everyone, lock-free
 //! ```
