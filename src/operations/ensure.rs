@@ -11,8 +11,8 @@
 //! Nodes may disagree about who leads while a membership change spreads. So a node that is asked
 //! without leading asks the one it takes for the leader, at most as often as `hops` allows, and a
 //! node that sees a live node fetching asks that one. A leader whose disk is full asks the node
-//! that leads next. A leader that dies strands nobody: the wait ends when the view says so, and the
-//! next leader is asked.
+//! that leads next. A leader that dies strands no caller: the wait ends when the view says so, and
+//! the next leader is asked.
 
 use std::{sync::Arc, time::Duration};
 

@@ -193,7 +193,8 @@ mod tests {
     };
 
     const PATIENCE: Duration = Duration::from_secs(20);
-    /// Longer than an update may stand still that nobody waits for, and than the pause between two looks at it.
+    /// Longer than an update that no caller waits for may stand still, and than the pause between
+    /// two checks of it.
     const LONG: Duration = Duration::from_millis(1_500);
 
     /// An update brings nothing until it is told to end, and what is asked for of it begins at once or never.

@@ -82,7 +82,7 @@ pub(crate) async fn update_held(
     Ok(updated)
 }
 
-/// Has the leader ask the origin for a key that nobody holds, whatever it remembers of it.
+/// Has the leader ask the origin for a key that no node holds, whatever it remembers of it.
 async fn create(shared: &Arc<Shared>, key: &Key) -> Result<Vec<UpdatedReplica>, RouteError> {
     let started = Instant::now();
     // A fetch ends by itself if it stands still.
