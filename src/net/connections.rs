@@ -232,7 +232,8 @@ impl Net {
         if matches!(slots.get(&address), Some(ConnectionState::Up(kept)) if Arc::ptr_eq(kept, peer)) {
             slots.remove(&address);
             if said_goodbye(&peer.connection) {
-                // That nobody answers there is no news, as long as it does not come back by itself.
+                // A missing answer there changes nothing, as long as the node does not come back by
+                // itself.
                 let error = DialError::Unreachable { address, reason: "it has stopped".into() };
                 slots.insert(address, ConnectionState::Down { error, failures: 1, retry: Instant::now() });
             }

@@ -207,8 +207,8 @@ impl From<SendError> for ExchangeError {
     }
 }
 
-/// Sends `body` to the end. Stops pulling it as soon as the reader gives up, which is no error: it may have its reasons,
-/// and say them.
+/// Sends `body` to the end. Stops pulling it as soon as the reader gives up, which is not an error:
+/// it may have its reasons, and say them.
 async fn send_body(send: quinn::SendStream, mut body: Body) -> Result<(), SendError> {
     let given_up = send.stopped();
     tokio::pin!(given_up);

@@ -8,7 +8,7 @@
 //! bi   Opening::Hello    -> HelloReply                       first stream of a connection, once
 //! bi   Opening::Call     -> Reply
 //! bi   Opening::Feed     -> Delta, Delta, ...                until either side goes
-//! bi   Opening::Exchange body... -> ResponseHead body...
+//! bi   StreamHeader::Exchange body... -> ResponseHead body...
 //! bi   Opening::Watch    -> MemberNews, MemberNews, ...      until either side goes
 //! uni  gossip message, raw
 //! ```
