@@ -3,7 +3,7 @@
 //! ```text
 //!   PREFIX nodes/NODE                              the member, as JSON, under its lease
 //!   PREFIX registry/data/KEY/$$nodes/NODE          what NODE claims of KEY
-//!   PREFIX registry/nodes/NODE/$$keys/KEY          the same; anybody else's value makes NODE update KEY
+//!   PREFIX registry/nodes/NODE/$$keys/KEY          the same; a value of another program makes NODE update KEY
 //!   PREFIX pins/KEY                                a pin, or a pattern of pins, as JSON: a mirror, see `pins`
 //! ```
 //!

@@ -355,7 +355,7 @@ fn observation(name: NodeName, record: MemberRecord) -> Observation {
     Observation { name, incarnation, address, alive: true, facts }
 }
 
-/// Keeps the own record in etcd, and tells the actor of the others'.
+/// Keeps this node's record in etcd, and tells the actor of the others'.
 struct Session {
     shared: Arc<Shared>,
     etcd: EtcdConfig,
@@ -444,8 +444,8 @@ impl Session {
         Ok(revision)
     }
 
-    /// Whether the own record may be put. Somebody else's goes with its lease if its node is no more. One of the same
-    /// address is a former self's, whose socket this node has now.
+    /// Whether this node's record may be put. Another node's record goes with its lease if that
+    /// node is gone. One of the same address is a former self's, whose socket this node has now.
     async fn check_name(&mut self, connection: &mut Connection) -> Result<(), EtcdError> {
         let name = self.layout.member(&self.shared.context.name);
         let standing = connection.read(&name).await?.and_then(|value| MemberRecord::parse(&value));
@@ -461,7 +461,7 @@ impl Session {
         other.then_some(record.address)
     }
 
-    /// Whether the own record was deleted by somebody; an error if it was replaced.
+    /// Whether another program deleted this node's record; an error if it was replaced.
     fn is_record_lost(&self, entries: &[Entry]) -> Result<bool, EtcdError> {
         let name = self.layout.member(&self.shared.context.name);
         let Some(own) = entries.iter().rfind(|entry| entry.name == name.as_bytes()) else { return Ok(false) };
