@@ -15,7 +15,8 @@ use super::medium::Medium;
 pub(crate) struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
-    /// One of so many KiB. `None`, with a line that says so, where mounting is not permitted.
+    /// A file system of `kib` KiB. `None`, with a line that says so, where mounting is not
+    /// permitted.
     ///
     /// # Panics
     /// Mounting is permitted and fails.
@@ -23,7 +24,7 @@ impl SmallDisk {
         Self::mount_with(&format!("size={kib}k"))
     }
 
-    /// One of so many KiB and files, the root among them.
+    /// A file system of `kib` KiB and `files` files, the root among them.
     pub(crate) fn mount_for_files(kib: u64, files: u64) -> Option<Self> {
         Self::mount_with(&format!("size={kib}k,nr_inodes={files}"))
     }
