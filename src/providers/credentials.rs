@@ -165,7 +165,7 @@ pub(crate) fn scrub(text: &str) -> String {
         clean.push_str(authority.rsplit_once('@').map_or(authority, |(_, host)| host));
         match path.split_once('?') {
             Some((path, query)) => {
-                // What closes the sentence around the URL is no part of it.
+                // The punctuation that closes the sentence around the URL is not a part of it.
                 let closing = query.len() - query.trim_end_matches([')', ',', ';', ':', '.']).len();
                 clean.extend([path, "?...", &query[query.len() - closing..]]);
             }

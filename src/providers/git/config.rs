@@ -16,8 +16,9 @@ pub struct GitConfig {
     pub credentials: OriginCredentials,
     /// Where mirrors are kept. Made if needed; one process at a time may use it.
     pub data: PathBuf,
-    /// Which keys may be fetched. All by default. With a template that starts with `{key}`, anyone who can reach the
-    /// node chooses the host, so restrict it wherever clients are not trusted; patterns may write the host in any case.
+    /// Which keys may be fetched. All by default. With a template that starts with `{key}`, any
+    /// client that can reach the node chooses the host, so restrict it wherever clients are not
+    /// trusted; patterns may write the host in any case.
     pub allow: AllowList,
     /// Whether hosts that a key names may be this machine or in private networks. Not by default: services there trust
     /// all who reach them. A host in the template may be anywhere. Needs git 2.37 to hold against names that resolve

@@ -45,7 +45,8 @@ impl Mirrors {
         File::options().append(true).create(true).open(slot.join(MARK)).map(drop)
     }
 
-    /// Lets go of what has been unreachable for long enough, if it is time to look. That it fails is no failure of the update.
+    /// Lets go of what has been unreachable for long enough, if it is time to look. If this fails,
+    /// the update does not fail.
     pub(super) async fn prune(&self, key: &Key, path: &str, context: &UpdateContext) {
         let (slot, kept) = (self.shelf.slot(key), self.unreachable_kept);
         match blocking(move || is_due(&slot, kept)).await {
