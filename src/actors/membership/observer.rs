@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   seeds, later any live member --StreamHeader::Watch--> all that it sees, then what changes
-//!        two of them at a time                           |
+//!        two of them at a time                                |
 //!                        followed.rs: as one --> roster (pure) --View--> everyone, lock-free
 //! ```
 //!

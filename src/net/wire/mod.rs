@@ -5,11 +5,11 @@
 //! [`Rejection::Malformed`], so version N talks to N-1 by not using what N-1 lacks (told by [`Hello::revision`]).
 //!
 //! ```text
-//! bi   Opening::Hello    -> HelloReply                       first stream of a connection, once
-//! bi   Opening::Call     -> Reply
-//! bi   Opening::Feed     -> Delta, Delta, ...                until either side goes
+//! bi   StreamHeader::Hello   -> HelloReply                    first stream of a connection, once
+//! bi   StreamHeader::Call    -> Reply
+//! bi   StreamHeader::Feed    -> Delta, Delta, ...             until either side goes
 //! bi   StreamHeader::Exchange body... -> ResponseHead body...
-//! bi   Opening::Watch    -> MemberNews, MemberNews, ...      until either side goes
+//! bi   StreamHeader::Watch   -> MemberNews, MemberNews, ...   until either side goes
 //! uni  gossip message, raw
 //! ```
 
