@@ -3,8 +3,8 @@
 //! | folder | what it decides |
 //! | --- | --- |
 //! | `placement` | which nodes a key belongs on |
-//! | `registry` | which nodes have which key, as every node knows it |
 //! | `membership` | which nodes are members |
+//! | `registry` | which nodes have which key, as every node knows it |
 //! | `catalog` | what clients ask for keys |
 //! | `balancer` | what a node should hold and let go |
 //! | `updater` | which updates run |

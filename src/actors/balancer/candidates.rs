@@ -1,5 +1,5 @@
-//! Measures the free space and looks for keys to give up: the part of the balancer that asks the
-//! provider and the registry, in separate tasks.
+//! Looks for keys to give up: the part of the balancer that walks over the known keys, in separate
+//! tasks.
 
 use std::sync::Arc;
 
